@@ -1,1 +1,26 @@
+//! The vocabulary of the box: every interface a domain may export or import, and every type that may cross
+//! from one domain to another.
+//!
+//! Domains, drivers and the kernel are separate images linked from this very crate, so a type or a vtable means the same
+//! in all of them (the ABI hash holds the builder and the loader to it). `interfaces` knows nobody.
 #![no_std]
+
+extern crate alloc;
+extern crate self as interfaces;
+
+pub mod abi;
+pub mod cap;
+pub mod config;
+pub mod control;
+pub mod device;
+pub mod error;
+pub mod net;
+pub mod packet;
+pub mod port;
+pub mod rref;
+
+pub use cap::Cap;
+pub use error::{CallError, Cancelled};
+pub use interfaces_macros::{Exchangeable, interface};
+pub use port::Port;
+pub use rref::{Exchangeable, RRef};

@@ -1,0 +1,123 @@
+//! The kernel's table: what a domain's trusted runtime may ask of the kernel, as functions in the kernel's image.
+//!
+//! Everything here changes state that outlives a domain, so it runs out of line, in the kernel, at depth > 0. A domain's safe code never
+//! sees this table; `runtime` and the types of this crate wrap it.
+
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+use crate::packet::Batch;
+
+/// Why a domain ended: the one vocabulary for console, feed and reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Reason {
+    Panic = 1,
+    StackOverflow = 2,
+    PageFault = 3,
+    CpuException = 4,
+    Quota = 5,
+    Watchdog = 6,
+    Killed = 7,
+}
+
+impl Reason {
+    pub const ALL: [Reason; 7] = [
+        Reason::Panic,
+        Reason::StackOverflow,
+        Reason::PageFault,
+        Reason::CpuException,
+        Reason::Quota,
+        Reason::Watchdog,
+        Reason::Killed,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Reason::Panic => "panic",
+            Reason::StackOverflow => "stack-overflow",
+            Reason::PageFault => "page-fault",
+            Reason::CpuException => "cpu-exception",
+            Reason::Quota => "quota",
+            Reason::Watchdog => "watchdog",
+            Reason::Killed => "killed",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+}
+
+/// The functions. All `extern "C"`; pointers are valid for the call only, unless said otherwise. Times are nanoseconds since boot.
+#[repr(C)]
+pub struct KernelTable {
+    /// `level` as in crate `log` (1 error … 5 trace).
+    pub log: unsafe extern "C" fn(level: u32, text: *const u8, len: usize),
+    /// Ends the calling domain with its last words.
+    pub crash: unsafe extern "C" fn(reason: u32, words: *const u8, len: usize) -> !,
+    pub now: extern "C" fn() -> u64,
+    /// `pages` contiguous zeroed pages for the private heap; null when quota or memory is exhausted.
+    pub heap_grow: extern "C" fn(pages: usize) -> *mut u8,
+    /// An object of `kind` on the exchange heap, owned by the calling domain; null when its exchange quota is exhausted.
+    pub exchange_allocate: extern "C" fn(kind: u32, size: usize, align: usize) -> *mut u8,
+    /// Gives an object (with all that is nested in it) back. The caller must own it.
+    pub exchange_free: unsafe extern "C" fn(object: *mut u8),
+    /// Puts up to `count` empty packets from the pool at the end of `batch`; returns how many.
+    pub packets_allocate: unsafe extern "C" fn(batch: *mut Batch, count: usize) -> usize,
+    /// Moves the packets whose bit is set in `mask` from `from` to the end of `to`, in order, as far as there is place; returns how many.
+    pub packets_transfer: unsafe extern "C" fn(from: *mut Batch, mask: u32, to: *mut Batch) -> usize,
+    /// Gives the buffers of the packets whose bit is set back to the pool.
+    pub packets_release: unsafe extern "C" fn(batch: *mut Batch, mask: u32),
+    /// Starts a thread of the calling domain on `cpu` with a stack of at least `stack` bytes (0: the manifest's); 0 on failure, else its id.
+    pub thread_spawn: unsafe extern "C" fn(
+        name: *const u8,
+        len: usize,
+        cpu: u32,
+        stack: usize,
+        entry: extern "C" fn(*mut u8),
+        argument: *mut u8,
+    ) -> u64,
+    pub thread_yield: extern "C" fn(),
+    /// Sleeps until `deadline`. 0, or `CallError::Cancelled`.
+    pub thread_sleep: extern "C" fn(deadline: u64) -> u32,
+    /// Blocks while `*word == expected`, until `wake` or `deadline`. 0 woken or different, 1 timed out, `CallError::Cancelled` cancelled.
+    pub wait: unsafe extern "C" fn(word: *const AtomicU32, expected: u32, deadline: u64) -> u32,
+    /// Wakes up to `count` threads that wait at `word`.
+    pub wake: unsafe extern "C" fn(word: *const AtomicU32, count: u32),
+    /// Releases a capability by the address of its proxy.
+    pub cap_release: unsafe extern "C" fn(proxy: *mut u8),
+    /// Says that the calling thread is alive, for the watchdog of threads that seldom call anybody.
+    pub alive: extern "C" fn(),
+}
+
+/// This image's way to the kernel: set once at the domain's entry, before any of its code runs (in the kernel: at boot).
+static KERNEL: AtomicPtr<KernelTable> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Connects this image to the kernel.
+///
+/// # Safety
+/// `table` stays valid as long as this image is mapped, and its functions do what their documentation says.
+pub unsafe fn connect(table: &'static KernelTable) {
+    KERNEL.store((table as *const KernelTable).cast_mut(), Ordering::Release);
+}
+
+/// The kernel's table. Panics if nobody has connected this image (on the host: call `interfaces::host::connect`).
+#[inline]
+pub fn kernel() -> &'static KernelTable {
+    let table = KERNEL.load(Ordering::Relaxed);
+    assert!(!table.is_null(), "this image is not connected to a kernel");
+    // SAFETY: `connect` stored a reference that is valid for as long as this image is (SOUNDNESS: ABI between images).
+    unsafe { &*table }
+}
+
+/// A fat pointer to a trait object, as it travels through `repr(C)` structures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct RawObject {
+    pub data: *mut u8,
+    pub vtable: *const u8,
+}
+
+impl RawObject {
+    pub const NULL: RawObject = RawObject { data: core::ptr::null_mut(), vtable: core::ptr::null() };
+}

@@ -1,0 +1,3 @@
+//! What the kernel's trusted device crates offer to driver domains, one module per device family.
+
+pub mod ixgbe;

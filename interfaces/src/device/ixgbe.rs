@@ -1,0 +1,127 @@
+//! The 82599 family as its driver domain sees it: registers without bus addresses, and rings that belong to the lease.
+//!
+//! Implemented in the kernel's image by `drivers/ixgbe-device`. Rings, posted buffers and cursors outlive the driver's generation; the next one
+//! *adopts* them.
+
+use crate::{CallError, Cap, RRef, interface, packet::Batch};
+
+/// What the kernel found at the device's place on the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub vendor: u16,
+    pub device: u16,
+    pub revision: u8,
+    /// MSI-X vectors that this driver has, one per CPU of the domain and one for everything else.
+    pub vectors: u16,
+}
+
+/// Why the trusted layer did not do what the driver asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceError {
+    /// The kernel call itself failed.
+    Call(CallError),
+    /// The register carries bus addresses, interrupts' targets, or lies outside the device: only the trusted layer writes it.
+    ForbiddenRegister,
+    /// No ring, queue or vector of that number.
+    NoSuchQueue,
+    /// The device reads all ones: it has left the bus.
+    Vanished,
+    /// The device wrote back something impossible (length, index, repeated); the ring is to be reset.
+    Lied,
+    /// No memory for rings or buffers.
+    NoMemory,
+    /// A step that should complete in bounded time did not.
+    TimedOut,
+}
+
+impl From<CallError> for DeviceError {
+    fn from(error: CallError) -> Self {
+        DeviceError::Call(error)
+    }
+}
+
+/// What the lease remembers for the next generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseState {
+    /// No generation has driven the device since boot or since it was reset: initialise it.
+    Fresh,
+    /// Rings are live and the device has gone on by itself: adopt them, touch nothing that stops it.
+    Live { rx_queues: u16, tx_queues: u16 },
+}
+
+/// One 82599-family function.
+#[interface(kernel)]
+pub trait IxgbeDevice {
+    fn identity(&self) -> Identity;
+
+    /// Reads the 32-bit register at byte `offset` of BAR 0.
+    fn read(&self, offset: u32) -> Result<u32, DeviceError>;
+
+    /// Writes a register that carries no bus address and no interrupt routing.
+    fn write(&self, offset: u32, value: u32) -> Result<(), DeviceError>;
+
+    fn lease(&self) -> LeaseState;
+
+    /// Declares the device initialised (rings made, RX and TX on), so that the next generation adopts.
+    fn set_live(&self, rx_queues: u16, tx_queues: u16) -> Result<(), DeviceError>;
+
+    /// Disables all rings, drains, waits as 82599 §4.6.7.1 wants, takes all posted buffers back to the pool: the lease is `Fresh` again.
+    /// Returns the number of received frames thereby lost.
+    fn reset_lease(&self) -> Result<u32, DeviceError>;
+
+    /// Makes RX ring `queue` of `length` descriptors (multiple of 8, at most 4,096), posts buffers and programs its base; or adopts it with
+    /// the cursors that the lease kept.
+    fn rx_ring(&self, queue: u16, length: u16) -> Result<Cap<dyn RxRing>, DeviceError>;
+
+    /// The same for a TX ring.
+    fn tx_ring(&self, queue: u16, length: u16) -> Result<Cap<dyn TxRing>, DeviceError>;
+
+    /// Routes causes of `queue` to an MSI-X vector whose interrupt is delivered to the domain's `queue`-th CPU.
+    fn queue_interrupt(&self, queue: u16) -> Result<Cap<dyn Interrupt>, DeviceError>;
+
+    /// The vector for link changes and errors.
+    fn misc_interrupt(&self) -> Result<Cap<dyn Interrupt>, DeviceError>;
+}
+
+/// Statistics of one ring, since the lease began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingCounts {
+    pub packets: u64,
+    pub bytes: u64,
+    /// Frames the device flagged as damaged, or longer than a buffer: dropped.
+    pub errors: u64,
+    /// Times that the pool had no buffer to post.
+    pub no_buffer: u64,
+}
+
+/// A receive ring of the lease.
+#[interface(kernel)]
+pub trait RxRing {
+    /// Moves up to `limit` received packets into `batch` and posts fresh buffers in their place (one tail write). Returns how many.
+    fn receive(&mut self, batch: &mut RRef<Batch>, limit: usize) -> Result<usize, DeviceError>;
+
+    /// Whether the next descriptor has been written back.
+    fn ready(&self) -> bool;
+
+    fn counts(&self) -> RingCounts;
+}
+
+/// A transmit ring of the lease.
+#[interface(kernel)]
+pub trait TxRing {
+    /// Moves packets from the front of `batch` into the ring while there is room (one tail write, RS once). Returns how many; reclaims
+    /// completed buffers to the pool on the way.
+    fn send(&mut self, batch: &mut RRef<Batch>) -> Result<usize, DeviceError>;
+
+    /// Takes completed buffers back to the pool. Returns how many are still in flight.
+    fn reclaim(&mut self) -> Result<usize, DeviceError>;
+
+    fn counts(&self) -> RingCounts;
+}
+
+/// One MSI-X vector, as an event that one thread waits for.
+#[interface(kernel)]
+pub trait Interrupt {
+    /// Blocks until the vector has fired since the last wait, or `deadline` (nanoseconds) is past. True if it fired.
+    fn wait(&mut self, deadline: u64) -> Result<bool, DeviceError>;
+}

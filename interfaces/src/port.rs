@@ -1,0 +1,31 @@
+//! An import port: a domain's named way to another domain's export.
+
+use core::ops::Deref;
+
+/// A port typed by the interface `I` (a `dyn Trait`). Copyable, usable from all threads of the domain; what it points at is a proxy in the kernel's
+/// memory, which stays valid through every restart of the callee.
+pub struct Port<I: ?Sized + 'static> {
+    proxy: &'static I,
+}
+
+impl<I: ?Sized> Port<I> {
+    /// For the kernel's wiring (through `runtime`) and for tests of domains on the host.
+    pub const fn new(proxy: &'static I) -> Self {
+        Port { proxy }
+    }
+}
+
+impl<I: ?Sized> Clone for Port<I> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<I: ?Sized> Copy for Port<I> {}
+
+impl<I: ?Sized> Deref for Port<I> {
+    type Target = I;
+    fn deref(&self) -> &I {
+        self.proxy
+    }
+}

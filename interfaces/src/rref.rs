@@ -1,0 +1,107 @@
+//! RRef: the owned reference to an object on the exchange heap, the only thing besides plain data and capabilities that crosses a boundary.
+
+use core::{
+    fmt,
+    marker::PhantomData,
+    ops::{Deref, DerefMut},
+    ptr::NonNull,
+};
+
+use crate::abi::kernel;
+
+/// What may be part of something that crosses a boundary: plain data without references, pointers, closures or interior mutability.
+///
+/// # Safety
+/// Only `#[derive(Exchangeable)]` and this crate implement it. The type has no drop glue of its own, holds no address of any private heap, stack or
+/// image, and means the same in every image.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot cross a domain boundary",
+    label = "not exchangeable",
+    note = "what may cross: plain data with `#[derive(Exchangeable)]`, `RRef<T>`, `Cap<dyn Interface>`; no references, closures, `Box`, `Vec`, `Arc` or pointers"
+)]
+pub unsafe trait Exchangeable: Send + 'static {
+    /// Tells object kinds apart in the exchange heap's headers.
+    const KIND: u32;
+}
+
+/// Exchangeable data that a domain may change in place. (Not so: a [`Batch`](crate::packet::Batch), whose buffers only the kernel moves: half a
+/// `mem::swap` of two of them would be seen after a crash.)
+///
+/// # Safety
+/// Any byte-wise state that safe code can leave the type in, half-done assignments included, may be reclaimed.
+pub unsafe trait Plain: Exchangeable {}
+
+/// The caller's exchange quota, or the box's memory, does not admit another object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExchangeFull;
+
+impl fmt::Display for ExchangeFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the exchange heap's quota of this domain is exhausted")
+    }
+}
+
+/// An object on the exchange heap. One domain owns it; moving it to another by a call makes it unreachable here.
+pub struct RRef<T: Exchangeable> {
+    object: NonNull<T>,
+    owns: PhantomData<T>,
+}
+
+// SAFETY: an RRef is the only way to its object, like a box.
+unsafe impl<T: Exchangeable> Send for RRef<T> {}
+// SAFETY: shared access gives only `&T`.
+unsafe impl<T: Exchangeable + Sync> Sync for RRef<T> {}
+
+impl<T: Exchangeable> RRef<T> {
+    /// Moves `value` to the exchange heap.
+    pub fn new(value: T) -> Result<Self, ExchangeFull> {
+        let object = (kernel().exchange_allocate)(T::KIND, size_of::<T>(), align_of::<T>()).cast::<T>();
+        let object = NonNull::new(object).ok_or(ExchangeFull)?;
+        // SAFETY: the kernel gave us fresh memory of this size and alignment.
+        unsafe { object.write(value) };
+        Ok(RRef { object, owns: PhantomData })
+    }
+
+    /// Takes over an object by its address.
+    ///
+    /// # Safety
+    /// `object` is a live object of type `T` on the exchange heap, owned by the calling domain, and nobody else holds it.
+    pub unsafe fn from_raw(object: NonNull<T>) -> Self {
+        RRef { object, owns: PhantomData }
+    }
+
+    /// The object, for the wrappers of this crate.
+    pub(crate) fn object_mut(&mut self) -> &mut T {
+        // SAFETY: the object is live, and we hold it uniquely.
+        unsafe { self.object.as_mut() }
+    }
+
+    /// The object's address, without releasing it.
+    pub fn into_raw(self) -> NonNull<T> {
+        let object = self.object;
+        core::mem::forget(self);
+        object
+    }
+}
+
+impl<T: Exchangeable> Deref for RRef<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        // SAFETY: the object is live and ours while we hold the RRef (SOUNDNESS: exchange heap).
+        unsafe { self.object.as_ref() }
+    }
+}
+
+impl<T: Plain> DerefMut for RRef<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as above, and we hold it uniquely.
+        unsafe { self.object.as_mut() }
+    }
+}
+
+impl<T: Exchangeable> Drop for RRef<T> {
+    fn drop(&mut self) {
+        // SAFETY: the object is ours; its kind tells the kernel what is nested in it, so no drop glue of ours runs.
+        unsafe { (kernel().exchange_free)(self.object.as_ptr().cast()) }
+    }
+}
