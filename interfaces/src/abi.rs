@@ -121,3 +121,41 @@ pub struct RawObject {
 impl RawObject {
     pub const NULL: RawObject = RawObject { data: core::ptr::null_mut(), vtable: core::ptr::null() };
 }
+
+/// What the kernel hands to a domain's entry, and gets back from it.
+#[repr(C)]
+pub struct StartArguments {
+    pub name: *const u8,
+    pub name_len: usize,
+    pub generation: u32,
+    pub cpu_count: u32,
+    pub cpus: *const u32,
+    /// The compiled `config` table (postcard).
+    pub config: *const u8,
+    pub config_len: usize,
+    /// Proxies in the order of the domain's `Imports::PORTS`.
+    pub imports: *const RawObject,
+    pub import_count: usize,
+    /// Filled by the domain in the order of its `Exports::PORTS`.
+    pub exports: *mut RawObject,
+    pub export_count: usize,
+    /// Room for the words of a start that failed.
+    pub error: *mut u8,
+    pub error_capacity: usize,
+    pub error_len: usize,
+    /// Filled by the domain: what the kernel calls inside it, each call a visit like any other.
+    pub hooks: Hooks,
+}
+
+/// Functions of a domain's trusted runtime that the kernel calls as contained visits.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Hooks {
+    /// Commits a real fault of the kind of `Reason` (for fault injection), in the domain's own image.
+    pub fault: Option<extern "C" fn(reason: u32)>,
+    /// Drops the box behind a capability's object.
+    pub release: Option<unsafe extern "C" fn(object: RawObject)>,
+}
+
+/// The symbol `domain_entry`, the ELF's entry point. 0: started; 1: refused, with words in `error`.
+pub type Entry = unsafe extern "C" fn(kernel: &'static KernelTable, arguments: &mut StartArguments) -> u32;
