@@ -1,1 +1,22 @@
+//! The lab: hosts round the box, and the truth about the box as seen from outside it.
+//!
+//! [`run`] boots a box (QEMU with the 82599 model as its NIC), puts a client, a router and backends round it, loads it, crashes its
+//! domains as asked, and reports what arrived where, measured on the host by one clock. Nothing that the box says about itself
+//! counts as evidence of forwarding: completions are checked by length and SHA-256, moves and gaps are read from captures at the backends,
+//! and the box's own counters are only compared with what was seen.
+//!
+//! Promises: everything lives in namespaces of the run's own (user, mount, network, PID), with files on a tmpfs inside them, so that even
+//! `kill -9` of the command leaves no process, namespace or file; two runs beside each other don't meet; every wait is bounded.
+//!
+//! The program that calls [`run`] must call [`stage`] first thing in `main`: the lab enters its namespaces by starting that very program again.
 
+mod labfile;
+mod options;
+mod units;
+
+pub use labfile::{ClientNet, ConsoleAddition, LabFile, Limits, Load, RouterNet, SegmentNet};
+pub use options::{
+    Backend, Boot, BoxSettings, Command, Crash, Firmware, Format, Pause, Program, Protocol,
+    RunOptions, Tool, Tools, Vip,
+};
+pub use units::{UnitError, parse_duration, parse_size};
