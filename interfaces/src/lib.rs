@@ -7,6 +7,8 @@
 
 extern crate alloc;
 extern crate self as interfaces;
+#[cfg(feature = "host")]
+extern crate std;
 
 pub mod abi;
 pub mod cap;
@@ -14,6 +16,8 @@ pub mod config;
 pub mod control;
 pub mod device;
 pub mod error;
+#[cfg(feature = "host")]
+pub mod host;
 pub mod net;
 pub mod packet;
 pub mod port;

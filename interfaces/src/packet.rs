@@ -231,15 +231,31 @@ pub mod trusted {
     use super::{Batch, BufferHead, HEADROOM, Packet, PacketFlags};
     use core::ptr::NonNull;
 
-    /// Puts a buffer at the end of a batch; false, and nothing done, if it is full.
+    /// Puts a freshly received buffer at the end of a batch; false, and nothing done, if it is full.
     ///
     /// # Safety
     /// The caller owns `head`'s buffer and gives it to the batch. Only the kernel's image calls this, at depth > 0.
     pub unsafe fn push(batch: &mut Batch, head: NonNull<BufferHead>, len: u16, flags: PacketFlags, rss_hash: u32) -> bool {
+        // SAFETY: the same contract.
+        unsafe { put(batch, head, HEADROOM as u16, len, flags, rss_hash) }
+    }
+
+    /// Puts a buffer whose packet begins at `start` at the end of a batch; false, and nothing done, if it is full.
+    ///
+    /// # Safety
+    /// As for [`push`].
+    pub unsafe fn put(
+        batch: &mut Batch,
+        head: NonNull<BufferHead>,
+        start: u16,
+        len: u16,
+        flags: PacketFlags,
+        rss_hash: u32,
+    ) -> bool {
         let at = batch.len();
         let fits = at < Batch::CAPACITY;
         if fits {
-            batch.packets[at] = Packet { head: head.as_ptr(), start: HEADROOM as u16, len, flags, rss_hash };
+            batch.packets[at] = Packet { head: head.as_ptr(), start, len, flags, rss_hash };
             batch.count = at as u32 + 1;
         }
         fits

@@ -1,0 +1,420 @@
+//! A kernel table made of the host's allocator and standard library, so that domains are unit-tested like any crate.
+//!
+//! What it promises: [`connect`] may be called by every test, any number of times. Each thread belongs to an *account* (a test's thread has one of its own,
+//! threads that a domain spawns share that of their spawner), so that counts, limits and clocks of tests that run side by side don't mix. Objects and
+//! buffers stay on the account of whoever allocated them, wherever they are dropped: a test that ends with [`live_objects`] and [`buffers_out`] at 0
+//! has leaked nothing.
+//!
+//! It is no isolation: a crash here ends the process. Isolation is tested in the rig.
+
+use alloc::{boxed::Box, collections::VecDeque, string::String, sync::Arc};
+use core::{
+    alloc::Layout,
+    cell::RefCell,
+    ptr::{NonNull, null_mut},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst},
+    time::Duration,
+};
+use std::{
+    alloc::{alloc_zeroed, dealloc},
+    collections::HashMap,
+    eprintln,
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    thread::{self, Thread},
+    thread_local,
+    time::Instant,
+};
+
+use crate::{
+    CallError,
+    abi::{KernelTable, Reason},
+    packet::{BUFFER_SIZE, Batch, BufferHead, HEADROOM, PacketFlags, trusted},
+};
+
+/// What is counted and limited for one test.
+struct Account {
+    objects: AtomicUsize,
+    object_limit: AtomicUsize,
+    buffers: AtomicUsize,
+    buffer_limit: AtomicUsize,
+    /// Nanoseconds that this account's clock is ahead of the host's.
+    ahead: AtomicU64,
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        Account {
+            objects: AtomicUsize::new(0),
+            object_limit: AtomicUsize::new(usize::MAX),
+            buffers: AtomicUsize::new(0),
+            buffer_limit: AtomicUsize::new(usize::MAX),
+            ahead: AtomicU64::new(0),
+        }
+    }
+}
+
+thread_local! {
+    static ACCOUNT: RefCell<Arc<Account>> = RefCell::default();
+}
+
+fn account() -> Arc<Account> {
+    ACCOUNT.with_borrow(Arc::clone)
+}
+
+/// Takes one from a limited stock; false if there is none left.
+fn take_one(taken: &AtomicUsize, limit: &AtomicUsize) -> bool {
+    let limit = limit.load(SeqCst);
+    taken.fetch_update(SeqCst, SeqCst, |taken| (taken < limit).then_some(taken + 1)).is_ok()
+}
+
+/// Connects this process to the host's table.
+pub fn connect() {
+    static TABLE: KernelTable = KernelTable {
+        log,
+        crash,
+        now,
+        heap_grow,
+        exchange_allocate,
+        exchange_free,
+        packets_allocate,
+        packets_transfer,
+        packets_release,
+        thread_spawn,
+        thread_yield,
+        thread_sleep,
+        wait,
+        wake,
+        cap_release,
+        alive,
+    };
+    // SAFETY: the table is a static, and its functions keep to `KernelTable`'s documentation.
+    unsafe { crate::abi::connect(&TABLE) }
+}
+
+/// Objects on the exchange heap that this thread's account has allocated and nobody has freed.
+pub fn live_objects() -> usize {
+    account().objects.load(SeqCst)
+}
+
+/// Packet buffers that this thread's account has taken from the pool and nobody has given back.
+pub fn buffers_out() -> usize {
+    account().buffers.load(SeqCst)
+}
+
+/// From now on this account has an exchange quota of `objects`.
+pub fn limit_objects(objects: usize) {
+    account().object_limit.store(objects, SeqCst);
+}
+
+/// From now on the pool has `buffers` buffers for this account.
+pub fn limit_buffers(buffers: usize) {
+    account().buffer_limit.store(buffers, SeqCst);
+}
+
+/// Puts this account's clock forward, for tests of what happens after a long time.
+pub fn advance_clock(by: Duration) {
+    account().ahead.fetch_add(by.as_nanos() as u64, SeqCst);
+}
+
+/// In front of each object.
+#[repr(C, align(16))]
+struct ObjectHead {
+    account: Arc<Account>,
+    layout: Layout,
+    kind: u32,
+}
+
+/// The memory block of an object, head included, and the object's place in it.
+fn block(size: usize, align: usize) -> Option<(Layout, usize)> {
+    let (layout, place) = Layout::new::<ObjectHead>().extend(Layout::from_size_align(size, align.max(16)).ok()?).ok()?;
+    Some((layout.pad_to_align(), place))
+}
+
+extern "C" fn exchange_allocate(kind: u32, size: usize, align: usize) -> *mut u8 {
+    let account = account();
+    let Some((layout, place)) = block(size, align) else { return null_mut() };
+    if !take_one(&account.objects, &account.object_limit) {
+        return null_mut();
+    }
+    // SAFETY: the layout has the head's size at least. The head lies directly before the object: `place` is a multiple of 16.
+    unsafe {
+        let Some(memory) = NonNull::new(alloc_zeroed(layout)) else { return null_mut() };
+        let object = memory.as_ptr().add(place);
+        object.cast::<ObjectHead>().sub(1).write(ObjectHead { account, layout, kind });
+        object
+    }
+}
+
+unsafe extern "C" fn exchange_free(object: *mut u8) {
+    // SAFETY: the caller owns `object`, which `exchange_allocate` made: its head is directly before it, its block starts `place` before it.
+    unsafe {
+        let head = object.cast::<ObjectHead>().sub(1).read();
+        if head.kind == Batch::KIND {
+            packets_release(object.cast(), u32::MAX);
+        }
+        let place = block(0, head.layout.align()).expect("it was computed when the object was made").1;
+        dealloc(object.sub(place), head.layout);
+        head.account.objects.fetch_sub(1, SeqCst);
+    }
+}
+
+/// A packet buffer with the account that it came from.
+#[repr(C)]
+struct Buffer {
+    head: BufferHead,
+    bytes: [u8; HEADROOM + BUFFER_SIZE],
+    account: Arc<Account>,
+}
+
+unsafe extern "C" fn packets_allocate(batch: *mut Batch, count: usize) -> usize {
+    // SAFETY: the caller's batch, exclusively.
+    let batch = unsafe { &mut *batch };
+    let account = account();
+    let mut added = 0;
+    while added < count && batch.len() < Batch::CAPACITY && take_one(&account.buffers, &account.buffer_limit) {
+        let head = BufferHead { bus: 0, index: 0 };
+        // What a real pool hands out has somebody's old bytes in it: nobody may rely on zeroes.
+        let buffer = Box::new(Buffer { head, bytes: [0xa5; _], account: account.clone() });
+        // SAFETY: the buffer is ours to give, and the batch has a place for it.
+        unsafe { trusted::push(batch, NonNull::from(Box::leak(buffer)).cast(), 0, PacketFlags::empty(), 0) };
+        added += 1;
+    }
+    added
+}
+
+unsafe extern "C" fn packets_transfer(from: *mut Batch, mask: u32, to: *mut Batch) -> usize {
+    // SAFETY: two batches of the caller, exclusively.
+    let (from, to) = unsafe { (&mut *from, &mut *to) };
+    // SAFETY: `put` takes a buffer over exactly when it returns true.
+    unsafe {
+        trusted::take(from, mask, |head, start, len, flags, hash| trusted::put(to, head, start as u16, len as u16, flags, hash))
+    }
+}
+
+unsafe extern "C" fn packets_release(batch: *mut Batch, mask: u32) {
+    // SAFETY: the caller's batch, exclusively; every buffer in it came from `packets_allocate`.
+    unsafe {
+        trusted::take(&mut *batch, mask, |head, _, _, _, _| {
+            let buffer = Box::from_raw(head.cast::<Buffer>().as_ptr());
+            buffer.account.buffers.fetch_sub(1, SeqCst);
+            true
+        });
+    }
+}
+
+unsafe fn text<'a>(bytes: *const u8, len: usize) -> alloc::borrow::Cow<'a, str> {
+    // SAFETY: the caller's promise: `len` bytes at `bytes`, for the time of the call.
+    String::from_utf8_lossy(unsafe { core::slice::from_raw_parts(bytes, len) })
+}
+
+unsafe extern "C" fn log(level: u32, words: *const u8, len: usize) {
+    const NAMES: [&str; 6] = ["", "error", "warn", "info", "debug", "trace"];
+    // SAFETY: as `KernelTable::log` says.
+    let words = unsafe { text(words, len) };
+    eprintln!("{:5} {words}", NAMES.get(level as usize).unwrap_or(&"?"));
+}
+
+unsafe extern "C" fn crash(reason: u32, words: *const u8, len: usize) -> ! {
+    let reason = Reason::ALL.into_iter().find(|known| *known as u32 == reason).map_or("unknown reason", Reason::name);
+    // SAFETY: as `KernelTable::crash` says.
+    eprintln!("the domain under test crashed ({reason}): {}", unsafe { text(words, len) });
+    std::process::abort()
+}
+
+extern "C" fn now() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed().as_nanos() as u64 + account().ahead.load(SeqCst)
+}
+
+extern "C" fn heap_grow(pages: usize) -> *mut u8 {
+    match Layout::from_size_align(pages.saturating_mul(4096), 4096) {
+        // SAFETY: the layout's size isn't 0.
+        Ok(layout) if pages > 0 => unsafe { alloc_zeroed(layout) },
+        _ => null_mut(),
+    }
+}
+
+unsafe extern "C" fn thread_spawn(
+    name: *const u8,
+    len: usize,
+    _cpu: u32,
+    _stack: usize,
+    entry: extern "C" fn(*mut u8),
+    argument: *mut u8,
+) -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    // SAFETY: as `KernelTable::thread_spawn` says.
+    let name = unsafe { text(name, len) }.into_owned();
+    let (account, argument) = (account(), argument.expose_provenance());
+    let spawned = thread::Builder::new().name(name).spawn(move || {
+        ACCOUNT.set(account);
+        entry(core::ptr::with_exposed_provenance_mut(argument));
+    });
+    if spawned.is_ok() { LAST.fetch_add(1, SeqCst) + 1 } else { 0 }
+}
+
+extern "C" fn thread_yield() {
+    thread::yield_now();
+}
+
+extern "C" fn thread_sleep(deadline: u64) -> u32 {
+    thread::sleep(Duration::from_nanos(deadline.saturating_sub(now())));
+    0
+}
+
+/// A thread in `wait`.
+struct Waiter {
+    thread: Thread,
+    woken: AtomicBool,
+}
+
+/// Who waits, by the address of the word.
+fn waiters() -> MutexGuard<'static, HashMap<usize, VecDeque<Arc<Waiter>>>> {
+    static WAITERS: LazyLock<Mutex<HashMap<usize, VecDeque<Arc<Waiter>>>>> = LazyLock::new(Mutex::default);
+    WAITERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const WOKEN: u32 = 0;
+const TIMED_OUT: u32 = 1;
+
+unsafe extern "C" fn wait(word: *const AtomicU32, expected: u32, deadline: u64) -> u32 {
+    debug_assert!(CallError::Cancelled as u32 > TIMED_OUT);
+    let waiter = Arc::new(Waiter { thread: thread::current(), woken: AtomicBool::new(false) });
+    {
+        // Compared under the lock that `wake` takes, so that no wake-up falls between comparing and waiting.
+        let mut waiters = waiters();
+        // SAFETY: as `KernelTable::wait` says.
+        if unsafe { &*word }.load(SeqCst) != expected {
+            return WOKEN;
+        }
+        waiters.entry(word.addr()).or_default().push_back(waiter.clone());
+    }
+    while !waiter.woken.load(SeqCst) {
+        let left = deadline.saturating_sub(now());
+        if left == 0 {
+            let mut waiters = waiters();
+            if let Some(queue) = waiters.get_mut(&word.addr()) {
+                queue.retain(|other| !Arc::ptr_eq(other, &waiter));
+            }
+            return if waiter.woken.load(SeqCst) { WOKEN } else { TIMED_OUT };
+        }
+        thread::park_timeout(Duration::from_nanos(left));
+    }
+    WOKEN
+}
+
+unsafe extern "C" fn wake(word: *const AtomicU32, count: u32) {
+    let mut waiters = waiters();
+    let Some(queue) = waiters.get_mut(&word.addr()) else { return };
+    let count = queue.len().min(count as usize);
+    for waiter in queue.drain(..count) {
+        waiter.woken.store(true, SeqCst);
+        waiter.thread.unpark();
+    }
+    if queue.is_empty() {
+        waiters.remove(&word.addr());
+    }
+}
+
+unsafe extern "C" fn cap_release(_proxy: *mut u8) {
+    // A capability here is always its maker's own box: nobody puts proxies in their place.
+    eprintln!("a capability was made by `Cap::from_proxy` on the host, where there are no proxies");
+    std::process::abort()
+}
+
+extern "C" fn alive() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{RRef, abi::kernel, control::Text};
+
+    #[test]
+    fn objects_are_counted_freed_and_limited() {
+        connect();
+        let text = RRef::new(Text::<54>::new("first")).unwrap();
+        limit_objects(2);
+        let batch = Batch::allocate().unwrap();
+        assert_eq!(live_objects(), 2);
+        assert!(Batch::allocate().is_err(), "a third object went beyond the limit of two");
+        drop(batch);
+        assert_eq!(text.as_str(), "first");
+        drop(text);
+        assert_eq!(live_objects(), 0);
+    }
+
+    #[test]
+    fn alignment_is_kept_and_freed_blocks_are_the_allocated_ones() {
+        for (size, align) in [(0, 1), (1, 1), (24, 8), (100, 16), (1000, 64), (5000, 4096)] {
+            let object = exchange_allocate(0x100, size, align);
+            assert_eq!(object.addr() % align, 0, "{size} bytes aligned to {align}");
+            // SAFETY: just allocated.
+            unsafe { exchange_free(object) };
+        }
+        assert_eq!(live_objects(), 0);
+    }
+
+    #[test]
+    fn a_batch_dropped_with_packets_gives_the_buffers_back() {
+        connect();
+        let mut batch = Batch::allocate().unwrap();
+        assert_eq!(batch.fill(40), Batch::CAPACITY);
+        assert_eq!(buffers_out(), Batch::CAPACITY);
+        batch.discard(0b111);
+        assert_eq!((batch.len(), buffers_out()), (29, 29));
+        drop(batch);
+        assert_eq!((live_objects(), buffers_out()), (0, 0));
+    }
+
+    #[test]
+    fn a_transferred_packet_keeps_bytes_and_start() {
+        connect();
+        let (mut from, mut to) = (Batch::allocate().unwrap(), Batch::allocate().unwrap());
+        from.fill(2);
+        let mut packets = from.packets_mut();
+        let mut packet = packets.get(1).unwrap();
+        packet.set_len(10);
+        packet.data_mut().copy_from_slice(b"0123456789");
+        assert!(packet.move_start(4));
+        assert_eq!(from.transfer(0b10, &mut to), 1);
+        assert_eq!(to.packets()[0].data(), b"456789");
+        assert_eq!((from.len(), to.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_short_pool_fills_a_batch_partly() {
+        connect();
+        limit_buffers(5);
+        let mut batch = Batch::allocate().unwrap();
+        assert_eq!(batch.fill(32), 5);
+        batch.clear();
+        assert_eq!(batch.fill(3), 3);
+    }
+
+    #[test]
+    fn waiting_ends_by_wake_by_a_changed_word_and_by_time() {
+        connect();
+        static WORD: AtomicU32 = AtomicU32::new(0);
+        extern "C" fn wakes(_: *mut u8) {
+            thread::sleep(Duration::from_millis(20));
+            WORD.store(1, SeqCst);
+            // SAFETY: a static.
+            unsafe { (kernel().wake)(&WORD, 1) }
+        }
+        // SAFETY: statics; the entry ignores its argument.
+        unsafe {
+            assert_ne!((kernel().thread_spawn)(b"w".as_ptr(), 1, 0, 0, wakes, null_mut()), 0);
+            assert_eq!((kernel().wait)(&WORD, 0, u64::MAX), WOKEN);
+            assert_eq!((kernel().wait)(&WORD, 0, u64::MAX), WOKEN, "the word is 1 by now");
+            assert_eq!((kernel().wait)(&WORD, 1, now() + 1_000_000), TIMED_OUT);
+        }
+        assert!(waiters().get(&(&raw const WORD).addr()).is_none_or(VecDeque::is_empty));
+    }
+
+    #[test]
+    fn the_clock_can_be_put_forward() {
+        let before = now();
+        advance_clock(Duration::from_secs(3600));
+        assert!(now() - before >= 3_600_000_000_000);
+    }
+}
