@@ -26,5 +26,5 @@ pub mod rref;
 pub use cap::Cap;
 pub use error::{CallError, Cancelled};
 pub use interfaces_macros::{Exchangeable, interface};
-pub use port::Port;
+pub use port::{Interface, Port};
 pub use rref::{Exchangeable, RRef};

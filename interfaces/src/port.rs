@@ -2,6 +2,21 @@
 
 use core::ops::Deref;
 
+/// A trait that may be called across domains, as `dyn Trait`.
+///
+/// # Safety
+/// Only `#[interface]` implements it, and only in this crate: no two interfaces have the same `NAME`, and an object of one is never taken for an
+/// object of another.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an interface",
+    label = "not an interface",
+    note = "a port is typed by a trait of crate `interfaces` that is marked `#[interface]`, such as `dyn Net`"
+)]
+pub unsafe trait Interface: Send {
+    /// The trait's name, as manifests and reports show it.
+    const NAME: &'static str;
+}
+
 /// A port typed by the interface `I` (a `dyn Trait`). Copyable, usable from all threads of the domain; what it points at is a proxy in the kernel's
 /// memory, which stays valid through every restart of the callee.
 pub struct Port<I: ?Sized + 'static> {
