@@ -63,7 +63,7 @@ impl Mirror {
             .extension()
             .is_some_and(|extension| extension == "sources")
         {
-            true => stanzas(text).iter().find_map(|stanza| from_stanza(stanza)),
+            true => stanzas(text).iter().find_map(from_stanza),
             false => text.lines().find_map(from_line),
         }
     }

@@ -46,6 +46,8 @@ pub struct Manifest {
 pub struct Machine {
     /// The memory that the box must have at least; less stops the boot.
     pub memory: Bytes,
+    /// The CPUs that the box must have at least.
+    pub cpus: u32,
     /// Packet buffers in the kernel's pool.
     pub packet_buffers: u32,
     pub on_panic: PanicAction,
@@ -155,15 +157,25 @@ pub enum RestartPolicy {
     Always,
 }
 
+/// Interfaces by which the kernel's trusted device layer serves a driver. An import of such a type is wired to the domain's own
+/// [`Domain::device`], never to a domain.
+pub const DEVICE_INTERFACES: [&str; 1] = ["IxgbeDevice"];
+
 /// An import port and the edge that wires it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Import {
     pub port: String,
-    /// Index into [`Manifest::domains`] of the exporter; always lower than the importer's own.
-    pub from: u32,
-    /// The exporter's port.
-    pub from_port: String,
+    pub from: Source,
     pub interface: String,
+}
+
+/// What an import is wired to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Source {
+    /// The importer's own device, served by the kernel; the interface is one of [`DEVICE_INTERFACES`].
+    Device,
+    /// An export of another domain: its index in [`Manifest::domains`], always lower than the importer's own, and its port.
+    Domain { index: u32, port: String },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -185,7 +197,7 @@ pub enum ManifestError {
     NoSuchImage { domain: String, image: u32 },
     /// Two ports of the domain have one name.
     DuplicatePort { domain: String, port: String },
-    /// An import is wired to nothing, or to a domain that starts later.
+    /// An import is wired to nothing, to a domain that starts later, or to a device that the domain doesn't have.
     Dangling { domain: String, port: String },
     /// The two ends of an edge have different interfaces.
     Mistyped {
@@ -198,7 +210,7 @@ pub enum ManifestError {
     DeviceTwice { domain: String, device: String },
     /// The quotas add up to more than the box has.
     QuotasBeyondMemory { quotas: u64, memory: u64 },
-    /// A domain may run nowhere.
+    /// A domain may run nowhere, or on a CPU that the manifest doesn't count on.
     NoCpu { domain: String },
 }
 
@@ -224,7 +236,7 @@ impl fmt::Display for ManifestError {
             Self::Dangling { domain, port } => {
                 write!(
                     f,
-                    "domain {domain}: import {port} is wired to no export of an earlier domain"
+                    "domain {domain}: import {port} is wired to no export of an earlier domain, nor to a device of its own"
                 )
             }
             Self::Mistyped {
@@ -248,7 +260,10 @@ impl fmt::Display for ManifestError {
                     "the domains' quotas need {quotas} bytes, the box has {memory}"
                 )
             }
-            Self::NoCpu { domain } => write!(f, "domain {domain}: no CPU"),
+            Self::NoCpu { domain } => write!(
+                f,
+                "domain {domain}: no CPU, or one that the box needn't have"
+            ),
         }
     }
 }
@@ -288,7 +303,7 @@ impl Manifest {
                     image: domain.image,
                 });
             }
-            if domain.cpus.is_empty() {
+            if domain.cpus.is_empty() || domain.cpus.iter().any(|&cpu| cpu >= self.machine.cpus) {
                 return Err(ManifestError::NoCpu { domain: name() });
             }
             if let Some(device) = &domain.device
@@ -328,18 +343,25 @@ impl Domain {
             });
         }
         for import in &self.imports {
-            let export = earlier
-                .get(import.from as usize)
-                .and_then(|exporter| {
-                    exporter
-                        .exports
-                        .iter()
-                        .find(|export| export.port == import.from_port)
-                })
-                .ok_or_else(|| ManifestError::Dangling {
-                    domain: name(),
-                    port: import.port.clone(),
-                })?;
+            let dangling = || ManifestError::Dangling {
+                domain: name(),
+                port: import.port.clone(),
+            };
+            let (index, port) = match &import.from {
+                Source::Domain { index, port } => (*index as usize, port),
+                Source::Device
+                    if self.device.is_some() && is_device_interface(&import.interface) =>
+                {
+                    continue;
+                }
+                Source::Device => return Err(dangling()),
+            };
+            let exporter = earlier.get(index).ok_or_else(dangling)?;
+            let export = exporter
+                .exports
+                .iter()
+                .find(|export| export.port == *port)
+                .ok_or_else(dangling)?;
             if export.interface != import.interface {
                 return Err(ManifestError::Mistyped {
                     domain: name(),
@@ -351,6 +373,11 @@ impl Domain {
         }
         Ok(())
     }
+}
+
+/// Whether imports of this type are wired to the importer's own device.
+pub fn is_device_interface(interface: &str) -> bool {
+    DEVICE_INTERFACES.contains(&interface)
 }
 
 fn first_repeated<'a>(names: impl Iterator<Item = &'a String> + Clone) -> Option<String> {

@@ -35,8 +35,10 @@ fn domain(name: &str, image: u32, imports: Vec<Import>) -> Domain {
 fn manifest(images: &[ImageSource<'_>]) -> Manifest {
     let import = Import {
         port: "net".into(),
-        from: 0,
-        from_port: "net".into(),
+        from: Source::Domain {
+            index: 0,
+            port: "net".into(),
+        },
         interface: "Net".into(),
     };
     Manifest {
@@ -44,6 +46,7 @@ fn manifest(images: &[ImageSource<'_>]) -> Manifest {
         name: "test".into(),
         machine: Machine {
             memory: Bytes(256 << 20),
+            cpus: 2,
             packet_buffers: 4096,
             on_panic: PanicAction::Halt,
         },
@@ -251,17 +254,26 @@ fn content_is_checked_again() {
     ));
     assert!(
         matches!(
-            refused(|m| m.domains[1].imports[0].from = 1),
+            refused(|m| m.domains[1].imports[0].from = Source::Domain {
+                index: 1,
+                port: "net".into()
+            }),
             ManifestError::Dangling { .. }
         ),
         "a cycle"
     );
     assert!(matches!(
-        refused(|m| m.domains[1].imports[0].from = 9),
+        refused(|m| m.domains[1].imports[0].from = Source::Domain {
+            index: 9,
+            port: "net".into()
+        }),
         ManifestError::Dangling { .. }
     ));
     assert!(matches!(
-        refused(|m| m.domains[1].imports[0].from_port = "x".into()),
+        refused(|m| m.domains[1].imports[0].from = Source::Domain {
+            index: 0,
+            port: "x".into()
+        }),
         ManifestError::Dangling { .. }
     ));
     assert!(matches!(
@@ -292,6 +304,14 @@ fn content_is_checked_again() {
     assert!(matches!(
         refused(|m| m.domains[0].memory = Bytes(u64::MAX)),
         ManifestError::QuotasBeyondMemory { .. }
+    ));
+    assert!(matches!(
+        refused(|m| m.domains[0].cpus.push(2)),
+        ManifestError::NoCpu { .. }
+    ));
+    assert!(matches!(
+        refused(|m| m.domains[1].imports[0].from = Source::Device),
+        ManifestError::Dangling { .. }
     ));
     assert!(matches!(
         refused(|m| m.domains[0].cpus.clear()),
