@@ -1,1 +1,39 @@
+//! The domain core: what makes domains of Rust images. Exchange heap, calls and their continuations, slots, capabilities, loader, supervisor,
+//! console. It knows no machine; [`platform`] is the seam to one, and `kernel/metal` and `testbed/rig` both link this crate.
+//!
+//! Its promises are the invariants of docs/SOUNDNESS.md; the order of steps in [`call`] and [`supervisor`] is what they rest on.
 #![no_std]
+
+extern crate alloc;
+
+pub mod boot;
+pub mod device;
+pub mod interrupt;
+pub mod lock;
+pub mod platform;
+pub mod thread;
+pub mod trap;
+
+use platform::Platform;
+
+/// The one machine that this core runs on.
+struct Machine(core::cell::UnsafeCell<Option<&'static dyn Platform>>);
+// SAFETY: written once, by `install`, before there is a second thread.
+unsafe impl Sync for Machine {}
+static MACHINE: Machine = Machine(core::cell::UnsafeCell::new(None));
+
+/// Tells the core what it runs on.
+///
+/// # Safety
+/// Called once, before anything else of this crate but [`thread::ThreadBlock::resident`], by the only thread.
+pub unsafe fn install(platform: &'static dyn Platform) {
+    // SAFETY: nobody else reads or writes now, by this function's contract.
+    unsafe { *MACHINE.0.get() = Some(platform) }
+}
+
+/// The machine.
+#[inline]
+pub fn machine() -> &'static dyn Platform {
+    // SAFETY: not written any more once there are readers (`install`).
+    unsafe { (*MACHINE.0.get()).expect("kernel_core::install comes first") }
+}

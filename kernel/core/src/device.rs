@@ -1,0 +1,42 @@
+//! Devices: how the kernel's binary offers trusted device crates to the core, which knows none of them.
+
+use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
+use interfaces::abi::RawObject;
+
+use crate::platform::{PciFunction, PciIdentity};
+
+/// A family of devices with its trusted crate, such as the 82599's.
+pub trait DeviceClass: Sync {
+    /// Whether this crate drives such a function.
+    fn matches(&self, identity: &PciIdentity) -> bool;
+
+    /// Makes the lease: the part that outlives every generation of the driver. Called once for each device that the manifest gives to a domain.
+    fn lease(&self, function: &'static dyn PciFunction, cpus: &[usize]) -> Result<Box<dyn Lease>, String>;
+}
+
+/// What lives in kernel memory across the driver's generations.
+pub trait Lease: Send + Sync {
+    /// Addresses by which a manifest may name the device.
+    fn mac(&self) -> Option<[u8; 6]> {
+        None
+    }
+
+    /// The name of the kernel interface that `open` gives, such as `IxgbeDevice`.
+    fn interface(&self) -> &'static str;
+
+    /// A kernel object for one generation of the driver: the fat pointer of a `dyn` interface, made by [`crate::device::hand_out`].
+    fn open(self: Arc<Self>) -> RawObject;
+
+    /// The generation that held the lease has died, and none of its threads runs any more: whatever must hold until the next one adopts.
+    fn orphaned(&self) {}
+
+    /// Packet buffers that are posted in the lease's rings now.
+    fn buffers(&self) -> usize {
+        0
+    }
+
+    /// Counters for the feed.
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+}
