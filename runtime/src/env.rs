@@ -3,7 +3,7 @@
 use alloc::{boxed::Box, string::String, vec::Vec};
 use core::fmt;
 
-use interfaces::abi::{RawObject, kernel};
+use interfaces::abi::kernel;
 
 /// The domain's place in the box.
 #[derive(Clone, Debug)]
@@ -71,39 +71,4 @@ impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("no memory for another thread, or a CPU that is not this domain's")
     }
-}
-
-/// One port of a domain as the builder and the kernel see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortSpec {
-    pub name: &'static str,
-    /// The trait's name, such as `Net`.
-    pub interface: &'static str,
-}
-
-/// A domain's import ports. Derived.
-pub trait Imports: Sized {
-    const PORTS: &'static [PortSpec];
-
-    /// # Safety
-    /// `objects[i]` is a proxy of the interface of `PORTS[i]`, valid as long as the domain.
-    unsafe fn from_raw(objects: &[RawObject]) -> Self;
-}
-
-/// A domain's export ports. Derived.
-pub trait Exports: Sized {
-    const PORTS: &'static [PortSpec];
-
-    /// Leaks the objects into `objects[i]`, for `PORTS[i]`.
-    fn into_raw(self, objects: &mut [RawObject]);
-}
-
-impl Imports for () {
-    const PORTS: &'static [PortSpec] = &[];
-    unsafe fn from_raw(_: &[RawObject]) {}
-}
-
-impl Exports for () {
-    const PORTS: &'static [PortSpec] = &[];
-    fn into_raw(self, _: &mut [RawObject]) {}
 }

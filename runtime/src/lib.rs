@@ -2,19 +2,52 @@
 //!
 //! A domain is a `no_std` library crate with
 //!
-//! ```ignore
+//! ```
+//! # extern crate alloc;
+//! use alloc::boxed::Box;
+//! use interfaces::{Port, control::Control, net::Net};
+//! use runtime::env::{Env, StartError};
+//!
 //! #[derive(runtime::Imports)]
-//! pub struct Imports { pub net: Port<dyn Net> }
+//! pub struct Imports {
+//!     pub net: Port<dyn Net>,
+//! }
+//!
 //! #[derive(runtime::Exports)]
-//! pub struct Exports { pub net: Box<dyn Net>, pub control: Box<dyn Control> }
-//! #[derive(Serialize, Deserialize)] #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-//! pub struct Config { … }            // + impl interfaces::config::Configuration
-//! pub fn start(env: Env, imports: Imports, config: Config) -> Result<Exports, StartError> { … }
+//! pub struct Exports {
+//!     pub control: Box<dyn Control>,
+//! }
+//!
+//! #[derive(serde::Serialize, serde::Deserialize)]
+//! #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+//! pub struct Config {
+//!     pub interval: interfaces::config::Duration,
+//! }
+//! impl interfaces::config::Configuration for Config {}
+//!
+//! pub fn start(env: Env, imports: Imports, config: Config) -> Result<Exports, StartError> {
+//!     let info = imports.net.info().map_err(|error| StartError(format!("the card does not answer: {error:?}")))?;
+//!     log::info!("{}: {} queues, every {}", env.name(), info.queues, config.interval);
+//!     # let control: Box<dyn Control> = unimplemented!();
+//!     Ok(Exports { control })
+//! }
 //! ```
 #![no_std]
 
 extern crate alloc;
+extern crate self as runtime;
 
+pub mod entry;
 pub mod env;
+pub mod heap;
+pub mod hooks;
+pub mod last_words;
+pub mod log;
+pub mod memory;
+pub mod sync;
 pub mod thread;
 pub mod time;
+pub mod wiring;
+
+pub use interfaces;
+pub use runtime_macros::{Exports, Imports};

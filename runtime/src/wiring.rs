@@ -1,0 +1,152 @@
+//! A domain's ports, between the kernel's raw objects and the domain's typed structs.
+//!
+//! What it promises: an object is only ever taken as the interface that its port declares, even if somebody implements [`Imports`] or [`Exports`] by
+//! hand and gets it wrong. So the derives need no `unsafe`.
+
+use alloc::boxed::Box;
+
+pub use interfaces::Interface;
+use interfaces::{Port, abi::RawObject};
+
+/// One port of a domain as the builder and the kernel see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortSpec {
+    /// As in manifests: `net`, `raw-net`.
+    pub name: &'static str,
+    /// The trait's name, such as `Net`.
+    pub interface: &'static str,
+}
+
+/// A domain's import ports. Derived for structs of `Port<dyn Interface>` fields.
+pub trait Imports: Sized {
+    const PORTS: &'static [PortSpec];
+
+    fn take(imported: &mut Imported<'_>) -> Self;
+}
+
+/// A domain's export ports. Derived for structs of `Box<dyn Interface>` fields.
+pub trait Exports: Sized {
+    const PORTS: &'static [PortSpec];
+
+    fn give(self, exported: &mut Exported<'_>);
+}
+
+impl Imports for () {
+    const PORTS: &'static [PortSpec] = &[];
+    fn take(_: &mut Imported<'_>) {}
+}
+
+impl Exports for () {
+    const PORTS: &'static [PortSpec] = &[];
+    fn give(self, _: &mut Exported<'_>) {}
+}
+
+/// The proxies that the kernel gave for a domain's import ports.
+pub struct Imported<'a> {
+    ports: &'static [PortSpec],
+    objects: &'a [RawObject],
+}
+
+/// Where the kernel expects the objects of a domain's export ports.
+pub struct Exported<'a> {
+    ports: &'static [PortSpec],
+    objects: &'a mut [RawObject],
+}
+
+impl<'a> Imported<'a> {
+    /// # Safety
+    /// `objects[i]` is a proxy for the interface of `ports[i]`, and lives as long as this image.
+    pub(crate) unsafe fn new(ports: &'static [PortSpec], objects: &'a [RawObject]) -> Self {
+        Imported { ports, objects }
+    }
+
+    /// The port of that name. Panics unless it is declared with interface `I`.
+    pub fn port<I: Interface + ?Sized + 'static>(&mut self, name: &str) -> Port<I> {
+        let at = place::<I>(self.ports, name);
+        let object: *const I = fat(self.objects[at]);
+        // SAFETY: `new`'s contract, and `place` saw that this port's interface is `I` (SOUNDNESS: ABI between images).
+        Port::new(unsafe { &*object })
+    }
+}
+
+impl<'a> Exported<'a> {
+    pub(crate) fn new(ports: &'static [PortSpec], objects: &'a mut [RawObject]) -> Self {
+        Exported { ports, objects }
+    }
+
+    /// Gives `object` to the port of that name; it lives as long as this image. Panics unless the port is declared with interface `I`.
+    pub fn object<I: Interface + ?Sized + 'static>(&mut self, name: &str, object: Box<I>) {
+        let at = place::<I>(self.ports, name);
+        self.objects[at] = raw(Box::into_raw(object));
+    }
+}
+
+fn place<I: Interface + ?Sized>(ports: &[PortSpec], name: &str) -> usize {
+    let at = ports.iter().position(|port| port.name == name).expect("a port that PORTS doesn't name");
+    assert!(ports[at].interface == I::NAME, "port {name} is declared as {}, used as {}", ports[at].interface, I::NAME);
+    at
+}
+
+/// Both halves of a pointer to a trait object, in the order in which the compiler keeps them.
+pub(crate) const fn raw<I: ?Sized>(object: *const I) -> RawObject {
+    const { assert!(size_of::<*const I>() == size_of::<RawObject>()) };
+    // SAFETY: pointers to trait objects are data and vtable, in this order; `RawObject` is `repr(C)` and the same two words. Held by the
+    // test below and by the ABI hash, which binds image and kernel to one compiler (SOUNDNESS: ABI between images).
+    unsafe { core::mem::transmute_copy(&object) }
+}
+
+const fn fat<I: ?Sized>(object: RawObject) -> *const I {
+    const { assert!(size_of::<*const I>() == size_of::<RawObject>()) };
+    // SAFETY: as in `raw`. A pointer whose vtable is not `I`'s is made, never used: the callers answer for that.
+    unsafe { core::mem::transmute_copy(&object) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use interfaces::{
+        CallError, RRef,
+        control::{Control, ControlError, Counters, Text},
+    };
+
+    struct Answers(u64);
+
+    impl Control for Answers {
+        fn counters(&self, _: u32, mut page: RRef<Counters>) -> Result<RRef<Counters>, ControlError> {
+            page.push("answer", self.0);
+            Ok(page)
+        }
+        fn command(&self, _: RRef<Text<240>>) -> Result<RRef<Text<240>>, ControlError> {
+            Err(ControlError::Call(CallError::Gone))
+        }
+    }
+
+    const PORTS: &[PortSpec] =
+        &[PortSpec { name: "net", interface: "Net" }, PortSpec { name: "control", interface: "Control" }];
+
+    #[test]
+    fn an_exported_object_is_the_one_that_is_imported() {
+        interfaces::host::connect();
+        let mut objects = vec![RawObject::NULL; 2];
+        Exported::new(PORTS, &mut objects).object::<dyn Control>("control", Box::new(Answers(42)));
+        // SAFETY: the object was put there one line up, for this very port.
+        let port = unsafe { Imported::new(PORTS, &objects) }.port::<dyn Control>("control");
+        let page = port.counters(0, RRef::new(Counters::default()).unwrap()).unwrap();
+        assert_eq!(page.as_slice()[0].value, 42);
+    }
+
+    #[test]
+    #[should_panic(expected = "port net is declared as Net, used as Control")]
+    fn a_port_is_not_taken_for_another_interface() {
+        Exported::new(PORTS, &mut [RawObject::NULL; 2]).object::<dyn Control>("net", Box::new(Answers(0)));
+    }
+
+    #[test]
+    fn a_raw_object_is_data_then_vtable() {
+        let object: Box<dyn Control> = Box::new(Answers(0x5eed));
+        let raw = raw(&raw const *object);
+        // SAFETY: `data` is the box's contents if the order is as we believe; that is what is tested.
+        assert_eq!(unsafe { raw.data.cast::<u64>().read() }, 0x5eed);
+    }
+}
