@@ -229,7 +229,16 @@ impl PacketMut<'_> {
 /// What trusted code (the kernel, its packet pool and device crates) does with the insides of a batch.
 pub mod trusted {
     use super::{Batch, BufferHead, HEADROOM, Packet, PacketFlags};
+    use crate::RRef;
     use core::ptr::NonNull;
+
+    /// The batch itself, for `push` and `take`.
+    ///
+    /// # Safety
+    /// Only the kernel's image calls this, at depth > 0, and moves buffers with `push` and `take` alone.
+    pub unsafe fn batch(batch: &mut RRef<Batch>) -> &mut Batch {
+        batch.object_mut()
+    }
 
     /// Puts a freshly received buffer at the end of a batch; false, and nothing done, if it is full.
     ///

@@ -32,6 +32,10 @@ pub enum DeviceError {
     NoMemory,
     /// A step that should complete in bounded time did not.
     TimedOut,
+    /// A ring is open: in use by another thread, or not yet closed. Close it, or try again soon.
+    Busy,
+    /// The device has not been reset under this lease, so nobody knows where it may write: `reset_lease` first.
+    NotReset,
 }
 
 impl From<CallError> for DeviceError {
@@ -47,6 +51,8 @@ pub enum LeaseState {
     Fresh,
     /// Rings are live and the device has gone on by itself: adopt them, touch nothing that stops it.
     Live { rx_queues: u16, tx_queues: u16 },
+    /// The device has lied, vanished or hung: reset it.
+    Suspect,
 }
 
 /// One 82599-family function.
@@ -65,15 +71,19 @@ pub trait IxgbeDevice {
     /// Declares the device initialised (rings made, RX and TX on), so that the next generation adopts.
     fn set_live(&self, rx_queues: u16, tx_queues: u16) -> Result<(), DeviceError>;
 
-    /// Disables all rings, drains, waits as 82599 §4.6.7.1 wants, takes all posted buffers back to the pool: the lease is `Fresh` again.
-    /// Returns the number of received frames thereby lost.
+    /// Declares the device faulty: the next generation resets it instead of adopting. (The trusted layer does so itself when it catches a lie.)
+    fn set_suspect(&self) -> Result<(), DeviceError>;
+
+    /// Disables all rings, drains, waits as 82599 §4.6.7.1 wants, resets the device, takes all posted buffers back to the pool: the lease is
+    /// `Fresh` again. Returns the number of received frames thereby lost. `Busy` while a ring is open.
     fn reset_lease(&self) -> Result<u32, DeviceError>;
 
-    /// Makes RX ring `queue` of `length` descriptors (multiple of 8, at most 4,096), posts buffers and programs its base; or adopts it with
-    /// the cursors that the lease kept.
+    /// Opens RX ring `queue`: makes it, of `length` descriptors (multiple of 8, at most 4,096), posts buffers and enables it; or, if the lease has it
+    /// already, adopts it as it is, with the cursors that the lease kept. While nobody has it open, or has received from it since, frames without a
+    /// descriptor wait in the device's packet buffer; else they are dropped there.
     fn rx_ring(&self, queue: u16, length: u16) -> Result<Cap<dyn RxRing>, DeviceError>;
 
-    /// The same for a TX ring.
+    /// The same for a TX ring. The device's DMA transmission must be on (DMATXCTL.TE), or the ring can't be enabled (82599 §4.6.8).
     fn tx_ring(&self, queue: u16, length: u16) -> Result<Cap<dyn TxRing>, DeviceError>;
 
     /// Routes causes of `queue` to an MSI-X vector whose interrupt is delivered to the domain's `queue`-th CPU.

@@ -1,0 +1,135 @@
+//! Advanced receive and transmit descriptors (82599 §7.1.6, §7.2.3.2.4): two little-endian 64-bit words each.
+
+use interfaces::packet::{BUFFER_SIZE, PacketFlags};
+
+/// Bytes of a descriptor.
+pub const DESCRIPTOR: usize = 16;
+
+/// Of a written-back receive descriptor's second word (§7.1.6.2): status in bits 19:0, errors in 31:20, length in 47:32.
+const RX_DONE: u64 = 1;
+const RX_END_OF_PACKET: u64 = 1 << 1;
+const RX_L4_CHECKED: u64 = 1 << 5;
+const RX_IP_CHECKED: u64 = 1 << 6;
+/// Any MAC error: CRC, length, over- or undersize (§7.1.6.2).
+const RX_DAMAGED: u64 = 1 << 29;
+const RX_L4_WRONG: u64 = 1 << 30;
+const RX_IP_WRONG: u64 = 1 << 31;
+/// Packet type, bit 9 of the first word: UDP (§7.1.6.2).
+const RX_UDP: u64 = 1 << 9;
+const RX_HASH_TYPE: u64 = 0xF;
+
+/// What the second word of a receive descriptor says.
+#[derive(Clone, Copy)]
+pub struct Received(pub u64);
+
+/// What is to become of a buffer that the device has written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A whole packet of this many bytes.
+    Packet(u16),
+    /// Damaged, or a part of a frame longer than a buffer.
+    Drop,
+    /// More of the frame is in the next buffer.
+    DropWithNext,
+    /// No device that keeps to its datasheet writes this.
+    Lie,
+}
+
+impl Received {
+    pub fn done(self) -> bool {
+        self.0 & RX_DONE != 0
+    }
+
+    pub fn verdict(self) -> Verdict {
+        let length = (self.0 >> 32) as u16;
+        if length == 0 || usize::from(length) > BUFFER_SIZE {
+            Verdict::Lie
+        } else if self.0 & RX_END_OF_PACKET == 0 {
+            Verdict::DropWithNext
+        } else if self.0 & RX_DAMAGED != 0 {
+            Verdict::Drop
+        } else {
+            Verdict::Packet(length)
+        }
+    }
+
+    /// Flags and RSS hash; `first` is the descriptor's first word.
+    pub fn findings(self, first: u64) -> (PacketFlags, u32) {
+        let mut flags = PacketFlags::empty();
+        if self.0 & RX_IP_CHECKED != 0 {
+            flags |= if self.0 & RX_IP_WRONG == 0 { PacketFlags::IP_CHECKSUM_GOOD } else { PacketFlags::IP_CHECKSUM_BAD };
+        }
+        if self.0 & RX_L4_CHECKED != 0 {
+            if self.0 & RX_L4_WRONG == 0 {
+                flags |= PacketFlags::L4_CHECKSUM_GOOD;
+            } else if first & RX_UDP == 0 {
+                // The 82599 also calls a UDP packet without checksum wrong (specification update; Linux's ixgbe_rx_checksum): then we don't know.
+                flags |= PacketFlags::L4_CHECKSUM_BAD;
+            }
+        }
+        if first & RX_HASH_TYPE != 0 {
+            flags |= PacketFlags::HASHED;
+        }
+        (flags, (first >> 32) as u32)
+    }
+}
+
+/// Data descriptor, one frame in one buffer, frame check sequence put on by the device (§7.2.3.2.4).
+const TX_DATA_FRAME: u64 = 0x3 << 20 | 1 << 24 | 1 << 25 | 1 << 29;
+/// Report the status: the device sets DD when it has done with this descriptor and all before it.
+pub const TX_REPORT_STATUS: u64 = 1 << 27;
+const TX_DONE: u64 = 1 << 32;
+
+/// The second word of a descriptor that sends `length` bytes.
+pub fn transmit(length: u16) -> u64 {
+    u64::from(length) << 46 | TX_DATA_FRAME | u64::from(length)
+}
+
+/// Whether a transmit descriptor's second word says that it is done.
+pub fn transmitted(second: u64) -> bool {
+    second & TX_DONE != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn received(length: u16, bits: u64) -> Received {
+        Received(u64::from(length) << 32 | bits)
+    }
+
+    /// A length is taken only if the buffer holds it.
+    #[test]
+    fn impossible_lengths_are_lies() {
+        for length in [0, BUFFER_SIZE as u16 + 1, u16::MAX] {
+            assert_eq!(received(length, RX_DONE | RX_END_OF_PACKET).verdict(), Verdict::Lie);
+        }
+        assert_eq!(received(2048, RX_DONE | RX_END_OF_PACKET).verdict(), Verdict::Packet(2048));
+        assert_eq!(Received(u64::MAX).verdict(), Verdict::Lie, "a descriptor of all ones");
+    }
+
+    #[test]
+    fn damaged_and_partial_frames_are_dropped() {
+        assert_eq!(received(60, RX_DONE | RX_END_OF_PACKET | RX_DAMAGED).verdict(), Verdict::Drop);
+        assert_eq!(received(2048, RX_DONE).verdict(), Verdict::DropWithNext);
+    }
+
+    /// "Good" and "bad" are said only of what was checked.
+    #[test]
+    fn checksum_findings() {
+        let flags = |bits, first| received(60, bits).findings(first).0;
+        assert_eq!(flags(RX_IP_WRONG | RX_L4_WRONG, 0), PacketFlags::empty());
+        assert_eq!(flags(RX_IP_CHECKED | RX_L4_CHECKED, 0), PacketFlags::IP_CHECKSUM_GOOD | PacketFlags::L4_CHECKSUM_GOOD);
+        assert_eq!(flags(RX_IP_CHECKED | RX_IP_WRONG, 0), PacketFlags::IP_CHECKSUM_BAD);
+        assert_eq!(flags(RX_L4_CHECKED | RX_L4_WRONG, 0), PacketFlags::L4_CHECKSUM_BAD);
+        assert_eq!(flags(RX_L4_CHECKED | RX_L4_WRONG, RX_UDP), PacketFlags::empty());
+        assert_eq!(received(60, 0).findings(0xABCD << 32 | 1), (PacketFlags::HASHED, 0xABCD));
+    }
+
+    /// The layout of §7.2.3.2.4, written out by hand: DTALEN 60, DTYP 3, EOP, IFCS, DEXT, PAYLEN 60.
+    #[test]
+    fn transmit_descriptor() {
+        assert_eq!(transmit(60), 60 << 46 | 0x2330_003C);
+        assert!(!transmitted(transmit(u16::MAX) | TX_REPORT_STATUS) && transmitted(1 << 32));
+    }
+}

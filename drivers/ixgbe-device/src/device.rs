@@ -1,0 +1,186 @@
+//! The kernel objects that the driver domain calls: the device, its rings' handles.
+
+use alloc::{boxed::Box, sync::Arc};
+use core::sync::atomic::{Ordering, fence};
+
+use interfaces::{
+    Cap, RRef,
+    device::ixgbe::{DeviceError, Identity, Interrupt, IxgbeDevice, LeaseState, RingCounts, RxRing, TxRing},
+    packet::{Batch, trusted},
+};
+
+use crate::{
+    hardware::Hardware,
+    lease::{Held, Lease, MAX_QUEUES},
+    receive::Receive,
+    registers::{RxQueue, SRRCTL_DROP_EN, SRRCTL_ONE_BUFFER_OF_2K, TxQueue},
+    transmit::Transmit,
+};
+
+/// Device ids of the family whose register map this crate holds: 82599, X540, X550 (physical functions).
+const FAMILY: &[u16] = &[
+    0x10F7, 0x1514, 0x1517, 0x10F8, 0x154F, 0x10F9, 0x10FB, 0x152A, 0x1529, 0x1507, 0x154D, 0x154A, 0x1558, 0x1557, 0x10FC, 0x151C, // 82599
+    0x1528, 0x1560, // X540
+    0x1563, 0x15D1, // X550
+];
+
+/// Whether this crate can take charge of the function.
+pub fn matches(vendor: u16, device: u16) -> bool {
+    vendor == 0x8086 && FAMILY.contains(&device)
+}
+
+/// A domain's access to the lease. All of them are alike; a generation's is dropped with it.
+pub struct Device<H: Hardware> {
+    lease: Arc<Lease<H>>,
+}
+
+impl<H: Hardware> Device<H> {
+    pub fn new(lease: &Arc<Lease<H>>) -> Self {
+        Device { lease: lease.clone() }
+    }
+}
+
+impl<H: Hardware> IxgbeDevice for Device<H> {
+    fn identity(&self) -> Identity {
+        self.lease.hardware.identity()
+    }
+
+    fn read(&self, offset: u32) -> Result<u32, DeviceError> {
+        self.lease.read(offset)
+    }
+
+    fn write(&self, offset: u32, value: u32) -> Result<(), DeviceError> {
+        self.lease.write(offset, value)
+    }
+
+    fn lease(&self) -> LeaseState {
+        self.lease.state()
+    }
+
+    fn set_live(&self, rx_queues: u16, tx_queues: u16) -> Result<(), DeviceError> {
+        self.lease.set_live(rx_queues, tx_queues);
+        Ok(())
+    }
+
+    fn set_suspect(&self) -> Result<(), DeviceError> {
+        self.lease.set_suspect();
+        Ok(())
+    }
+
+    fn reset_lease(&self) -> Result<u32, DeviceError> {
+        self.lease.reset()
+    }
+
+    fn rx_ring(&self, queue: u16, length: u16) -> Result<Cap<dyn RxRing>, DeviceError> {
+        let ring = self.lease.hold_rx(queue, length)?;
+        Ok(Cap::new(Box::new(RxHandle { ring, queue: RxQueue(queue), drained: false })))
+    }
+
+    fn tx_ring(&self, queue: u16, length: u16) -> Result<Cap<dyn TxRing>, DeviceError> {
+        let ring = self.lease.hold_tx(queue, length)?;
+        Ok(Cap::new(Box::new(TxHandle { ring, queue: TxQueue(queue) })))
+    }
+
+    fn queue_interrupt(&self, queue: u16) -> Result<Cap<dyn Interrupt>, DeviceError> {
+        // The last vector is for everything else.
+        if queue >= MAX_QUEUES || queue + 1 >= self.identity().vectors {
+            return Err(DeviceError::NoSuchQueue);
+        }
+        let interrupt = self.lease.hardware.interrupt(queue, queue)?;
+        self.lease.route_queue(queue, queue);
+        Ok(Cap::new(interrupt))
+    }
+
+    fn misc_interrupt(&self) -> Result<Cap<dyn Interrupt>, DeviceError> {
+        let vector = self.identity().vectors.checked_sub(1).ok_or(DeviceError::NoSuchQueue)?;
+        let interrupt = self.lease.hardware.interrupt(vector, 0)?;
+        self.lease.route_others(vector);
+        Ok(Cap::new(interrupt))
+    }
+}
+
+/// The handle of a receive ring.
+struct RxHandle<H: Hardware> {
+    ring: Held<H, Receive>,
+    queue: RxQueue,
+    /// Somebody receives: the device may drop what finds no descriptor, for the other queues' sake.
+    drained: bool,
+}
+
+impl<H: Hardware> RxHandle<H> {
+    #[cold]
+    fn set_drained(&mut self, drained: bool) {
+        self.drained = drained;
+        let drop = if drained { SRRCTL_DROP_EN } else { 0 };
+        // SAFETY: the buffers' size stays what it is.
+        unsafe { self.ring.lease.hardware.write(self.queue.split(), SRRCTL_ONE_BUFFER_OF_2K | drop) };
+    }
+}
+
+impl<H: Hardware> Drop for RxHandle<H> {
+    /// Nobody receives any more, for now: frames are to wait for the next generation.
+    fn drop(&mut self) {
+        if self.drained {
+            self.set_drained(false);
+        }
+    }
+}
+
+impl<H: Hardware> RxRing for RxHandle<H> {
+    fn receive(&mut self, batch: &mut RRef<Batch>, limit: usize) -> Result<usize, DeviceError> {
+        if !self.drained {
+            self.set_drained(true);
+        }
+        let tail = self.queue.tail();
+        let Some((ring, lease)) = self.ring.parts() else { return Err(DeviceError::NotReset) };
+        // SAFETY: we are the kernel's image; `receive` moves buffers by `push` alone.
+        let batch = unsafe { trusted::batch(batch) };
+        let moved = ring.receive(&lease.hardware, batch, limit).inspect_err(|_| lease.set_suspect())?;
+        if let Some(end) = ring.refill(&lease.hardware) {
+            // The descriptors are in memory before the device hears of them.
+            fence(Ordering::Release);
+            // SAFETY: the descriptors up to the tail are posted (`Receive`'s invariant).
+            unsafe { lease.hardware.write(tail, u32::from(end)) };
+        }
+        Ok(moved)
+    }
+
+    fn ready(&self) -> bool {
+        self.ring.as_ref().is_some_and(Receive::ready)
+    }
+
+    fn counts(&self) -> RingCounts {
+        self.ring.as_ref().map_or_else(RingCounts::default, |ring| ring.counts)
+    }
+}
+
+/// The handle of a transmit ring.
+struct TxHandle<H: Hardware> {
+    ring: Held<H, Transmit>,
+    queue: TxQueue,
+}
+
+impl<H: Hardware> TxRing for TxHandle<H> {
+    fn send(&mut self, batch: &mut RRef<Batch>) -> Result<usize, DeviceError> {
+        let tail = self.queue.tail();
+        let Some((ring, lease)) = self.ring.parts() else { return Err(DeviceError::NotReset) };
+        ring.reclaim(&lease.hardware);
+        // SAFETY: we are the kernel's image; `send` moves buffers by `take` alone.
+        let (taken, end) = ring.send(&lease.hardware, unsafe { trusted::batch(batch) });
+        if let Some(end) = end {
+            // SAFETY: the descriptors up to the tail name buffers in the ring (`Transmit`'s invariant).
+            unsafe { lease.hardware.write(tail, u32::from(end)) };
+        }
+        Ok(taken)
+    }
+
+    fn reclaim(&mut self) -> Result<usize, DeviceError> {
+        let Some((ring, lease)) = self.ring.parts() else { return Err(DeviceError::NotReset) };
+        ring.reclaim(&lease.hardware);
+        Ok(ring.in_flight())
+    }
+
+    fn counts(&self) -> RingCounts {
+        self.ring.as_ref().map_or_else(RingCounts::default, |ring| ring.counts)
+    }
+}
