@@ -42,6 +42,20 @@ impl<I: ?Sized> Cap<I> {
         self.local
     }
 
+    /// The object or proxy, which this capability keeps.
+    pub fn address(&self) -> NonNull<I> {
+        self.object
+    }
+
+    /// Puts a proxy where the maker's own object was; returns the object, which is the caller's to drop from now on.
+    ///
+    /// # Safety
+    /// As for [`Cap::from_proxy`]; `self` was local.
+    pub unsafe fn replace(&mut self, proxy: NonNull<I>) -> NonNull<I> {
+        self.local = false;
+        core::mem::replace(&mut self.object, proxy)
+    }
+
     /// The object, without releasing it.
     pub fn into_raw(self) -> NonNull<I> {
         let object = self.object;

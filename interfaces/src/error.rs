@@ -2,8 +2,10 @@
 
 use core::fmt;
 
+use crate::Exchangeable;
+
 /// Why a call across domains did not return the callee's own result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Exchangeable)]
 #[repr(u32)]
 pub enum CallError {
     /// The callee crashed while this call was inside it. What was moved to it is gone.

@@ -16,6 +16,7 @@ pub mod config;
 pub mod control;
 pub mod device;
 pub mod error;
+pub mod gate;
 #[cfg(feature = "host")]
 pub mod host;
 pub mod net;

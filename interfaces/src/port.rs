@@ -2,6 +2,8 @@
 
 use core::ops::Deref;
 
+use crate::abi::RawObject;
+
 /// A trait that may be called across domains, as `dyn Trait`.
 ///
 /// # Safety
@@ -12,9 +14,17 @@ use core::ops::Deref;
     label = "not an interface",
     note = "a port is typed by a trait of crate `interfaces` that is marked `#[interface]`, such as `dyn Net`"
 )]
-pub unsafe trait Interface: Send {
+pub unsafe trait Interface: Send + 'static {
     /// The trait's name, as manifests and reports show it.
     const NAME: &'static str;
+    /// Of the trait's signature, so that two versions of an interface are never taken for each other.
+    const HASH: u64;
+
+    /// The fat pointer in the form in which it travels between images.
+    fn to_raw(object: *mut Self) -> RawObject;
+
+    /// The other way round; as good as `object` is.
+    fn from_raw(object: RawObject) -> *mut Self;
 }
 
 /// A port typed by the interface `I` (a `dyn Trait`). Copyable, usable from all threads of the domain; what it points at is a proxy in the kernel's

@@ -31,6 +31,31 @@ pub unsafe trait Exchangeable: Send + 'static {
 /// Any byte-wise state that safe code can leave the type in, half-done assignments included, may be reclaimed.
 pub unsafe trait Plain: Exchangeable {}
 
+macro_rules! plain_data {
+    ($($kind:literal $type:ty),* $(,)?) => {$(
+        // SAFETY: a number means the same everywhere.
+        unsafe impl Exchangeable for $type { const KIND: u32 = $kind; }
+        // SAFETY: as above.
+        unsafe impl Plain for $type {}
+    )*};
+}
+
+plain_data!(2 u8, 3 u16, 4 u32, 5 u64, 6 u128, 7 i8, 8 i16, 9 i32, 10 i64, 11 i128, 12 bool, 13 char, 14 (), 15 f32, 16 f64);
+
+// SAFETY: what is in it is exchangeable, and there is nothing else.
+unsafe impl<T: Plain, const LEN: usize> Exchangeable for [T; LEN] {
+    const KIND: u32 = 0x20;
+}
+// SAFETY: as above.
+unsafe impl<T: Plain, const LEN: usize> Plain for [T; LEN] {}
+
+// SAFETY: what is in it is exchangeable, and there is nothing else.
+unsafe impl<T: Plain> Exchangeable for Option<T> {
+    const KIND: u32 = 0x21;
+}
+// SAFETY: as above.
+unsafe impl<T: Plain> Plain for Option<T> {}
+
 /// The caller's exchange quota, or the box's memory, does not admit another object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExchangeFull;
@@ -74,6 +99,11 @@ impl<T: Exchangeable> RRef<T> {
     pub(crate) fn object_mut(&mut self) -> &mut T {
         // SAFETY: the object is live, and we hold it uniquely.
         unsafe { self.object.as_mut() }
+    }
+
+    /// The object's address, which this RRef keeps.
+    pub fn address(&self) -> NonNull<T> {
+        self.object
     }
 
     /// The object's address, without releasing it.

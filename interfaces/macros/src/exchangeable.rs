@@ -1,0 +1,43 @@
+//! The derive: every field must be plain exchangeable data, and there must be no drop glue.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::{Data, DeriveInput, Error, Fields, Type, parse_quote_spanned, spanned::Spanned};
+
+pub fn expand(item: DeriveInput) -> syn::Result<TokenStream> {
+    let fields: Vec<&Type> = match &item.data {
+        Data::Struct(data) => types(&data.fields),
+        Data::Enum(data) => data.variants.iter().flat_map(|variant| types(&variant.fields)).collect(),
+        Data::Union(_) => {
+            return Err(Error::new(item.ident.span(), "a union cannot be exchangeable: nobody could tell which of its fields is valid"));
+        }
+    };
+    let mut generics = item.generics.clone();
+    if let Some(lifetime) = generics.lifetimes().next() {
+        return Err(Error::new(
+            lifetime.span(),
+            "what crosses a domain boundary borrows nothing: a type with a lifetime cannot be exchangeable",
+        ));
+    }
+    let bounds = generics.make_where_clause();
+    for field in &fields {
+        bounds.predicates.push(parse_quote_spanned!(field.span()=> #field: ::interfaces::rref::Plain));
+    }
+    let name = &item.ident;
+    let (parameters, arguments, bounds) = generics.split_for_impl();
+    // Below 0x100 are the kinds that `interfaces` numbers itself.
+    let kind = crate::fnv(&name.to_string()) as u32 | 0x100;
+    let no_drop = quote_spanned!(name.span()=> assert!(!::core::mem::needs_drop::<Self>(), "an exchangeable type has no drop glue"));
+    Ok(quote! {
+        // SAFETY: every field is plain exchangeable data (the bounds), and nothing runs when it is dropped (the assertion).
+        unsafe impl #parameters ::interfaces::Exchangeable for #name #arguments #bounds {
+            const KIND: u32 = { #no_drop; #kind };
+        }
+        // SAFETY: as above.
+        unsafe impl #parameters ::interfaces::rref::Plain for #name #arguments #bounds {}
+    })
+}
+
+fn types(fields: &Fields) -> Vec<&Type> {
+    fields.iter().map(|field| &field.ty).collect()
+}

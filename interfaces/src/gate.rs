@@ -1,0 +1,193 @@
+//! The gate: what stands between a proxy and the other domain. The macros make proxies generic in it; only the kernel implements it, so that proxy code,
+//! vtables and objects exist in the kernel's image and memory alone.
+
+use core::ptr::NonNull;
+
+use crate::{CallError, Cap, Exchangeable, Interface, RRef, abi::RawObject};
+
+/// Calls one method of an object in another domain, in the order that docs/ARCHITECTURE.md gives.
+///
+/// # Safety
+/// `call` runs the method only with a continuation published and the callee alive, and moves what crosses.
+pub unsafe trait Gate: Send + Sync + 'static {
+    fn call<M: Method>(&self, arguments: M::Arguments) -> M::Outcome;
+}
+
+/// Calls a kernel object: a stack check, and a count of the depth that keeps the thread from being diverted.
+///
+/// # Safety
+/// Between `enter` and `leave` the calling thread isn't diverted; `leave` returns only if its domain lives. `object` is the object that
+/// the proxy stands for, of the proxy's interface.
+pub unsafe trait KernelGate: Send + Sync + 'static {
+    fn object(&self) -> RawObject;
+    fn enter(&self);
+    fn leave(&self);
+    /// Puts a proxy in front of a kernel object that goes to the calling domain.
+    fn hand_out<I: ?Sized + KernelInterface>(&self, cap: Cap<I>) -> Cap<I>;
+}
+
+/// One method of an interface, as the macro hands it to the gate.
+pub trait Method {
+    /// `&dyn Trait` or `&mut dyn Trait`.
+    type This<'a>: Receiver;
+    /// A tuple.
+    type Arguments: Crossing;
+    type Outcome: Outcome;
+
+    fn invoke(this: Self::This<'_>, arguments: Self::Arguments) -> Self::Outcome;
+}
+
+/// A reference to an object of an interface, made from its raw form.
+///
+/// # Safety
+/// Only this module implements it.
+pub unsafe trait Receiver {
+    /// # Safety
+    /// `object` is alive as long as the reference is used, of this interface; for `&mut` nobody else uses it.
+    unsafe fn from_raw(object: RawObject) -> Self;
+}
+
+// SAFETY: `from_raw`'s contract is what a reference needs.
+unsafe impl<I: ?Sized + Interface> Receiver for &I {
+    #[inline(always)]
+    unsafe fn from_raw(object: RawObject) -> Self {
+        // SAFETY: this function's contract.
+        unsafe { &*I::from_raw(object) }
+    }
+}
+
+// SAFETY: as above.
+unsafe impl<I: ?Sized + Interface> Receiver for &mut I {
+    #[inline(always)]
+    unsafe fn from_raw(object: RawObject) -> Self {
+        // SAFETY: this function's contract.
+        unsafe { &mut *I::from_raw(object) }
+    }
+}
+
+/// An interface whose objects live in domains: it has proxies with a [`Gate`] in them.
+///
+/// # Safety
+/// Only `#[interface]` implements it. The proxy is the gate itself (`repr(transparent)`), with the interface's methods.
+pub unsafe trait Callable: Interface {
+    fn proxy<G: Gate>(gate: NonNull<G>) -> NonNull<Self>;
+}
+
+/// An interface whose objects live in the kernel.
+///
+/// # Safety
+/// Only `#[interface(kernel)]` implements it. The proxy is the gate itself (`repr(transparent)`), with the interface's methods.
+pub unsafe trait KernelInterface: Interface {
+    fn proxy<G: KernelGate>(gate: NonNull<G>) -> NonNull<Self>;
+}
+
+/// From one domain to another: who owns what, after.
+pub trait Passage {
+    /// An object on the exchange heap changes its owner.
+    fn object(&self, object: NonNull<u8>);
+    /// A capability changes its holder; its maker's own object gets a proxy in front of it.
+    fn capability<I: ?Sized + Callable>(&self, cap: &mut Cap<I>);
+}
+
+/// What may be an argument or a result of an interface's method.
+///
+/// # Safety
+/// Only this crate implements it. After `cross` nothing in the value belongs to the sender.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an argument or a result of an interface",
+    label = "cannot cross a domain boundary",
+    note = "what may cross: plain data with `#[derive(Exchangeable)]`, `RRef<T>`, `Cap<dyn Interface>`; no references, closures, `Box`, `Vec`, `Arc` or pointers"
+)]
+pub unsafe trait Crossing {
+    /// Whether values of this type carry anything that has an owner.
+    const MOVES: bool;
+
+    fn cross<P: Passage>(&mut self, passage: &P);
+}
+
+// SAFETY: exchangeable data has no owner (`Exchangeable`'s contract).
+unsafe impl<T: Exchangeable + Copy> Crossing for T {
+    const MOVES: bool = false;
+
+    #[inline(always)]
+    fn cross<P: Passage>(&mut self, _: &P) {}
+}
+
+// SAFETY: the object is all there is, and only a root has an owner.
+unsafe impl<T: Exchangeable> Crossing for RRef<T> {
+    const MOVES: bool = true;
+
+    #[inline(always)]
+    fn cross<P: Passage>(&mut self, passage: &P) {
+        passage.object(self.address().cast());
+    }
+}
+
+// SAFETY: the kernel's table knows who holds a capability.
+unsafe impl<I: ?Sized + Callable> Crossing for Cap<I> {
+    const MOVES: bool = true;
+
+    fn cross<P: Passage>(&mut self, passage: &P) {
+        passage.capability(self);
+    }
+}
+
+macro_rules! argument_lists {
+    ($($name:ident)*) => {
+        // SAFETY: each of them crosses.
+        unsafe impl<$($name: Crossing),*> Crossing for Arguments<($($name,)*)> {
+            const MOVES: bool = false $(|| $name::MOVES)*;
+
+            #[inline(always)]
+            fn cross<P: Passage>(&mut self, _passage: &P) {
+                #[allow(non_snake_case)]
+                let ($($name,)*) = &mut self.0;
+                $($name.cross(_passage);)*
+            }
+        }
+    };
+}
+
+/// The arguments of a call, by value.
+pub struct Arguments<T>(pub T);
+
+argument_lists!();
+argument_lists!(A);
+argument_lists!(A B);
+argument_lists!(A B C);
+argument_lists!(A B C D);
+argument_lists!(A B C D E);
+argument_lists!(A B C D E F);
+
+/// What an interface's method returns: a result that can say that the call itself failed.
+///
+/// # Safety
+/// Only this crate implements it.
+#[diagnostic::on_unimplemented(
+    message = "an interface's method cannot return `{Self}`",
+    label = "not `Result<T, E>` with `E: From<CallError>`",
+    note = "any call across domains may fail since the callee may crash: return `Result<T, CallError>`, or an error of your own that is `Exchangeable + Copy` and `From<CallError>`"
+)]
+pub unsafe trait Outcome: Crossing {
+    fn failed(error: CallError) -> Self;
+}
+
+// SAFETY: an error is plain data; the rest crosses.
+unsafe impl<T: Crossing, E: Exchangeable + Copy> Crossing for Result<T, E> {
+    const MOVES: bool = T::MOVES;
+
+    #[inline(always)]
+    fn cross<P: Passage>(&mut self, passage: &P) {
+        if let Ok(value) = self {
+            value.cross(passage);
+        }
+    }
+}
+
+// SAFETY: as above.
+unsafe impl<T: Crossing, E: Exchangeable + Copy + From<CallError>> Outcome for Result<T, E> {
+    #[inline(always)]
+    fn failed(error: CallError) -> Self {
+        Err(error.into())
+    }
+}
