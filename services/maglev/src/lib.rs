@@ -12,6 +12,7 @@
 extern crate alloc;
 
 pub mod config;
+pub mod control;
 pub mod connections;
 pub mod director;
 pub mod drops;
@@ -19,5 +20,7 @@ pub mod frame;
 pub mod neighbours;
 pub mod plan;
 pub mod planner;
+pub mod shared;
 pub mod statistics;
 pub mod table;
+pub mod worker;

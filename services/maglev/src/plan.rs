@@ -126,8 +126,9 @@ impl Published {
         self.version.fetch_add(1, Ordering::Release);
     }
 
-    pub fn stage(&self) -> Stage {
-        self.plan.lock().stage
+    /// The plan in force, by the lock: for those who aren't on a packet's way.
+    pub fn plan(&self) -> Arc<Plan> {
+        self.plan.lock().clone()
     }
 }
 
@@ -142,7 +143,7 @@ impl View {
     pub fn new(published: Arc<Published>) -> View {
         // Before the plan: if one is published in between, `refresh` fetches it again.
         let version = published.version.load(Ordering::Acquire);
-        let plan = published.plan.lock().clone();
+        let plan = published.plan();
         View { published, version, plan }
     }
 
@@ -151,7 +152,7 @@ impl View {
     pub fn refresh(&mut self) {
         let version = self.published.version.load(Ordering::Acquire);
         if version != self.version {
-            self.plan = self.published.plan.lock().clone();
+            self.plan = self.published.plan();
             self.version = version;
         }
     }

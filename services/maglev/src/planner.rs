@@ -170,7 +170,7 @@ impl Planner {
 
     /// Whether the box has begun to forward; it never goes back.
     pub fn is_serving(&self) -> bool {
-        self.published.stage() == Stage::Serving
+        self.published.plan().stage == Stage::Serving
     }
 
     /// When `poll` has something to do next.

@@ -78,7 +78,7 @@ impl CpuCounters {
     }
 
     #[inline]
-    pub fn drop(&self, reason: DropReason, packets: u64) {
+    pub fn count_drop(&self, reason: DropReason, packets: u64) {
         self.drops[reason as usize].add(packets);
     }
 
