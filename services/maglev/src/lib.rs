@@ -24,3 +24,85 @@ pub mod shared;
 pub mod statistics;
 pub mod table;
 pub mod worker;
+
+use alloc::{boxed::Box, format, string::String, sync::Arc, vec::Vec};
+
+use interfaces::{
+    Port,
+    config::{Configuration, Fault},
+    control::Control,
+    net::Net,
+};
+use runtime::env::{Env, StartError};
+
+pub use config::Config;
+
+use crate::{
+    connections::{Connections, Lifetimes},
+    control::Console,
+    director::Director,
+    frame::Station,
+    plan::{Services, View},
+    planner::Planner,
+    shared::Shared,
+    statistics::CpuCounters,
+    worker::{Duty, Worker},
+};
+
+#[derive(runtime::Imports)]
+pub struct Imports {
+    pub net: Port<dyn Net>,
+}
+
+#[derive(runtime::Exports)]
+pub struct Exports {
+    pub control: Box<dyn Control>,
+}
+
+/// Starts a worker on each of the domain's CPUs; the i-th serves queue i.
+pub fn start(env: Env, imports: Imports, config: Config) -> Result<Exports, StartError> {
+    let faults = config.validate();
+    if !faults.is_empty() {
+        let lines: Vec<String> = faults.iter().map(|Fault { path, message }| format!("{path}: {message}")).collect();
+        return Err(StartError(lines.join("; ")));
+    }
+    let config = Arc::new(config);
+    let services = Arc::new(Services::new(&config));
+    let shared = Arc::new(Shared::new(config.backends.len()));
+    let planner = Planner::new(config.clone(), runtime::time::now());
+    let published = planner.published().clone();
+    let cpus: Arc<[Arc<CpuCounters>]> =
+        env.cpus().iter().map(|_| Arc::new(CpuCounters::new(config.vips.len(), config.backends.len()))).collect();
+    let mut duty = Some(Duty { planner, wishes_seen: 0, announced: false });
+    for (index, (&cpu, counters)) in env.cpus().iter().zip(cpus.iter()).enumerate() {
+        let connections = Connections::new(config.connections as usize, config.backends.len(), lifetimes(&config));
+        let (view, services, shared) = (View::new(published.clone()), services.clone(), shared.clone());
+        let (counters, duty, port, vlan) = (counters.clone(), duty.take(), imports.net, config.vlan);
+        let (index, workers) = (index as u16, env.cpus().len());
+        env.spawn(&format!("queue{index}"), cpu, move || {
+            // Asked for here, not before: the card may be restarting too, and a start must not wait for it.
+            let Ok(info) = worker::persist(|| port.info()) else { return };
+            if index == 0 && usize::from(info.queues) != workers {
+                log::error!("the card has {} queues, but this domain {workers} CPUs: give both the same", info.queues);
+            }
+            if index >= info.queues {
+                return;
+            }
+            let station = Station { mac: info.mac.0, vlan };
+            let director = Director::new(station, services.clone(), view, connections, counters);
+            Worker { index, port, director, services, shared, duty }.run();
+        })?;
+    }
+    Ok(Exports { control: Box::new(Console { config, shared, published, cpus }) })
+}
+
+fn lifetimes(config: &Config) -> Lifetimes {
+    let config::Lifetimes { opening, established, closing, reset, datagram } = config.lifetimes;
+    Lifetimes {
+        opening: opening.nanos(),
+        established: established.nanos(),
+        closing: closing.nanos(),
+        reset: reset.nanos(),
+        datagram: datagram.nanos(),
+    }
+}

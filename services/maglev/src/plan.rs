@@ -6,7 +6,7 @@
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use spin::Mutex;
+use runtime::sync::Mutex;
 
 use crate::{
     config::Config,

@@ -4,7 +4,7 @@
 use alloc::{boxed::Box, vec::Vec};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use spin::Mutex;
+use runtime::sync::Mutex;
 
 use crate::{frame::Mac, planner::Wish, table::BackendId};
 
