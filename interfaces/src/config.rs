@@ -42,7 +42,7 @@ fn parse(text: &str, units: &[(&str, u64)], expected: &'static str) -> Result<u6
 
 fn display(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt::Result {
     let (name, factor) =
-        units.iter().filter(|(_, factor)| value % factor == 0).max_by_key(|(_, factor)| *factor).unwrap_or(&units[0]);
+        units.iter().filter(|(_, factor)| value.is_multiple_of(*factor)).max_by_key(|(_, factor)| *factor).unwrap_or(&units[0]);
     write!(f, "{}{}", value / factor, name)
 }
 
