@@ -2,14 +2,18 @@
 //! went, and what went out.
 //!
 //! They are the model's own, apart from the statistics registers (which the guest may clear), never
-//! decrease, and may be read from another thread or, made by [`Counters::shared`], from another
-//! process. The promise that the lab relies on, once the model is idle:
+//! decrease, and may be read from another thread or, since they lie in shared memory, by the process
+//! that forked the model's. The promise that the lab relies on, once the model is idle:
 //!
 //! ```text
 //! rx_wire = rx_delivered + rx_missed + rx_filtered + rx_bad + frames held in the packet buffer
 //! ```
 
+use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 use crate::registers::QUEUES;
 
@@ -54,16 +58,6 @@ macro_rules! counters {
             pub rx_queue: Vec<u64>,
             /// Frames sent from a queue's ring, by queue.
             pub tx_queue: Vec<u64>,
-        }
-
-        impl Default for Counters {
-            fn default() -> Self {
-                Counters {
-                    $($name: Cell::default(),)*
-                    rx_queue: std::array::from_fn(|_| Cell::default()),
-                    tx_queue: std::array::from_fn(|_| Cell::default()),
-                }
-            }
         }
 
         impl Counters {
@@ -148,5 +142,85 @@ impl Snapshot {
                 + self.rx_filtered()
                 + self.rx_bad_length
                 + self.rx_held
+    }
+}
+
+/// Counters in memory that threads and forked processes share. Clones are the same counters.
+#[derive(Clone)]
+pub struct SharedCounters(Arc<Mapping>);
+
+struct Mapping(*mut Counters);
+
+// SAFETY: [shared counters] the pointer is only ever used as `&Counters`, which is `Sync`.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl SharedCounters {
+    /// Fresh counters, all zero. Panics if the system has no page for them.
+    pub fn new() -> Self {
+        let flags = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: [mapping] anonymous memory at an address of the kernel's choice.
+        let pointer = unsafe {
+            mmap_anonymous(
+                std::ptr::null_mut(),
+                size_of::<Counters>(),
+                flags,
+                MapFlags::SHARED,
+            )
+        };
+        SharedCounters(Arc::new(Mapping(
+            pointer.expect("a page for the model's counters").cast(),
+        )))
+    }
+}
+
+impl Default for SharedCounters {
+    fn default() -> Self {
+        SharedCounters::new()
+    }
+}
+
+impl Deref for SharedCounters {
+    type Target = Counters;
+
+    fn deref(&self) -> &Counters {
+        // SAFETY: [shared counters] page-aligned memory of the right size; all-zero is a valid `Counters`, made of atomics.
+        unsafe { &*self.0.0 }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: [mapping] made in `SharedCounters::new`; the last clone is going.
+        let _ = unsafe { munmap(self.0.cast(), size_of::<Counters>()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the lab reads is what the model counted, by any clone and in any thread.
+    #[test]
+    fn clones_share() {
+        let counters = SharedCounters::new();
+        let seen = counters.clone();
+        std::thread::spawn(move || counters.rx_queue[127].add(3))
+            .join()
+            .unwrap();
+        assert_eq!(seen.snapshot().rx_queue[127], 3);
+    }
+
+    /// The equation holds only while every frame is in exactly one place.
+    #[test]
+    fn balance() {
+        let counters = SharedCounters::new();
+        counters.rx_wire.add(3);
+        counters.rx_delivered.add(1);
+        counters.rx_missed_no_descriptor.add(1);
+        assert!(!counters.snapshot().balanced());
+        counters.rx_held.set(1);
+        assert!(counters.snapshot().balanced());
     }
 }

@@ -206,7 +206,9 @@ impl Machine {
     /// A machine with one NIC and `ram` bytes that it can reach.
     pub fn new(config: NicConfig, ram: usize) -> Machine {
         let ram = Ram::new(ram);
-        let nic = Nic::new(config, ram.clone(), Cable::default(), Messages::default());
+        let mut nic = Nic::new(config, ram.clone(), Cable::default(), Messages::default());
+        // What a kernel grants before it hands the device to a driver: memory space and bus mastering.
+        nic.write_pci(4, &[0x06, 0x00]);
         Machine {
             nic: Arc::new(Mutex::new(nic)),
             ram,

@@ -27,7 +27,7 @@ pub struct InterruptLogic {
     due: u64,
     /// Earliest moment for the next message, by vector.
     not_before: Vec<u64>,
-    /// Messages to lose or repeat, by command.
+    /// Messages still to be lost, by command.
     pub lose: u32,
 }
 

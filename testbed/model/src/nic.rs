@@ -5,12 +5,13 @@
 //! [`Nic::set_time`] said last. It never panics on what a driver writes, and reaches memory, wire
 //! and interrupts only through the traits of [`crate::surroundings`].
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bank::{Bank, statistic};
-use crate::counters::{Counters, Snapshot};
+use crate::control::Fault;
+use crate::counters::{SharedCounters, Snapshot};
 use crate::eeprom::Eeprom;
+use crate::fault::Faults;
 use crate::interrupt::InterruptLogic;
 use crate::pci::{self, ConfigSpace};
 use crate::receive::{self, PACKET_BUFFER, Receiver};
@@ -53,7 +54,8 @@ pub struct Nic<M, W, I> {
     transmit_pending: u128,
     eeprom: Eeprom,
     module: Module,
-    counters: Arc<Counters>,
+    counters: SharedCounters,
+    faults: Faults,
     memory: M,
     wire: W,
     interrupts: I,
@@ -67,13 +69,7 @@ pub struct Nic<M, W, I> {
 
 impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
     pub fn new(config: NicConfig, memory: M, wire: W, interrupts: I) -> Self {
-        Self::with_counters(
-            config,
-            memory,
-            wire,
-            interrupts,
-            Arc::new(Counters::default()),
-        )
+        Self::with_counters(config, memory, wire, interrupts, SharedCounters::new())
     }
 
     /// As [`Nic::new`], counting where the caller can read along.
@@ -82,7 +78,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         memory: M,
         wire: W,
         interrupts: I,
-        counters: Arc<Counters>,
+        counters: SharedCounters,
     ) -> Self {
         let mut nic = Nic {
             space: ConfigSpace::new(config.device, config.mac),
@@ -94,6 +90,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
             eeprom: Eeprom::new(config.mac, config.device),
             module: Module::direct_attach(),
             counters,
+            faults: Faults::default(),
             memory,
             wire,
             interrupts,
@@ -111,8 +108,15 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         &self.space
     }
 
-    pub fn pci_mut(&mut self) -> &mut ConfigSpace {
-        &mut self.space
+    /// Writes configuration space. Bus mastering, once granted, lets what waited for it go on.
+    pub fn write_pci(&mut self, offset: usize, bytes: &[u8]) {
+        let before = self.space.bus_master();
+        self.space.write(offset, bytes);
+        if !before && self.space.bus_master() {
+            self.drain();
+            self.run_transmit();
+            self.deliver();
+        }
     }
 
     pub fn memory_mut(&mut self) -> &mut M {
@@ -121,6 +125,10 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
 
     pub fn wire_mut(&mut self) -> &mut W {
         &mut self.wire
+    }
+
+    pub fn wire(&self) -> &W {
+        &self.wire
     }
 
     pub fn interrupts_mut(&mut self) -> &mut I {
@@ -166,7 +174,8 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
                 break;
             };
             taken += 1;
-            if !self.link_up {
+            // Without link nothing gets in, without bus mastering nothing gets on (82599 §9.3.3.3).
+            if !self.link_up || !self.space.bus_master() || self.faults.all_ones {
                 self.counters.rx_wire.add(1);
                 self.counters.rx_wire_bytes.add(frame.len() as u64);
                 self.counters.rx_missed_off.add(1);
@@ -177,6 +186,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
                 memory: &mut self.memory,
                 counters: &self.counters,
                 interrupts: &mut self.interrupt_logic,
+                faults: &mut self.faults,
             };
             self.receiver.arrive(&mut through, frame);
         }
@@ -186,18 +196,22 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
     }
 
     fn drain(&mut self) {
+        if !self.space.bus_master() || self.faults.all_ones {
+            return;
+        }
         let mut through = receive::Through {
             bank: &mut self.bank,
             memory: &mut self.memory,
             counters: &self.counters,
             interrupts: &mut self.interrupt_logic,
+            faults: &mut self.faults,
         };
         self.receiver.drain(&mut through);
     }
 
     fn run_transmit(&mut self) {
-        // Without link the transmitter holds what it was given.
-        if self.transmit_pending == 0 || !self.link_up {
+        // Without link or bus mastering the transmitter holds what it was given.
+        if self.transmit_pending == 0 || !self.link_up || !self.space.bus_master() {
             return;
         }
         let mut through = transmit::Through {
@@ -206,6 +220,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
             wire: &mut self.wire,
             counters: &self.counters,
             interrupts: &mut self.interrupt_logic,
+            faults: &mut self.faults,
         };
         for queue in 0..QUEUES {
             if self.transmit_pending >> queue & 1 != 0 {
@@ -217,12 +232,35 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
     }
 
     fn deliver(&mut self) {
+        if !self.space.bus_master() || self.faults.all_ones {
+            return;
+        }
         let (interrupts, counters) = (&mut self.interrupts, &self.counters);
         self.interrupt_logic
             .deliver(&self.bank, self.now, |vector| {
                 counters.interrupts.add(1);
                 interrupts.raise(vector);
             });
+    }
+
+    /// Breaks something; see [`Fault`].
+    pub fn inject(&mut self, fault: Fault) {
+        log::info!("fault injected: {fault:?}");
+        self.faults.set(fault);
+        match fault {
+            Fault::LoseInterrupts { count } => self.interrupt_logic.lose = count,
+            Fault::SpuriousInterrupt { vector } if self.space.bus_master() => {
+                self.counters.interrupts.add(1);
+                self.interrupts.raise(u16::from(vector));
+            }
+            _ => {}
+        }
+    }
+
+    /// Function-level reset: the device and its configuration space as after power-on (82599 §4.2.1.5.1).
+    pub fn function_reset(&mut self) {
+        self.space = ConfigSpace::new(self.config.device, self.config.mac);
+        self.reset();
     }
 
     /// Brings link state and its registers up to date.
@@ -250,6 +288,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
     /// CTRL.RST: everything but PCI configuration and the cable returns to its initial state (82599 §4.2.1.6).
     fn reset(&mut self) {
         self.bank = Bank::new();
+        self.faults.repair();
         self.interrupt_logic = InterruptLogic::new();
         self.receiver.reset(&self.counters);
         self.transmitter.reset();
@@ -301,6 +340,9 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
 
     /// Reads a register. `offset` is in BAR0; what lies beyond it, or isn't aligned, reads as zero.
     pub fn read32(&mut self, offset: u32) -> u32 {
+        if self.faults.all_ones {
+            return u32::MAX;
+        }
         let offset = canonical(offset);
         if offset % 4 != 0 {
             return 0;
@@ -325,7 +367,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
     /// Writes a register; what it sets going has happened when this returns.
     pub fn write32(&mut self, offset: u32, value: u32) {
         let offset = canonical(offset);
-        if offset % 4 != 0 || offset >= BAR_SIZE {
+        if self.faults.all_ones || offset % 4 != 0 || offset >= BAR_SIZE {
             return;
         }
         if self

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use crate::bank::{Bank, statistic};
 use crate::counters::Counters;
+use crate::fault::Faults;
 use crate::interrupt::{Direction, InterruptLogic};
 use crate::packet::{Network, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, Parsed};
 use crate::registers::*;
@@ -38,6 +39,7 @@ pub struct Through<'a, M> {
     pub memory: &'a mut M,
     pub counters: &'a Counters,
     pub interrupts: &'a mut InterruptLogic,
+    pub faults: &'a mut Faults,
 }
 
 enum Placed {
@@ -200,6 +202,9 @@ impl Receiver {
             counters.rx_missed_queue_disabled.add(1);
             return Placed::Done;
         }
+        if through.faults.receive_hangs(queue) {
+            return Placed::Wait;
+        }
         let srrctl = bank.get(rx(queue, SRRCTL));
         let size = ((srrctl & 0x1F) as usize * 1024).max(1024);
         let ring = (bank.get(rx(queue, RDLEN)) / 16) as usize;
@@ -261,9 +266,14 @@ impl Receiver {
         let mut at = head;
         for (i, chunk) in data.chunks(size).enumerate() {
             let last = i + 1 == needed;
-            if let Err(error) =
-                write_back(through.memory, base + 16 * at as u64, chunk, last, &report)
-            {
+            if let Err(error) = write_back(
+                through.memory,
+                through.faults,
+                base + 16 * at as u64,
+                chunk,
+                last,
+                &report,
+            ) {
                 log::warn!("receive queue {queue}, descriptor {at}: {error}");
                 counters.dma_refused.add(1);
                 refused = true;
@@ -389,6 +399,7 @@ impl Report {
 /// Fills one descriptor's buffer and writes the descriptor back.
 fn write_back<M: DmaMemory>(
     memory: &mut M,
+    faults: &mut Faults,
     descriptor: u64,
     chunk: &[u8],
     last: bool,
@@ -396,10 +407,18 @@ fn write_back<M: DmaMemory>(
 ) -> Result<(), DmaRefused> {
     let mut address = [0u8; 8];
     memory.read(descriptor, &mut address)?;
-    memory.write(u64::from_le_bytes(address), chunk)?;
+    let written = if faults.halves_frame() {
+        chunk.len() / 2
+    } else {
+        chunk.len()
+    };
+    memory.write(u64::from_le_bytes(address), &chunk[..written])?;
+    if faults.skips_write_back() {
+        return Ok(());
+    }
     let status = DD | if last { EOP | report.status } else { 0 };
     let tag = if last { u64::from(report.tag) } else { 0 };
-    let length = chunk.len() as u64;
+    let length = faults.false_length().map_or(chunk.len() as u64, u64::from);
     if report.legacy {
         // Length, checksum, status, errors (8 bits each, errors' IPE and TCPE on top), tag (82599 §7.1.5).
         let errors = u64::from(status >> 30) << 6;

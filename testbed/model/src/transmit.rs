@@ -2,6 +2,7 @@
 
 use crate::bank::{Bank, statistic};
 use crate::counters::Counters;
+use crate::fault::Faults;
 use crate::interrupt::{Direction, InterruptLogic};
 use crate::offload::{self, Context, Request};
 use crate::receive::{count_queue, statistics_counter};
@@ -34,6 +35,7 @@ pub struct Through<'a, M, W> {
     pub wire: &'a mut W,
     pub counters: &'a Counters,
     pub interrupts: &'a mut InterruptLogic,
+    pub faults: &'a mut Faults,
 }
 
 // Bits of a descriptor's second quadword (82599 §7.2.3.2.2 and .4); legacy and advanced agree on these.
@@ -66,7 +68,10 @@ impl Transmitter {
         number: usize,
     ) -> bool {
         let bank = &*through.bank;
-        if !bank.has(DMATXCTL, DMATXCTL_TE) || !bank.has(tx(number, TXDCTL), DCTL_ENABLE) {
+        if !bank.has(DMATXCTL, DMATXCTL_TE)
+            || !bank.has(tx(number, TXDCTL), DCTL_ENABLE)
+            || through.faults.transmit_hangs(number)
+        {
             return false;
         }
         let ring = bank.get(tx(number, TDLEN)) / 16;
@@ -91,7 +96,7 @@ impl Transmitter {
             let high = u64::from_le_bytes(high.try_into().expect("eight bytes"));
             self.take(through, number, low, high);
             head = if head + 1 == ring { 0 } else { head + 1 };
-            if high & RS != 0 {
+            if high & RS != 0 && !through.faults.skips_write_back() {
                 event = true;
                 self.write_back(through, number, address, high, head);
             }
