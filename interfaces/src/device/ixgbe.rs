@@ -3,6 +3,8 @@
 //! Implemented in the kernel's image by `drivers/ixgbe-device`. Rings, posted buffers and cursors outlive the driver's generation; the next one
 //! *adopts* them.
 
+use core::fmt;
+
 use crate::{CallError, Cap, RRef, interface, packet::Batch};
 
 /// What the kernel found at the device's place on the bus.
@@ -37,6 +39,24 @@ pub enum DeviceError {
     /// The device has not been reset under this lease, so nobody knows where it may write: `reset_lease` first.
     NotReset,
 }
+
+impl fmt::Display for DeviceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DeviceError::Call(error) => return error.fmt(f),
+            DeviceError::ForbiddenRegister => "the register is not open to drivers",
+            DeviceError::NoSuchQueue => "no such queue or vector",
+            DeviceError::Vanished => "the device has left the bus",
+            DeviceError::Lied => "the device wrote back what cannot be",
+            DeviceError::NoMemory => "no memory for the ring or its buffers",
+            DeviceError::TimedOut => "the device did not do a step in time",
+            DeviceError::Busy => "a ring is open",
+            DeviceError::NotReset => "the device has not been reset",
+        })
+    }
+}
+
+impl core::error::Error for DeviceError {}
 
 impl From<CallError> for DeviceError {
     fn from(error: CallError) -> Self {

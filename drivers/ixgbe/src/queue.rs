@@ -1,0 +1,132 @@
+//! A queue pair, open for one thread. Closing it (dropping the capability) closes the rings; the lease keeps them, and the device goes on.
+
+use alloc::{format, sync::Arc};
+
+use interfaces::{
+    Cap, RRef,
+    device::ixgbe::{DeviceError, Interrupt, RxRing, TxRing},
+    net::{Link, NetError, NetQueue},
+    packet::Batch,
+};
+use runtime::time::now;
+
+use crate::{
+    card::{Card, pause},
+    registers::EIMS_EX,
+    statistics::QueueCells,
+};
+
+/// How long transmission may stand still while the link is up: far above the 0.4 ms that a full packet buffer takes at 10 Gb/s, or the pauses of a
+/// virtual machine.
+const HANG_LIMIT: u64 = 5_000_000_000;
+/// Calls of `receive` between two publications of the counters.
+const PUBLISH_EVERY: u32 = 1024;
+/// Without interrupts, the longest sleep between two looks at the ring.
+const LOOK_EVERY: u64 = 100_000;
+
+pub struct Queue {
+    card: Arc<Card>,
+    index: u16,
+    rx: Cap<dyn RxRing>,
+    tx: Cap<dyn TxRing>,
+    interrupt: Option<Cap<dyn Interrupt>>,
+    until_publish: u32,
+    /// Packets that have left, when that was last seen to grow, or to be all.
+    left: u64,
+    moved_at: u64,
+}
+
+impl Queue {
+    pub fn open(card: Arc<Card>, index: u16) -> Result<Self, NetError> {
+        let refused = |error| match error {
+            DeviceError::Call(error) => NetError::Call(error),
+            DeviceError::Busy => NetError::QueueBusy,
+            DeviceError::NoSuchQueue => NetError::NoSuchQueue,
+            _ => NetError::Device,
+        };
+        let rx = card.device.rx_ring(index, card.config.rx_ring).map_err(refused)?;
+        let tx = card.device.tx_ring(index, card.config.tx_ring).map_err(refused)?;
+        let interrupt = card.interrupts.then(|| card.device.queue_interrupt(index)).transpose().map_err(refused)?;
+        Ok(Queue { card, index, rx, tx, interrupt, until_publish: PUBLISH_EVERY, left: 0, moved_at: now() })
+    }
+
+    /// A ring's answer: a failed call is the caller's business, anything else the end of this generation.
+    fn answer<T>(&self, result: Result<T, DeviceError>) -> Result<T, NetError> {
+        match result {
+            Ok(value) => Ok(value),
+            Err(DeviceError::Call(error)) => Err(NetError::Call(error)),
+            Err(error) => self.card.give_up(&format!("queue {}", self.index), error),
+        }
+    }
+
+    #[cold]
+    fn publish(&mut self) {
+        self.until_publish = PUBLISH_EVERY;
+        let cells: &QueueCells = &self.card.statistics.queues[usize::from(self.index)];
+        cells.rx.publish(self.rx.counts());
+        cells.tx.publish(self.tx.counts());
+    }
+
+    /// Packets wait to be sent: they must be leaving, as long as there is a link.
+    #[cold]
+    fn watch_transmission(&mut self, in_flight: usize) -> Result<(), NetError> {
+        let left = self.tx.counts().packets.saturating_sub(in_flight as u64);
+        let now = now();
+        if in_flight == 0 || left != self.left || self.card.link() == Link::Down {
+            (self.left, self.moved_at) = (left, now);
+        } else if now - self.moved_at > HANG_LIMIT {
+            return self.answer(Err(DeviceError::TimedOut));
+        }
+        Ok(())
+    }
+
+    /// Has the device interrupt when something arrives; what has arrived already interrupts at once (82599 §7.3.1.2: causes are kept while masked).
+    fn arm(&self) -> Result<(), NetError> {
+        self.answer(self.card.device.write(EIMS_EX, 1 << self.index))
+    }
+}
+
+impl NetQueue for Queue {
+    fn receive(&mut self, mut batch: RRef<Batch>) -> Result<RRef<Batch>, NetError> {
+        let received = self.rx.receive(&mut batch, Batch::CAPACITY);
+        self.answer(received)?;
+        self.until_publish -= 1;
+        if self.until_publish == 0 {
+            self.publish();
+        }
+        Ok(batch)
+    }
+
+    fn send(&mut self, mut batch: RRef<Batch>) -> Result<RRef<Batch>, NetError> {
+        if !batch.is_empty() {
+            let sent = self.tx.send(&mut batch);
+            self.answer(sent)?;
+            if !batch.is_empty() {
+                let in_flight = self.tx.reclaim();
+                let in_flight = self.answer(in_flight)?;
+                self.watch_transmission(in_flight)?;
+            }
+        }
+        Ok(batch)
+    }
+
+    fn wait(&mut self, deadline: u64) -> Result<(), NetError> {
+        let in_flight = self.tx.reclaim();
+        let in_flight = self.answer(in_flight)?;
+        self.watch_transmission(in_flight)?;
+        self.publish();
+        if self.interrupt.is_none() {
+            while !self.rx.ready() && now() < deadline {
+                let slept = pause(LOOK_EVERY.min(deadline.saturating_sub(now())));
+                self.answer(slept)?;
+            }
+            return Ok(());
+        }
+        self.arm()?;
+        if self.rx.ready() {
+            return Ok(());
+        }
+        let fired = self.interrupt.as_mut().map_or(Ok(false), |interrupt| interrupt.wait(deadline));
+        self.answer(fired).map(drop)
+    }
+}
