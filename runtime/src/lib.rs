@@ -45,6 +45,7 @@ pub mod last_words;
 pub mod log;
 pub mod memory;
 pub mod sync;
+pub mod tally;
 pub mod thread;
 pub mod time;
 pub mod wiring;

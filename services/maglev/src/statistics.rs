@@ -3,59 +3,38 @@
 //! On each CPU, whenever no batch is in work: `received` = `forwarded` + `answered` + the sum of `drops`.
 
 use alloc::{boxed::Box, sync::Arc};
-use core::sync::atomic::{AtomicU64, Ordering};
+use runtime::tally::Tally;
 
 use crate::{config::Config, drops::DropReason};
-
-/// A number with a single writer and any readers.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// For the single writer only: no atomic read-modify-write.
-    #[inline]
-    pub fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
-    }
-
-    /// For a gauge's single writer.
-    pub fn set(&self, n: u64) {
-        self.0.store(n, Ordering::Relaxed);
-    }
-
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// What was directed through a VIP, or to a backend.
 #[derive(Debug, Default)]
 pub struct Traffic {
-    pub packets: Counter,
-    pub bytes: Counter,
+    pub packets: Tally,
+    pub bytes: Tally,
     /// New connections.
-    pub opened: Counter,
+    pub opened: Tally,
     /// Connections remembered now. Only of backends.
-    pub live: Counter,
+    pub live: Tally,
 }
 
 /// The counters of one CPU, on cache lines of their own.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct CpuCounters {
-    pub received: Counter,
-    pub forwarded: Counter,
-    pub answered: Counter,
-    pub drops: [Counter; DropReason::COUNT],
+    pub received: Tally,
+    pub forwarded: Tally,
+    pub answered: Tally,
+    pub drops: [Tally; DropReason::COUNT],
     /// The box's own frames: ARP requests.
-    pub originated: Counter,
+    pub originated: Tally,
     /// Connections that a full table didn't take, by what became of them (`connections`).
-    pub replaced: Counter,
-    pub untracked: Counter,
+    pub replaced: Tally,
+    pub untracked: Tally,
     /// Connections given to another backend since theirs was gone.
-    pub moved: Counter,
+    pub moved: Tally,
     /// How often the queue was opened anew after a crash below.
-    pub reopened: Counter,
+    pub reopened: Tally,
     pub vips: Box<[Traffic]>,
     pub backends: Box<[Traffic]>,
 }
@@ -63,15 +42,15 @@ pub struct CpuCounters {
 impl CpuCounters {
     pub fn new(vips: usize, backends: usize) -> CpuCounters {
         CpuCounters {
-            received: Counter::default(),
-            forwarded: Counter::default(),
-            answered: Counter::default(),
-            drops: [const { Counter(AtomicU64::new(0)) }; DropReason::COUNT],
-            originated: Counter::default(),
-            replaced: Counter::default(),
-            untracked: Counter::default(),
-            moved: Counter::default(),
-            reopened: Counter::default(),
+            received: Tally::default(),
+            forwarded: Tally::default(),
+            answered: Tally::default(),
+            drops: [const { Tally::new() }; DropReason::COUNT],
+            originated: Tally::default(),
+            replaced: Tally::default(),
+            untracked: Tally::default(),
+            moved: Tally::default(),
+            reopened: Tally::default(),
             vips: (0..vips).map(|_| Traffic::default()).collect(),
             backends: (0..backends).map(|_| Traffic::default()).collect(),
         }
@@ -84,13 +63,13 @@ impl CpuCounters {
 
     /// Packets that have met their fate: what `received` must be.
     pub fn accounted(&self) -> u64 {
-        self.forwarded.get() + self.answered.get() + self.drops.iter().map(Counter::get).sum::<u64>()
+        self.forwarded.get() + self.answered.get() + self.drops.iter().map(Tally::get).sum::<u64>()
     }
 }
 
 /// Calls `show` with every counter's name and value, over all CPUs; always in the same order.
 pub fn show(config: &Config, cpus: &[Arc<CpuCounters>], mut show: impl FnMut(core::fmt::Arguments, u64)) {
-    let sum = |of: fn(&CpuCounters) -> &Counter| cpus.iter().map(|cpu| of(cpu).get()).sum::<u64>();
+    let sum = |of: fn(&CpuCounters) -> &Tally| cpus.iter().map(|cpu| of(cpu).get()).sum::<u64>();
     show(format_args!("received"), sum(|c| &c.received));
     show(format_args!("forwarded"), sum(|c| &c.forwarded));
     show(format_args!("answered"), sum(|c| &c.answered));

@@ -76,21 +76,13 @@ impl Kept {
 impl Worker {
     /// Works until the domain ends.
     pub fn run(mut self) -> Ended {
-        let mut queue = match open(&self.port, self.index) {
-            Ok(queue) => queue,
-            Err(ended) => return ended,
-        };
         loop {
-            // Whatever the error: what was in the driver's hands is gone, and a queue is opened anew. (`wait` and `receive` hold no packet.)
+            let Ok(mut queue) = persist(|| self.port.open_queue(self.index)) else { return Ended };
             match self.serve(&mut queue) {
                 Ok(Ended) | Err(NetError::Call(CallError::Cancelled)) => return Ended,
-                Err(_) => {}
+                // Whatever else it was: what was in the driver's hands is gone, and the queue is opened anew (after this one is released).
+                Err(_) => self.director.counters().reopened.add(1),
             }
-            self.director.counters().reopened.add(1);
-            queue = match open(&self.port, self.index) {
-                Ok(queue) => queue,
-                Err(ended) => return ended,
-            };
         }
     }
 
@@ -246,10 +238,6 @@ pub fn persist<T>(mut ask: impl FnMut() -> Result<T, NetError>) -> Result<T, End
             Err(_) => pause.wait()?,
         }
     }
-}
-
-fn open(port: &Port<dyn Net>, index: u16) -> Result<Cap<dyn NetQueue>, Ended> {
-    persist(|| port.open_queue(index))
 }
 
 /// Growing pauses, so that a driver that is away for long isn't asked without end, and one that is soon back is found soon.
