@@ -30,8 +30,8 @@ pub unsafe trait KernelGate: Send + Sync + 'static {
 pub trait Method {
     /// `&dyn Trait` or `&mut dyn Trait`.
     type This<'a>: Receiver;
-    /// A tuple.
-    type Arguments: Crossing;
+    /// All arguments, by value.
+    type Arguments: ArgumentList;
     type Outcome: Outcome;
 
     fn invoke(this: Self::This<'_>, arguments: Self::Arguments) -> Self::Outcome;
@@ -132,10 +132,23 @@ unsafe impl<I: ?Sized + Callable> Crossing for Cap<I> {
     }
 }
 
+/// The arguments of a call, all of which cross.
+///
+/// (Not `Crossing` itself, so that the compiler names the argument that can't rather than the list.)
+///
+/// # Safety
+/// As for [`Crossing`].
+pub unsafe trait ArgumentList {
+    /// Whether any of them carries something that has an owner.
+    const MOVES: bool;
+
+    fn cross<P: Passage>(&mut self, passage: &P);
+}
+
 macro_rules! argument_lists {
     ($($name:ident)*) => {
         // SAFETY: each of them crosses.
-        unsafe impl<$($name: Crossing),*> Crossing for Arguments<($($name,)*)> {
+        unsafe impl<$($name: Crossing),*> ArgumentList for Arguments<($($name,)*)> {
             const MOVES: bool = false $(|| $name::MOVES)*;
 
             #[inline(always)]
@@ -168,12 +181,18 @@ argument_lists!(A B C D E F);
     label = "not `Result<T, E>` with `E: From<CallError>`",
     note = "any call across domains may fail since the callee may crash: return `Result<T, CallError>`, or an error of your own that is `Exchangeable + Copy` and `From<CallError>`"
 )]
-pub unsafe trait Outcome: Crossing {
+pub unsafe trait Outcome {
+    /// Whether a result of this type carries anything that has an owner.
+    const MOVES: bool;
+
+    /// Moves what is in it to the caller.
+    fn cross<P: Passage>(&mut self, passage: &P);
+
     fn failed(error: CallError) -> Self;
 }
 
 // SAFETY: an error is plain data; the rest crosses.
-unsafe impl<T: Crossing, E: Exchangeable + Copy> Crossing for Result<T, E> {
+unsafe impl<T: Crossing, E: Exchangeable + Copy + From<CallError>> Outcome for Result<T, E> {
     const MOVES: bool = T::MOVES;
 
     #[inline(always)]
@@ -182,10 +201,7 @@ unsafe impl<T: Crossing, E: Exchangeable + Copy> Crossing for Result<T, E> {
             value.cross(passage);
         }
     }
-}
 
-// SAFETY: as above.
-unsafe impl<T: Crossing, E: Exchangeable + Copy + From<CallError>> Outcome for Result<T, E> {
     #[inline(always)]
     fn failed(error: CallError) -> Self {
         Err(error.into())

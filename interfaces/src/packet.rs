@@ -104,6 +104,7 @@ unsafe impl Send for Batch {}
 // SAFETY: `&Batch` gives only `&[Packet]`, and `&Packet` only reads.
 unsafe impl Sync for Batch {}
 // SAFETY: the addresses in a batch are of the kernel's pool, which outlives every domain and means the same in every image.
+#[diagnostic::do_not_recommend]
 unsafe impl crate::Exchangeable for Batch {
     const KIND: u32 = Batch::KIND;
 }

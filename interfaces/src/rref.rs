@@ -29,13 +29,20 @@ pub unsafe trait Exchangeable: Send + 'static {
 ///
 /// # Safety
 /// Any byte-wise state that safe code can leave the type in, half-done assignments included, may be reclaimed.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be part of an exchangeable object",
+    label = "not plain exchangeable data",
+    note = "what may be: numbers, `bool`, `char`, arrays, options, and types with `#[derive(Exchangeable)]`; no references, closures, `Box`, `Vec`, `Arc` or pointers"
+)]
 pub unsafe trait Plain: Exchangeable {}
 
 macro_rules! plain_data {
     ($($kind:literal $type:ty),* $(,)?) => {$(
         // SAFETY: a number means the same everywhere.
+        #[diagnostic::do_not_recommend]
         unsafe impl Exchangeable for $type { const KIND: u32 = $kind; }
         // SAFETY: as above.
+        #[diagnostic::do_not_recommend]
         unsafe impl Plain for $type {}
     )*};
 }
@@ -43,17 +50,21 @@ macro_rules! plain_data {
 plain_data!(2 u8, 3 u16, 4 u32, 5 u64, 6 u128, 7 i8, 8 i16, 9 i32, 10 i64, 11 i128, 12 bool, 13 char, 14 (), 15 f32, 16 f64);
 
 // SAFETY: what is in it is exchangeable, and there is nothing else.
+#[diagnostic::do_not_recommend]
 unsafe impl<T: Plain, const LEN: usize> Exchangeable for [T; LEN] {
     const KIND: u32 = 0x20;
 }
 // SAFETY: as above.
+#[diagnostic::do_not_recommend]
 unsafe impl<T: Plain, const LEN: usize> Plain for [T; LEN] {}
 
 // SAFETY: what is in it is exchangeable, and there is nothing else.
+#[diagnostic::do_not_recommend]
 unsafe impl<T: Plain> Exchangeable for Option<T> {
     const KIND: u32 = 0x21;
 }
 // SAFETY: as above.
+#[diagnostic::do_not_recommend]
 unsafe impl<T: Plain> Plain for Option<T> {}
 
 /// The caller's exchange quota, or the box's memory, does not admit another object.

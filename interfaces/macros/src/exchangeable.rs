@@ -4,6 +4,11 @@ use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::{Data, DeriveInput, Error, Fields, Type, parse_quote_spanned, spanned::Spanned};
 
+use crate::{
+    all,
+    crossing::{Place, check},
+};
+
 pub fn expand(item: DeriveInput) -> syn::Result<TokenStream> {
     let fields: Vec<&Type> = match &item.data {
         Data::Struct(data) => types(&data.fields),
@@ -19,6 +24,7 @@ pub fn expand(item: DeriveInput) -> syn::Result<TokenStream> {
             "what crosses a domain boundary borrows nothing: a type with a lifetime cannot be exchangeable",
         ));
     }
+    all(fields.iter().map(|field| check(field, Place::Object)))?;
     let bounds = generics.make_where_clause();
     for field in &fields {
         bounds.predicates.push(parse_quote_spanned!(field.span()=> #field: ::interfaces::rref::Plain));
@@ -30,10 +36,12 @@ pub fn expand(item: DeriveInput) -> syn::Result<TokenStream> {
     let no_drop = quote_spanned!(name.span()=> assert!(!::core::mem::needs_drop::<Self>(), "an exchangeable type has no drop glue"));
     Ok(quote! {
         // SAFETY: every field is plain exchangeable data (the bounds), and nothing runs when it is dropped (the assertion).
+        #[diagnostic::do_not_recommend]
         unsafe impl #parameters ::interfaces::Exchangeable for #name #arguments #bounds {
             const KIND: u32 = { #no_drop; #kind };
         }
         // SAFETY: as above.
+        #[diagnostic::do_not_recommend]
         unsafe impl #parameters ::interfaces::rref::Plain for #name #arguments #bounds {}
     })
 }

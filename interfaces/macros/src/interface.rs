@@ -1,8 +1,13 @@
 //! The attribute: the trait itself, its `Interface` implementation and its proxy.
 
 use proc_macro2::TokenStream;
-use quote::{ToTokens, format_ident, quote};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{Error, FnArg, GenericArgument, Ident, ItemTrait, Pat, PathArguments, ReturnType, TraitItem, TraitItemFn, Type, parse_quote};
+
+use crate::{
+    all,
+    crossing::{Place, check},
+};
 
 pub fn expand(arguments: TokenStream, item: ItemTrait) -> syn::Result<TokenStream> {
     let kernel = match arguments.to_string().as_str() {
@@ -11,6 +16,12 @@ pub fn expand(arguments: TokenStream, item: ItemTrait) -> syn::Result<TokenStrea
         _ => return Err(Error::new_spanned(arguments, "`#[interface]` takes nothing, or `kernel`")),
     };
     let methods = methods(&item, kernel)?;
+    if !kernel {
+        all(methods.iter().flat_map(|method| {
+            let arguments = method.arguments.iter().map(|(_, kind)| check(kind, Place::Signature));
+            arguments.chain(method.result().map(|kind| check(kind, Place::Signature)))
+        }))?;
+    }
     // A kernel object is guarded by its own locks; a domain's is shared between threads exactly if all its methods take `&self`.
     let shared = methods.iter().all(|method| !method.unique);
     let signature = crate::fnv(&item.to_token_stream().to_string());
@@ -56,11 +67,22 @@ struct Method<'a> {
     output: TokenStream,
 }
 
+impl Method<'_> {
+    fn result(&self) -> Option<&Type> {
+        match &self.item.sig.output {
+            ReturnType::Default => None,
+            ReturnType::Type(_, kind) => Some(kind),
+        }
+    }
+}
+
 fn methods(item: &ItemTrait, kernel: bool) -> syn::Result<Vec<Method<'_>>> {
     if let Some(parameter) = item.generics.params.first() {
         return Err(Error::new_spanned(parameter, "an interface has no type parameters: both sides must mean the same type"));
     }
-    item.items.iter().map(|item| method(item, kernel)).collect()
+    let (methods, errors): (Vec<_>, Vec<_>) = item.items.iter().map(|item| method(item, kernel)).partition(Result::is_ok);
+    all(errors.into_iter().map(|error| error.map(drop)))?;
+    methods.into_iter().collect()
 }
 
 fn method(item: &TraitItem, kernel: bool) -> syn::Result<Method<'_>> {
@@ -115,6 +137,8 @@ fn domain_proxy(item: &ItemTrait, methods: &[Method]) -> TokenStream {
         let (call, output) = (method.name, &method.output);
         let names: Vec<_> = method.arguments.iter().map(|(name, _)| name).collect();
         let types = method.arguments.iter().map(|(_, kind)| kind);
+        // Errors about an argument's type are shown at the method.
+        let types = quote_spanned!(call.span()=> ::interfaces::gate::Arguments<(#(#types,)*)>);
         let this = if method.unique { quote!(&'a mut (dyn #name + 'static)) } else { quote!(&'a (dyn #name + 'static)) };
         quote! {
             #[inline]
@@ -122,7 +146,7 @@ fn domain_proxy(item: &ItemTrait, methods: &[Method]) -> TokenStream {
                 struct Call;
                 impl ::interfaces::gate::Method for Call {
                     type This<'a> = #this;
-                    type Arguments = ::interfaces::gate::Arguments<(#(#types,)*)>;
+                    type Arguments = #types;
                     type Outcome = #output;
 
                     #[inline(always)]

@@ -4,6 +4,7 @@
 //! can't cross a domain boundary is a compile error that says what could. A caller's tokens never stand inside an `unsafe` block or function: what is
 //! unsafe in the expansion names only the trait and its proxy.
 
+mod crossing;
 mod exchangeable;
 mod interface;
 
@@ -17,7 +18,14 @@ use syn::{DeriveInput, ItemTrait, parse_macro_input};
 #[proc_macro_attribute]
 pub fn interface(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let item = parse_macro_input!(item as ItemTrait);
-    interface::expand(arguments.into(), item).unwrap_or_else(|error| error.to_compile_error()).into()
+    let declared = quote::quote!(#item);
+    interface::expand(arguments.into(), item)
+        .unwrap_or_else(|error| {
+            // The trait is there all the same, so that this error is not followed by others about its absence.
+            let error = error.to_compile_error();
+            quote::quote!(#declared #error)
+        })
+        .into()
 }
 
 /// Says that a struct or enum is plain data that may cross a boundary. Every field must be so too.
@@ -25,6 +33,15 @@ pub fn interface(arguments: TokenStream, item: TokenStream) -> TokenStream {
 pub fn exchangeable(item: TokenStream) -> TokenStream {
     let item = parse_macro_input!(item as DeriveInput);
     exchangeable::expand(item).unwrap_or_else(|error| error.to_compile_error()).into()
+}
+
+/// All errors at once.
+fn all(results: impl Iterator<Item = syn::Result<()>>) -> syn::Result<()> {
+    let errors = results.filter_map(Result::err).reduce(|mut all, error| {
+        all.combine(error);
+        all
+    });
+    errors.map_or(Ok(()), Err)
 }
 
 /// FNV-1a, 64 bits: the hash of names and signatures, the same in every build.
