@@ -1,0 +1,130 @@
+//! The kernel's spin lock. Whoever holds one runs with interrupts off, so that an interrupt handler may take the same
+//! locks, and is never preempted.
+//!
+//! Order, where two are held: paging, then window, then heap, then frames; a scheduler lock is taken with none of these
+//! and takes none but heap. No lock is held while another CPU is waited for (`cpu::barrier`, `cpu::flush_everywhere`).
+//!
+//! With the feature `lock-counting` each acquisition is counted by call site; the count itself takes no lock.
+
+use core::{
+    cell::UnsafeCell,
+    ops::{Deref, DerefMut},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use x86_64::instructions::interrupts;
+
+pub struct SpinLock<T> {
+    taken: AtomicBool,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: the value is reached only through a guard, and there is one guard at a time.
+unsafe impl<T: Send> Sync for SpinLock<T> {}
+
+pub struct Guard<'a, T> {
+    lock: &'a SpinLock<T>,
+    interrupts_were_on: bool,
+}
+
+impl<T> SpinLock<T> {
+    pub const fn new(value: T) -> Self {
+        Self { taken: AtomicBool::new(false), value: UnsafeCell::new(value) }
+    }
+
+    #[cfg_attr(feature = "lock-counting", track_caller)]
+    pub fn lock(&self) -> Guard<'_, T> {
+        #[cfg(feature = "lock-counting")]
+        counting::count(core::panic::Location::caller());
+        let interrupts_were_on = interrupts::are_enabled();
+        interrupts::disable();
+        while self.taken.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            while self.taken.load(Ordering::Relaxed) {
+                core::hint::spin_loop();
+            }
+        }
+        Guard { lock: self, interrupts_were_on }
+    }
+
+    /// Takes the lock if it becomes free within `spins` looks: for a panic, whose victim may hold it.
+    pub fn lock_within(&self, spins: usize) -> Option<Guard<'_, T>> {
+        let interrupts_were_on = interrupts::are_enabled();
+        interrupts::disable();
+        for _ in 0..spins {
+            if self.taken.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                return Some(Guard { lock: self, interrupts_were_on });
+            }
+            core::hint::spin_loop();
+        }
+        if interrupts_were_on {
+            interrupts::enable();
+        }
+        None
+    }
+}
+
+impl<T> Deref for Guard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        // SAFETY: the guard holds the lock.
+        unsafe { &*self.lock.value.get() }
+    }
+}
+
+impl<T> DerefMut for Guard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: the guard holds the lock, and is borrowed exclusively.
+        unsafe { &mut *self.lock.value.get() }
+    }
+}
+
+impl<T> Drop for Guard<'_, T> {
+    fn drop(&mut self) {
+        self.lock.taken.store(false, Ordering::Release);
+        if self.interrupts_were_on {
+            interrupts::enable();
+        }
+    }
+}
+
+#[cfg(feature = "lock-counting")]
+pub mod counting {
+    //! A table of call sites, each with its number of acquisitions.
+
+    use core::{
+        panic::Location,
+        ptr,
+        sync::atomic::{AtomicPtr, AtomicU64, Ordering},
+    };
+
+    const SITES: usize = 128;
+
+    struct Site {
+        place: AtomicPtr<Location<'static>>,
+        count: AtomicU64,
+    }
+
+    static TABLE: [Site; SITES] =
+        [const { Site { place: AtomicPtr::new(ptr::null_mut()), count: AtomicU64::new(0) } }; SITES];
+
+    pub fn count(place: &'static Location<'static>) {
+        let wanted = ptr::from_ref(place).cast_mut();
+        for site in &TABLE {
+            let found = site.place.compare_exchange(ptr::null_mut(), wanted, Ordering::Relaxed, Ordering::Relaxed);
+            if found.is_ok() || found == Err(wanted) {
+                site.count.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        }
+        panic!("more than {SITES} places take a lock");
+    }
+
+    /// All sites seen so far.
+    pub fn sites() -> impl Iterator<Item = (&'static Location<'static>, u64)> {
+        TABLE.iter().filter_map(|site| {
+            // SAFETY: only addresses of `&'static Location` are ever stored.
+            let place = unsafe { site.place.load(Ordering::Relaxed).as_ref() }?;
+            Some((place, site.count.load(Ordering::Relaxed)))
+        })
+    }
+}
