@@ -91,9 +91,11 @@ boot_entry:
     mov eax, {cr0}
     mov cr0, eax
 
-    lgdt [boot_gdt_pointer]
+    mov eax, offset boot_gdt_pointer
+    lgdt [eax]
     push 0x08
-    push offset boot_long
+    mov eax, offset boot_long
+    push eax
     retf
 
 .code64
@@ -128,11 +130,17 @@ boot_gdt_pointer:
 .code16
 .global trampoline
 trampoline:
-    cli
+    jmp 6f
+.balign 8                           /* at offset 8, where the code below looks for it */
+.global trampoline_gdt_pointer
+trampoline_gdt_pointer:
+    .short 31
+    .long trampoline_gdt - trampoline
+6:  cli
     cld
     mov ax, cs
     mov ds, ax
-    lgdt [trampoline_gdt_pointer - trampoline]
+    lgdt [8]
     mov eax, cr0
     or eax, 1
     mov cr0, eax
@@ -183,11 +191,6 @@ trampoline_gdt:
     .quad 0x00af9a000000ffff
     .quad 0x00cf92000000ffff
     .quad 0x00cf9a000000ffff
-.global trampoline_gdt_pointer
-trampoline_gdt_pointer:
-    .short 31
-    .long trampoline_gdt - trampoline
-.balign 8
 .global trampoline_stack
 trampoline_stack:
     .quad 0

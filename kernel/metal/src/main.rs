@@ -86,6 +86,8 @@ extern "C" fn kernel_start(magic: u32, info: u32) -> ! {
         report!("serial   no interrupt: the console only speaks");
     }
 
+    // SAFETY: there are no threads yet, and nothing of the core but resident blocks was used.
+    unsafe { kernel_core::install(platform::metal()) };
     // The core's first call comes from a thread, so that it may block.
     BOOT_INFO.store(Box::leak(Box::new(info)), Ordering::Release);
     platform::start_resident(0, Priority::High, scheduler::reap);

@@ -179,10 +179,8 @@ fn frame_pointer() -> u64 {
 fn backtrace(out: &mut Report, mut frame: u64) {
     line(out, format_args!("  return addresses:"));
     for _ in 0..BACKTRACE_DEPTH {
-        let is_readable = frame.is_multiple_of(8) && frame >> 47 == 0x1_ffff && {
-            paging::access_at_if_free(frame).is_some() && paging::access_at_if_free(frame + 8).is_some()
-        };
-        if !is_readable {
+        let is_in_kernel_half = frame.is_multiple_of(8) && frame >> 47 == 0x1_ffff;
+        if !is_in_kernel_half || !paging::is_readable(frame) || !paging::is_readable(frame + 8) {
             break;
         }
         // SAFETY: both words are mapped memory; whatever they are, reading them harms nothing.

@@ -157,6 +157,11 @@ impl Scheduler {
         self.current.get().map_or(self.idle, |thread| thread.block.get())
     }
 
+    /// Whether no thread runs here. On this CPU only.
+    pub fn is_idle(&self) -> bool {
+        self.current.get().is_none()
+    }
+
     /// The timer has fired, so it isn't armed any more.
     pub fn timer_fired(&self) {
         self.armed.set(NEVER);

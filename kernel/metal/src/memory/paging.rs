@@ -84,6 +84,15 @@ fn with_tables<R>(body: impl FnOnce(&mut OffsetPageTable) -> R) -> R {
     body(&mut tables)
 }
 
+/// Whether an address can be read; for a panic, so it doesn't wait for the lock for ever, and says no if it can't know.
+pub fn is_readable(at: u64) -> bool {
+    let Some(_guard) = LOCK.lock_within(1 << 20) else { return false };
+    // SAFETY: as in `with_tables`.
+    let tables =
+        unsafe { OffsetPageTable::new(&mut *(&raw mut kernel_root_table), VirtAddr::new(DIRECT_MAP)) };
+    tables.translate_addr(VirtAddr::new_truncate(at)).is_some()
+}
+
 fn page(address: u64) -> Page {
     Page::containing_address(VirtAddr::new(address))
 }
