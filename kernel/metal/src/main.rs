@@ -32,7 +32,8 @@ use core::{
     sync::atomic::{AtomicPtr, Ordering},
 };
 
-use kernel_core::{platform::Priority, thread::ThreadBlock};
+use bundle::Trust;
+use kernel_core::{boot::Boot, platform::Priority, thread::ThreadBlock};
 use metal::{
     acpi::{self, Acpi},
     boot_info::{self, BootInfo, multiboot2, pvh},
@@ -125,14 +126,26 @@ fn bundle(info: &BootInfo) -> Option<&'static [u8]> {
     Some(unsafe { slice::from_raw_parts(memory::direct(start), (end - start) as usize) })
 }
 
+/// Whose signatures count and what domains must have been compiled with: given to the build by the image builder, which signs with the same key.
+const TRUST: Option<Trust> = match (option_env!("REDLEAF_KEY"), option_env!("REDLEAF_ABI")) {
+    (Some(key), Some(abi)) => Trust::from_hex(key, abi),
+    _ => None,
+};
+
 extern "C" fn first_thread(_block: &'static ThreadBlock) -> ! {
     let info = boot_info();
     if info.option("selftest").is_some() {
         selftest::run();
     }
-    match bundle(info) {
-        Some(bundle) => report!("bundle   {} bytes", bundle.len()),
-        None => panic!("no bundle: the boot loader must bring it as the first module (QEMU: -initrd)"),
+    let Some(bundle) = bundle(info) else {
+        panic!("no bundle: the boot loader must bring it as the first module (QEMU: -initrd)");
+    };
+    let Some(trust) = TRUST else {
+        panic!("this kernel was built without REDLEAF_KEY and REDLEAF_ABI, so it can believe no bundle");
+    };
+    report!("bundle   {} bytes", bundle.len());
+    kernel_core::boot::boot(Boot { bundle, trust, devices: &[] });
+    loop {
+        scheduler::park(clock::NEVER);
     }
-    scheduler::exit()
 }

@@ -169,7 +169,7 @@ pub fn take_over(info: &BootInfo) {
         }
         tlb::flush_all();
         // The copy is the root table now.
-        drop(super::free(root, Owner::Tables));
+        let _ = super::free(root, Owner::Tables);
     }
     EXACT.store(true, Ordering::Release);
 }
