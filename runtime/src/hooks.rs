@@ -79,9 +79,14 @@ mod tests {
     struct Nothing;
     impl Thing for Nothing {}
 
+    fn raw(thing: Box<dyn Thing>) -> RawObject {
+        // SAFETY: data and vtable, as `Interface::to_raw` has it.
+        unsafe { core::mem::transmute(Box::into_raw(thing)) }
+    }
+
     fn released(thing: Box<dyn Thing>) {
         // SAFETY: a box of this image, not used again.
-        unsafe { release(crate::wiring::raw(Box::into_raw(thing))) }
+        unsafe { release(raw(thing)) }
     }
 
     #[test]
@@ -95,12 +100,13 @@ mod tests {
 
     #[test]
     fn the_vtables_head_is_as_we_believe() {
-        let thing: Box<dyn Thing> = Box::new(Large([0; 100], Rc::new(())));
-        let raw = crate::wiring::raw(&raw const *thing);
+        let raw = raw(Box::new(Large([0; 100], Rc::new(()))));
         // SAFETY: read from a live vtable; that its head is this is what is tested.
         let head = unsafe { &*raw.vtable.cast::<VtableHead>() };
         assert_eq!((head.size, head.align), (size_of::<Large>(), 64));
         assert!(head.drop.is_some());
+        // SAFETY: the box from above.
+        unsafe { release(raw) }
     }
 
     #[test]

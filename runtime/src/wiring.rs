@@ -61,9 +61,9 @@ impl<'a> Imported<'a> {
     }
 
     /// The port of that name. Panics unless it is declared with interface `I`.
-    pub fn port<I: Interface + ?Sized + 'static>(&mut self, name: &str) -> Port<I> {
+    pub fn port<I: Interface + ?Sized>(&mut self, name: &str) -> Port<I> {
         let at = place::<I>(self.ports, name);
-        let object: *const I = fat(self.objects[at]);
+        let object = I::from_raw(self.objects[at]);
         // SAFETY: `new`'s contract, and `place` saw that this port's interface is `I` (SOUNDNESS: ABI between images).
         Port::new(unsafe { &*object })
     }
@@ -75,9 +75,9 @@ impl<'a> Exported<'a> {
     }
 
     /// Gives `object` to the port of that name; it lives as long as this image. Panics unless the port is declared with interface `I`.
-    pub fn object<I: Interface + ?Sized + 'static>(&mut self, name: &str, object: Box<I>) {
+    pub fn object<I: Interface + ?Sized>(&mut self, name: &str, object: Box<I>) {
         let at = place::<I>(self.ports, name);
-        self.objects[at] = raw(Box::into_raw(object));
+        self.objects[at] = I::to_raw(Box::into_raw(object));
     }
 }
 
@@ -85,20 +85,6 @@ fn place<I: Interface + ?Sized>(ports: &[PortSpec], name: &str) -> usize {
     let at = ports.iter().position(|port| port.name == name).expect("a port that PORTS doesn't name");
     assert!(ports[at].interface == I::NAME, "port {name} is declared as {}, used as {}", ports[at].interface, I::NAME);
     at
-}
-
-/// Both halves of a pointer to a trait object, in the order in which the compiler keeps them.
-pub(crate) const fn raw<I: ?Sized>(object: *const I) -> RawObject {
-    const { assert!(size_of::<*const I>() == size_of::<RawObject>()) };
-    // SAFETY: pointers to trait objects are data and vtable, in this order; `RawObject` is `repr(C)` and the same two words. Held by the
-    // test below and by the ABI hash, which binds image and kernel to one compiler (SOUNDNESS: ABI between images).
-    unsafe { core::mem::transmute_copy(&object) }
-}
-
-const fn fat<I: ?Sized>(object: RawObject) -> *const I {
-    const { assert!(size_of::<*const I>() == size_of::<RawObject>()) };
-    // SAFETY: as in `raw`. A pointer whose vtable is not `I`'s is made, never used: the callers answer for that.
-    unsafe { core::mem::transmute_copy(&object) }
 }
 
 #[cfg(test)]
@@ -145,8 +131,10 @@ mod tests {
     #[test]
     fn a_raw_object_is_data_then_vtable() {
         let object: Box<dyn Control> = Box::new(Answers(0x5eed));
-        let raw = raw(&raw const *object);
+        let raw = Interface::to_raw(Box::into_raw(object));
         // SAFETY: `data` is the box's contents if the order is as we believe; that is what is tested.
         assert_eq!(unsafe { raw.data.cast::<u64>().read() }, 0x5eed);
+        // SAFETY: the box from above.
+        drop(unsafe { Box::from_raw(<dyn Control>::from_raw(raw)) });
     }
 }

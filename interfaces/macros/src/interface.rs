@@ -42,6 +42,7 @@ pub fn expand(arguments: TokenStream, item: ItemTrait) -> syn::Result<TokenStrea
             const HASH: u64 = #signature;
 
             #[inline(always)]
+            #[allow(clippy::not_unsafe_ptr_arg_deref, reason = "it isn't dereferenced")]
             fn to_raw(object: *mut Self) -> ::interfaces::abi::RawObject {
                 // SAFETY: a fat pointer to a trait object is data and vtable, in this order (SOUNDNESS: ABI between images).
                 unsafe { ::core::mem::transmute::<*mut Self, ::interfaces::abi::RawObject>(object) }
