@@ -93,7 +93,7 @@ fn port_name(ident: &Ident) -> String {
 /// The `dyn Interface` in `Port<dyn Interface>` or `Box<dyn Interface>`.
 fn interface<'a>(direction: &Direction, ty: &'a Type) -> Result<&'a Type> {
     let Direction { port, holder, other_holder, other_name, .. } = direction;
-    let shown = ty.to_token_stream().to_string().replace(" <", "<").replace("< ", "<").replace(" >", ">").replace(" :: ", "::");
+    let shown = ty.to_token_stream().to_string().replace(" <", "<").replace("< ", "<").replace(" >", ">").replace(" :: ", "::").replace("& ", "&");
     let wrong = |hint: String| Err(Error::new(ty.span(), hint));
     let Type::Path(path) = ty else {
         return wrong(format!("an {port} is a `{holder}<dyn Interface>`, such as `{holder}<dyn Net>`; `{shown}` isn't"));
