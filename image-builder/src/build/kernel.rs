@@ -1,0 +1,55 @@
+//! Building the kernel; kernel/metal/link.ld says why with these flags.
+
+use super::BuildError;
+use super::cargo::{PROFILE, TARGET, cargo, run};
+use crate::workspace::Workspace;
+use bundle::Trust;
+use std::path::PathBuf;
+
+const FLAGS: &[&str] = &["-Cforce-frame-pointers=yes"];
+
+const LINK_ARGUMENTS: &[&str] = &[
+    "-Crelocation-model=static",
+    "-Ccode-model=kernel",
+    "-Clink-arg=-nostartfiles",
+    "-Clink-arg=-nostdlib",
+    "-Clink-arg=-static",
+    "-Clink-arg=-no-pie",
+    "-Clink-arg=-Wl,-z,max-page-size=4096",
+    "-Clink-arg=-Wl,--gc-sections",
+    "-Clink-arg=-Wl,--build-id=none",
+];
+
+/// Builds the kernel that believes `trust`.
+pub fn build(workspace: &Workspace, trust: Trust) -> Result<PathBuf, BuildError> {
+    let target_folder = workspace.root().join("target/box");
+    let mut command = cargo(workspace.root(), &target_folder, FLAGS);
+    command.args([
+        "rustc",
+        "-p",
+        "kernel",
+        "--bin",
+        "kernel",
+        "--profile",
+        PROFILE,
+        "--target",
+        TARGET,
+        "--",
+    ]);
+    command.args(LINK_ARGUMENTS);
+    command.arg(format!(
+        "-Clink-arg=-Wl,-T,{}",
+        workspace.root().join("kernel/metal/link.ld").display()
+    ));
+    // Compiled in: whom the kernel believes can't be changed beside it.
+    command
+        .env("REDLEAF_KEY", hex(&trust.key.0))
+        .env("REDLEAF_ABI", trust.abi.to_string());
+    eprintln!("building the kernel");
+    run(command, "the kernel")?;
+    Ok(target_folder.join(TARGET).join(PROFILE).join("kernel"))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,8 @@
+//! What the command does, as a library: manifests, builds, images, tests.
+//!
+//! [`manifest`] knows what an operator wrote and whether it makes sense; [`build`] turns it into a kernel and a signed bundle.
+//! Nothing is written outside the clone's `target/` and the user's own cache and configuration.
+
+pub mod build;
+pub mod manifest;
+pub mod workspace;
