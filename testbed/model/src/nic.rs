@@ -40,6 +40,9 @@ impl Default for NicConfig {
     }
 }
 
+/// The EEPROM is there, has been read, and is this large (82599 §8.2.3.2.1).
+const EEC_INITIAL: u32 = EEC_PRESENT | EEC_AUTO_READ_DONE | EEC_SIZE_1024_WORDS;
+
 /// Frames that [`Nic::process`] takes from the wire in one go, so that registers stay responsive.
 const RECEIVE_BATCH: usize = 256;
 
@@ -303,9 +306,10 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         // CRC append, CRC strip, padding, and the reserved bits that read as one (82599 §8.2.3.22.8).
         bank.set(HLREG0, 0x0000_6C03);
         bank.set(VLNCTRL, 0x8100);
+        bank.set(FWSM, FWSM_VALID);
         bank.set(SECTXSTAT, 1);
         bank.set(SECRXSTAT, 1);
-        bank.set(EEC, EEC_PRESENT | EEC_AUTO_READ_DONE);
+        bank.set(EEC, EEC_INITIAL);
         // Link mode: 10G serial for SFP+, KX4 on a backplane (82599 §8.2.3.22.19).
         let kx4 = self.config.device == pci::device::KX4;
         bank.set(
@@ -410,10 +414,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
                 } else {
                     0
                 };
-                bank.set(
-                    EEC,
-                    value & !EEC_GRANT | grant | EEC_PRESENT | EEC_AUTO_READ_DONE,
-                );
+                bank.set(EEC, value & !EEC_GRANT | grant | EEC_INITIAL);
             }
             MSCA => {
                 // No PHY on the bus: the command completes and finds nothing (82599 §8.2.3.22.9).

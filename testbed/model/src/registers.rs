@@ -145,10 +145,14 @@ pub const EEC_REQUEST: u32 = 1 << 6;
 pub const EEC_GRANT: u32 = 1 << 7;
 pub const EEC_PRESENT: u32 = 1 << 8;
 pub const EEC_AUTO_READ_DONE: u32 = 1 << 9;
+/// EE_SIZE: 2^(4 + 6) words.
+pub const EEC_SIZE_1024_WORDS: u32 = 4 << 11;
 pub const EERD: u32 = 0x1_0014;
 pub const SWSM: u32 = 0x1_0140;
 pub const SWSM_SMBI: u32 = 1 << 0;
 pub const FWSM: u32 = 0x1_0148;
+/// The firmware is valid and reports no error (Linux: `ixgbe_check_fw_error`).
+pub const FWSM_VALID: u32 = 1 << 15;
 pub const FACTPS: u32 = 0x1_0150;
 
 /// Queue and offset in its block, if `offset` lies in a receive queue's block.

@@ -341,7 +341,10 @@ fn handle<W: PollableWire>(
     let mut fields = Fields(body);
     match command {
         message::VERSION => {
-            let major = fields.u16().ok_or(Errno::INVAL)?;
+            let (major, minor) = (
+                fields.u16().ok_or(Errno::INVAL)?,
+                fields.u16().ok_or(Errno::INVAL)?,
+            );
             if major != 0 {
                 return Err(Errno::NOTSUP);
             }
@@ -351,7 +354,7 @@ fn handle<W: PollableWire>(
             );
             Ok([
                 &0u16.to_le_bytes(),
-                &1u16.to_le_bytes(),
+                &minor.min(1).to_le_bytes(),
                 capabilities.as_bytes(),
             ]
             .concat())

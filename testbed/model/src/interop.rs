@@ -1,0 +1,180 @@
+//! Judges of the model: drivers that we did not write, run against it.
+//!
+//! [`linux`] boots a Debian kernel with its own `ixgbe` on the model and has it bring the link up, ping,
+//! move TCP and UDP with its offloads over two queues, and load the driver anew. The far end of the
+//! cable is a TCP/IP stack in this process, which checks every checksum. No privilege is needed.
+
+mod guest;
+mod peer;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use prefix::{Prefix, Tool};
+
+use crate::control::{self, Control};
+use crate::counters::{SharedCounters, Snapshot};
+use crate::frame_socket;
+use crate::nic::NicConfig;
+use crate::vfio_user::{ServeError, Server};
+
+/// The longest that a guest may take from QEMU's start to its own power-off.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// What a judge saw.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Each check that the guest made, and what it answered.
+    pub checks: Vec<(String, String)>,
+    /// The model's own counters at the end.
+    pub counters: Snapshot,
+    pub took: Duration,
+}
+
+/// Why there is no verdict, or a bad one.
+#[derive(Debug)]
+pub enum Error {
+    /// QEMU or the guest's kernel isn't there and couldn't be fetched.
+    Prefix(prefix::Error),
+    /// A file or process of the host's.
+    Host {
+        doing: &'static str,
+        error: io::Error,
+    },
+    Model(ServeError),
+    /// The kernel's package has no such file.
+    Missing(PathBuf),
+    /// The guest didn't finish in [`LIMIT`]; the end of its console.
+    TooSlow {
+        console: String,
+    },
+    /// A check failed.
+    Judged {
+        check: String,
+        answer: String,
+        console: String,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Prefix(error) => write!(f, "{error}"),
+            Error::Host { doing, error } => write!(f, "{doing}: {error}"),
+            Error::Model(error) => write!(f, "the model stopped: {error}"),
+            Error::Missing(path) => {
+                write!(
+                    f,
+                    "{} isn't in the kernel's package; remove the cached tree to fetch it anew",
+                    path.display()
+                )
+            }
+            Error::TooSlow { console } => {
+                write!(
+                    f,
+                    "the guest didn't finish in {} s; its console ends:\n{console}",
+                    LIMIT.as_secs()
+                )
+            }
+            Error::Judged {
+                check,
+                answer,
+                console,
+            } => {
+                write!(
+                    f,
+                    "check {check:?} came out as {answer:?}; the guest's console ends:\n{console}"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+pub(crate) fn host(doing: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |error| Error::Host { doing, error }
+}
+
+/// What the guest must answer, in its order.
+const EXPECTED: [(&str, &str); 10] = [
+    ("loaded", "yes"),
+    ("carrier", "1"),
+    ("speed", "10000"),
+    ("vectors", "3"),
+    ("ping", "5"),
+    ("udp", "same"),
+    ("tcp", "8"),
+    ("tcp-plain", "4"),
+    ("errors", "0"),
+    ("reload", "5"),
+];
+
+/// Linux's own `ixgbe` as judge.
+pub fn linux() -> Result<Report, Error> {
+    let began = Instant::now();
+    let prefix =
+        Prefix::ensure(&[Tool::Qemu, Tool::Linux, Tool::Network]).map_err(Error::Prefix)?;
+    let folder = tempfile::tempdir().map_err(host("making a scratch folder"))?;
+    let initramfs = folder.path().join("initramfs");
+    guest::write_initramfs(&prefix, &initramfs)?;
+    let socket = folder.path().join("nic");
+    let server = Server::bind(&socket).map_err(Error::Model)?;
+    let (near, far) = frame_socket::pair().map_err(host("making a cable"))?;
+    let (remote, inbox) = control::channel().map_err(host("making a command channel"))?;
+    let counters = SharedCounters::new();
+    let counted = counters.clone();
+    let model =
+        std::thread::spawn(move || server.serve(NicConfig::default(), near, inbox, counted));
+    let peer = std::thread::spawn(move || peer::answer(far));
+    let console = guest::run(&prefix, &initramfs, &socket, LIMIT);
+    // Whatever became of the guest, the model ends, and with its end of the cable the peer.
+    let _ = remote.send(Control::Stop);
+    let served = model.join().expect("the model doesn't panic");
+    peer.join()
+        .expect("the peer doesn't panic")
+        .map_err(host("answering the guest"))?;
+    let console = console?;
+    served.map_err(Error::Model)?;
+    let checks = guest::checks(&console);
+    for (check, wanted) in EXPECTED {
+        let answer = checks
+            .iter()
+            .find(|(name, _)| name == check)
+            .map_or("no answer", |(_, answer)| answer);
+        if answer != wanted {
+            let judged = Error::Judged {
+                check: check.to_owned(),
+                answer: answer.to_owned(),
+                console: guest::tail(&console),
+            };
+            return Err(judged);
+        }
+    }
+    let counters = counters.snapshot();
+    let both = |queues: &[u64]| queues[0] > 0 && queues[1] > 0;
+    let own = [
+        ("two receive queues", both(&counters.rx_queue)),
+        ("two transmit queues", both(&counters.tx_queue)),
+        ("balance", counters.balanced()),
+        ("no refused DMA", counters.dma_refused == 0),
+        ("no refused frame", counters.tx_refused == 0),
+    ];
+    for (check, well) in own {
+        if !well {
+            let judged = Error::Judged {
+                check: check.to_owned(),
+                answer: format!("{counters:?}"),
+                console: guest::tail(&console),
+            };
+            return Err(judged);
+        }
+    }
+    Ok(Report {
+        checks,
+        counters,
+        took: began.elapsed(),
+    })
+}

@@ -1,0 +1,266 @@
+//! The Linux guest: its initramfs, its QEMU, and what it says.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use cpio::newc::{self, Builder};
+use prefix::{Prefix, Tool};
+
+use super::{Error, host};
+
+/// In the order that they must be loaded: what `ixgbe` depends on, then itself.
+const MODULES: [&str; 6] = [
+    "drivers/dca/dca",
+    "drivers/net/mdio",
+    "drivers/net/phy/libphy",
+    "drivers/net/phy/mdio_devres",
+    "net/xfrm/xfrm_algo",
+    "drivers/net/ethernet/intel/ixgbe/ixgbe",
+];
+
+/// The guest's first and only program. Each answer is a line `check NAME ANSWER`.
+const INIT: &str = include_str!("guest.sh");
+
+const DIRECTORY: u32 = 0o040_755;
+const PROGRAM: u32 = 0o100_755;
+
+/// Writes the archive that the kernel unpacks as its root.
+pub fn write_initramfs(prefix: &Prefix, to: &Path) -> Result<(), Error> {
+    let linux = prefix.tree(Tool::Linux).map_err(Error::Prefix)?;
+    let modules = module_folder(linux)?;
+    let mut files: Vec<(String, Vec<u8>)> = vec![("init".to_owned(), INIT.as_bytes().to_vec())];
+    files.push((
+        "bin/busybox".to_owned(),
+        read(&linux.join("usr/bin/busybox"))?,
+    ));
+    for (i, module) in MODULES.iter().enumerate() {
+        let name = module.rsplit('/').next().unwrap_or(module);
+        let path = modules.join(format!("{module}.ko.xz"));
+        files.push((format!("modules/{i}-{name}.ko.xz"), read(&path)?));
+    }
+    // ethtool brings its own loader and libraries; they keep their places.
+    let network = prefix.tree(Tool::Network).map_err(Error::Prefix)?;
+    files.push((
+        "bin/ethtool".to_owned(),
+        read(&network.join("usr/sbin/ethtool"))?,
+    ));
+    files.push((
+        "lib64/ld-linux-x86-64.so.2".to_owned(),
+        read(&network.join("usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"))?,
+    ));
+    for library in ["libc.so.6", "libm.so.6", "libmnl.so.0"] {
+        let path = network.join("usr/lib/x86_64-linux-gnu").join(library);
+        files.push((format!("lib/{library}"), read(&path)?));
+    }
+    let out = BufWriter::new(File::create(to).map_err(host("writing the initramfs"))?);
+    archive(out, &files).map_err(host("writing the initramfs"))
+}
+
+fn archive(mut out: impl io::Write, files: &[(String, Vec<u8>)]) -> io::Result<()> {
+    for folder in [
+        "bin", "dev", "lib", "lib64", "modules", "proc", "sys", "tmp",
+    ] {
+        Builder::new(folder)
+            .mode(DIRECTORY)
+            .write(&mut out, 0)
+            .finish()?;
+    }
+    // The console must exist before anybody could mount devtmpfs.
+    Builder::new("dev/console")
+        .mode(0o020_600)
+        .dev_major(0)
+        .rdev_major(5)
+        .rdev_minor(1)
+        .write(&mut out, 0)
+        .finish()?;
+    for (name, bytes) in files {
+        let mut entry = Builder::new(name)
+            .mode(PROGRAM)
+            .write(&mut out, bytes.len() as u32);
+        io::Write::write_all(&mut entry, bytes)?;
+        entry.finish()?;
+    }
+    newc::trailer(&mut out)?;
+    io::Write::flush(&mut out)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|_| Error::Missing(path.to_owned()))
+}
+
+/// `usr/lib/modules/VERSION/kernel` of the one kernel in the tree.
+fn module_folder(linux: &Path) -> Result<PathBuf, Error> {
+    let parent = linux.join("usr/lib/modules");
+    let version = fs::read_dir(&parent)
+        .ok()
+        .and_then(|mut entries| entries.next()?.ok());
+    version
+        .map(|entry| entry.path().join("kernel"))
+        .ok_or(Error::Missing(parent))
+}
+
+fn kernel(linux: &Path) -> Result<PathBuf, Error> {
+    let boot = linux.join("boot");
+    let mut entries = fs::read_dir(&boot).map_err(|_| Error::Missing(boot.clone()))?;
+    entries
+        .find_map(|entry| {
+            let entry = entry.ok()?;
+            entry
+                .file_name()
+                .to_str()?
+                .starts_with("vmlinuz-")
+                .then(|| entry.path())
+        })
+        .ok_or(Error::Missing(boot))
+}
+
+/// Ends a QEMU that is still there when its caller no longer is.
+struct Reaped(Child);
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        // It may have ended by itself, which is what is wanted.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs the guest to its own end; returns all that its console said.
+pub fn run(
+    prefix: &Prefix,
+    initramfs: &Path,
+    socket: &Path,
+    limit: Duration,
+) -> Result<String, Error> {
+    let linux = prefix.tree(Tool::Linux).map_err(Error::Prefix)?;
+    let mut command = prefix
+        .command("qemu-system-x86_64")
+        .map_err(Error::Prefix)?;
+    let device = format!(
+        r#"{{"driver":"vfio-user-pci","bus":"rp0","socket":{{"type":"unix","path":"{}"}}}}"#,
+        socket.display()
+    );
+    command
+        .args([
+            "-nodefaults",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-serial",
+            "stdio",
+        ])
+        .args([
+            "-machine",
+            "q35,accel=tcg,memory-backend=ram",
+            "-cpu",
+            "max",
+            "-smp",
+            "2",
+            "-m",
+            "384M",
+        ])
+        .args(["-object", "memory-backend-memfd,id=ram,size=384M,share=on"])
+        .args(["-device", "pcie-root-port,id=rp0,chassis=1"])
+        .args(["-device", &device])
+        .arg("-kernel")
+        .arg(kernel(linux)?)
+        .arg("-initrd")
+        .arg(initramfs)
+        .args([
+            "-append",
+            "console=ttyS0 quiet panic=-1 nokaslr mitigations=off random.trust_cpu=on",
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut qemu = Reaped(command.spawn().map_err(host("starting QEMU"))?);
+    let (sender, lines) = mpsc::channel();
+    let streams: [Box<dyn Read + Send>; 2] = [
+        Box::new(qemu.0.stdout.take().expect("piped above")),
+        Box::new(qemu.0.stderr.take().expect("piped above")),
+    ];
+    for mut stream in streams {
+        let sender = sender.clone();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(length @ 1..) = stream.read(&mut bytes) {
+                if sender.send(bytes[..length].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+    drop(sender);
+    let deadline = Instant::now() + limit;
+    let mut console = Vec::new();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match lines.recv_timeout(left) {
+            Ok(bytes) => console.extend_from_slice(&bytes),
+            // Both streams have ended: QEMU has.
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                return Ok(String::from_utf8_lossy(&console).into_owned());
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                return Err(Error::TooSlow {
+                    console: tail(&String::from_utf8_lossy(&console)),
+                });
+            }
+        }
+    }
+}
+
+/// The guest's answers, in order.
+pub fn checks(console: &str) -> Vec<(String, String)> {
+    let answers = console
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("check ")?.split_once(' '));
+    answers
+        .map(|(name, answer)| (name.to_owned(), answer.trim().to_owned()))
+        .collect()
+}
+
+/// The last lines of a console.
+pub fn tail(console: &str) -> String {
+    let lines: Vec<&str> = console.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers are found between the kernel's own lines.
+    #[test]
+    fn answers_are_found() {
+        let console = "[    1.0] ixgbe: hello\r\ncheck carrier 1\r\nnoise\r\ncheck ping 5 \r\n";
+        let expected = [
+            ("carrier".to_owned(), "1".to_owned()),
+            ("ping".to_owned(), "5".to_owned()),
+        ];
+        assert_eq!(checks(console), expected);
+        assert_eq!(tail("a\nb"), "a\nb");
+    }
+
+    /// The archive holds what was put in, where the kernel looks for it.
+    #[test]
+    fn archive_lists_its_files() {
+        let mut bytes = Vec::new();
+        archive(
+            &mut bytes,
+            &[("init".to_owned(), b"#!/bin/busybox sh\n".to_vec())],
+        )
+        .unwrap();
+        let mut reader = newc::Reader::new(&bytes[..]).unwrap();
+        let mut names = Vec::new();
+        while !reader.entry().is_trailer() {
+            names.push(reader.entry().name().to_owned());
+            reader = newc::Reader::new(reader.finish().unwrap()).unwrap();
+        }
+        assert!(names.contains(&"init".to_owned()) && names.contains(&"dev/console".to_owned()));
+    }
+}
