@@ -27,7 +27,7 @@ use std::{
 
 use crate::{
     CallError,
-    abi::{KernelTable, Reason},
+    abi::{KernelTable, Reason, kernel},
     packet::{BUFFER_SIZE, Batch, BufferHead, HEADROOM, PacketFlags, trusted},
 };
 
@@ -67,9 +67,9 @@ fn take_one(taken: &AtomicUsize, limit: &AtomicUsize) -> bool {
     taken.fetch_update(SeqCst, SeqCst, |taken| (taken < limit).then_some(taken + 1)).is_ok()
 }
 
-/// Connects this process to the host's table.
-pub fn connect() {
-    static TABLE: KernelTable = KernelTable {
+/// The host's table. Tests that bring a packet pool of their own (one that a device model can reach) put their `packets_` functions in place.
+pub const fn table() -> KernelTable {
+    KernelTable {
         log,
         crash,
         now,
@@ -86,7 +86,12 @@ pub fn connect() {
         wake,
         cap_release,
         alive,
-    };
+    }
+}
+
+/// Connects this process to the host's table.
+pub fn connect() {
+    static TABLE: KernelTable = table();
     // SAFETY: the table is a static, and its functions keep to `KernelTable`'s documentation.
     unsafe { crate::abi::connect(&TABLE) }
 }
@@ -150,7 +155,7 @@ unsafe extern "C" fn exchange_free(object: *mut u8) {
     unsafe {
         let head = object.cast::<ObjectHead>().sub(1).read();
         if head.kind == Batch::KIND {
-            packets_release(object.cast(), u32::MAX);
+            (kernel().packets_release)(object.cast(), u32::MAX);
         }
         let place = block(0, head.layout.align()).expect("it was computed when the object was made").1;
         dealloc(object.sub(place), head.layout);
@@ -327,7 +332,7 @@ extern "C" fn alive() {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{RRef, abi::kernel, control::Text};
+    use crate::{RRef, control::Text};
 
     #[test]
     fn objects_are_counted_freed_and_limited() {

@@ -13,6 +13,7 @@ use crate::{
     hardware::Hardware,
     lease::{Held, Lease, MAX_QUEUES},
     receive::Receive,
+    ring::MAX_LENGTH,
     registers::{RxQueue, SRRCTL_DROP_EN, SRRCTL_ONE_BUFFER_OF_2K, TxQueue},
     transmit::Transmit,
 };
@@ -73,7 +74,7 @@ impl<H: Hardware> IxgbeDevice for Device<H> {
 
     fn rx_ring(&self, queue: u16, length: u16) -> Result<Cap<dyn RxRing>, DeviceError> {
         let ring = self.lease.hold_rx(queue, length)?;
-        Ok(Cap::new(Box::new(RxHandle { ring, queue: RxQueue(queue), drained: false })))
+        Ok(Cap::new(Box::new(RxHandle { ring, queue: RxQueue(queue), drained: false, received: 0, quiet: 0 })))
     }
 
     fn tx_ring(&self, queue: u16, length: u16) -> Result<Cap<dyn TxRing>, DeviceError> {
@@ -99,15 +100,32 @@ impl<H: Hardware> IxgbeDevice for Device<H> {
     }
 }
 
+/// The most frames that can have piled up while nobody received: a packet buffer of 512 KiB full of the smallest, and a ring.
+const BACKLOG: u32 = 512 * 1024 / 64 + MAX_LENGTH as u32;
+/// So many polls in a row without a packet, with descriptors posted, say that the pile is gone.
+const QUIET_POLLS: u32 = 16;
+
 /// The handle of a receive ring.
 struct RxHandle<H: Hardware> {
     ring: Held<H, Receive>,
     queue: RxQueue,
-    /// Somebody receives: the device may drop what finds no descriptor, for the other queues' sake.
+    /// What piled up has been received, and somebody goes on receiving: from now on the device is to drop what finds no descriptor, for the other
+    /// queues' sake. (Any earlier, and it would drop the pile.)
     drained: bool,
+    received: u32,
+    quiet: u32,
 }
 
 impl<H: Hardware> RxHandle<H> {
+    #[cold]
+    fn watch_the_pile(&mut self, moved: usize) {
+        self.received += moved as u32;
+        self.quiet = if moved == 0 { self.quiet + 1 } else { 0 };
+        if self.quiet >= QUIET_POLLS || self.received > BACKLOG {
+            self.set_drained(true);
+        }
+    }
+
     #[cold]
     fn set_drained(&mut self, drained: bool) {
         self.drained = drained;
@@ -128,9 +146,6 @@ impl<H: Hardware> Drop for RxHandle<H> {
 
 impl<H: Hardware> RxRing for RxHandle<H> {
     fn receive(&mut self, batch: &mut RRef<Batch>, limit: usize) -> Result<usize, DeviceError> {
-        if !self.drained {
-            self.set_drained(true);
-        }
         let tail = self.queue.tail();
         let Some((ring, lease)) = self.ring.parts() else { return Err(DeviceError::NotReset) };
         // SAFETY: we are the kernel's image; `receive` moves buffers by `push` alone.
@@ -141,6 +156,11 @@ impl<H: Hardware> RxRing for RxHandle<H> {
             fence(Ordering::Release);
             // SAFETY: the descriptors up to the tail are posted (`Receive`'s invariant).
             unsafe { lease.hardware.write(tail, u32::from(end)) };
+        }
+        let posted = ring.posted();
+        self.ring.say_buffers(posted);
+        if !self.drained {
+            self.watch_the_pile(moved);
         }
         Ok(moved)
     }
@@ -171,13 +191,17 @@ impl<H: Hardware> TxRing for TxHandle<H> {
             // SAFETY: the descriptors up to the tail name buffers in the ring (`Transmit`'s invariant).
             unsafe { lease.hardware.write(tail, u32::from(end)) };
         }
+        let in_flight = ring.in_flight();
+        self.ring.say_buffers(in_flight);
         Ok(taken)
     }
 
     fn reclaim(&mut self) -> Result<usize, DeviceError> {
         let Some((ring, lease)) = self.ring.parts() else { return Err(DeviceError::NotReset) };
         ring.reclaim(&lease.hardware);
-        Ok(ring.in_flight())
+        let in_flight = ring.in_flight();
+        self.ring.say_buffers(in_flight);
+        Ok(in_flight)
     }
 
     fn counts(&self) -> RingCounts {

@@ -26,6 +26,8 @@ const GONE: u32 = u32::MAX;
 /// A place for a ring, used by whoever holds it.
 struct Place<T> {
     held: AtomicBool,
+    /// Buffers in the ring, as its holder last said.
+    buffers: AtomicU32,
     ring: UnsafeCell<Option<T>>,
 }
 
@@ -34,7 +36,7 @@ unsafe impl<T: Send> Sync for Place<T> {}
 
 impl<T> Place<T> {
     const fn new() -> Self {
-        Place { held: AtomicBool::new(false), ring: UnsafeCell::new(None) }
+        Place { held: AtomicBool::new(false), buffers: AtomicU32::new(0), ring: UnsafeCell::new(None) }
     }
 }
 
@@ -64,6 +66,15 @@ impl<H: Hardware, T> Held<H, T> {
         // SAFETY: as for `deref_mut`; nothing in `Lease` but `Held` reaches the place's ring.
         let ring = unsafe { &mut *(*self.place).ring.get() };
         ring.as_mut().map(|ring| (ring, &*self.lease))
+    }
+}
+
+impl<H: Hardware, T> Held<H, T> {
+    /// Tells the lease how many buffers are in the ring.
+    #[inline]
+    pub fn say_buffers(&self, buffers: usize) {
+        // SAFETY: the place is in the lease.
+        unsafe { &*self.place }.buffers.store(buffers as u32, Ordering::Relaxed);
     }
 }
 
@@ -123,6 +134,13 @@ impl<H: Hardware> Lease<H> {
             (false, 0) => LeaseState::Fresh,
             (false, live) => LeaseState::Live { rx_queues: (live >> 16) as u16, tx_queues: live as u16 },
         }
+    }
+
+    /// Packet buffers in the rings of this lease.
+    pub fn buffers(&self) -> usize {
+        let rx = self.rx.iter().map(|place| place.buffers.load(Ordering::Relaxed));
+        let tx = self.tx.iter().map(|place| place.buffers.load(Ordering::Relaxed));
+        rx.chain(tx).sum::<u32>() as usize
     }
 
     pub(crate) fn set_live(&self, rx_queues: u16, tx_queues: u16) {
@@ -228,6 +246,8 @@ impl<H: Hardware> Lease<H> {
         let receive = held.insert(Receive::new(ring));
         self.enable(registers.control(), 0)?;
         let tail = receive.refill(hardware).ok_or(DeviceError::NoMemory)?;
+        let posted = receive.posted();
+        held.say_buffers(posted);
         // SAFETY: the descriptors up to the tail are posted (`Receive`'s invariant).
         unsafe { hardware.write(registers.tail(), u32::from(tail)) };
         Ok(held)
@@ -299,12 +319,14 @@ impl<H: Hardware> Lease<H> {
             if let Some(receive) = held.take() {
                 // SAFETY: the device is no longer master of the bus, so it reaches no memory at all.
                 unsafe { receive.dissolve(&self.hardware) };
+                held.say_buffers(0);
             }
         }
         for held in tx.iter_mut().flatten() {
             if let Some(transmit) = held.take() {
                 // SAFETY: as above.
                 unsafe { transmit.dissolve(&self.hardware) };
+                held.say_buffers(0);
             }
         }
         self.reset_device()?;

@@ -40,6 +40,11 @@ impl Receive {
         Receive { ring, buffers, next: 0, posted: 0, in_long_frame: false, lied: false, counts: RingCounts::default() }
     }
 
+    /// Buffers in the ring.
+    pub fn posted(&self) -> usize {
+        usize::from(self.posted)
+    }
+
     fn tail(&self) -> u16 {
         let tail = self.next + self.posted;
         if tail >= self.ring.length() { tail - self.ring.length() } else { tail }

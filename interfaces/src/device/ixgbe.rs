@@ -99,8 +99,8 @@ pub trait IxgbeDevice {
     fn reset_lease(&self) -> Result<u32, DeviceError>;
 
     /// Opens RX ring `queue`: makes it, of `length` descriptors (multiple of 8, at most 4,096), posts buffers and enables it; or, if the lease has it
-    /// already, adopts it as it is, with the cursors that the lease kept. While nobody has it open, or has received from it since, frames without a
-    /// descriptor wait in the device's packet buffer; else they are dropped there.
+    /// already, adopts it as it is, with the cursors that the lease kept. While nobody has it open, and until what piled up meanwhile has been received,
+    /// frames without a descriptor wait in the device's packet buffer; else they are dropped there.
     fn rx_ring(&self, queue: u16, length: u16) -> Result<Cap<dyn RxRing>, DeviceError>;
 
     /// The same for a TX ring. The device's DMA transmission must be on (DMATXCTL.TE), or the ring can't be enabled (82599 §4.6.8).

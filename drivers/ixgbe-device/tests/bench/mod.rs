@@ -1,0 +1,257 @@
+//! A bench for the trusted layer: a packet pool, the model as the device, and a checked bus between them.
+//!
+//! Bus addresses are addresses of this process. The bus lets the device touch only descriptor rings that are allocated and buffers that are not in the
+//! pool, and counts every attempt to touch something else: [`Bench::violations`] must stay 0 whatever a test does.
+#![allow(dead_code, reason = "each test file uses its part of the bench")]
+
+mod bus;
+mod pool;
+
+use std::{
+    collections::VecDeque,
+    ptr::NonNull,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use interfaces::{
+    device::ixgbe::{DeviceError, Identity, Interrupt},
+    packet::BufferHead,
+};
+use ixgbe_device::{Device, DmaMemory, Hardware, Lease};
+use model::{Interrupts, Nic, NicConfig, Wire};
+
+pub use bus::Bus;
+pub use pool::Pool;
+
+/// Queue pairs of the domain under test; there is one vector more.
+pub const QUEUES: u16 = 2;
+
+/// The cable's far end is the test.
+#[derive(Default)]
+pub struct Cable {
+    to_nic: VecDeque<Vec<u8>>,
+    from_nic: VecDeque<Vec<u8>>,
+    current: Vec<u8>,
+}
+
+impl Wire for Cable {
+    fn send(&mut self, frame: &[u8]) {
+        self.from_nic.push_back(frame.to_vec());
+    }
+
+    fn receive(&mut self) -> Option<&[u8]> {
+        self.current = self.to_nic.pop_front()?;
+        Some(&self.current)
+    }
+}
+
+/// Vectors that have fired and whom nobody has waited for.
+#[derive(Clone, Default)]
+pub struct Messages(Arc<(Mutex<u32>, Condvar)>);
+
+impl Interrupts for Messages {
+    fn raise(&mut self, vector: u16) {
+        *self.0.0.lock().unwrap() |= 1 << vector;
+        self.0.1.notify_all();
+    }
+}
+
+struct Event {
+    messages: Messages,
+    vector: u16,
+}
+
+impl Interrupt for Event {
+    fn wait(&mut self, deadline: u64) -> Result<bool, DeviceError> {
+        let (fired, changed) = &*self.messages.0;
+        let mut fired = fired.lock().unwrap();
+        loop {
+            let bit = 1 << self.vector;
+            if *fired & bit != 0 {
+                *fired &= !bit;
+                return Ok(true);
+            }
+            let left = deadline.saturating_sub((interfaces::abi::kernel().now)());
+            if left == 0 {
+                return Ok(false);
+            }
+            fired = changed.wait_timeout(fired, Duration::from_nanos(left)).unwrap().0;
+        }
+    }
+}
+
+pub type Card = Nic<Bus, Cable, Messages>;
+
+/// The machine. Clones are the same one: one is the lease's, one the test's.
+#[derive(Clone)]
+pub struct Bench {
+    nic: Arc<Mutex<Card>>,
+    bus: Bus,
+    messages: Messages,
+    pub pool: &'static Pool,
+    identity: Identity,
+    began: Instant,
+    /// Writes to registers so far.
+    writes: Arc<AtomicU64>,
+}
+
+impl Bench {
+    /// A bench with an 82599 SFP+ and `buffers` packet buffers. Connects this process to a kernel table whose pool is the bench's.
+    pub fn new(buffers: usize) -> Self {
+        pool::connect();
+        let pool = Pool::new(buffers);
+        let (bus, messages, config) = (Bus::new(pool), Messages::default(), NicConfig::default());
+        let identity = Identity { vendor: 0x8086, device: config.device, revision: 1, vectors: QUEUES + 1 };
+        let nic = Nic::new(config, bus.clone(), Cable::default(), messages.clone());
+        Bench {
+            nic: Arc::new(Mutex::new(nic)),
+            bus,
+            messages,
+            pool,
+            identity,
+            began: Instant::now(),
+            writes: Arc::default(),
+        }
+    }
+
+    /// The same with another identity, for what a driver does about it.
+    pub fn with_identity(mut self, identity: Identity) -> Self {
+        self.identity = identity;
+        self
+    }
+
+    pub fn lease(&self) -> Arc<Lease<Bench>> {
+        Lease::new(self.clone())
+    }
+
+    pub fn nic(&self) -> MutexGuard<'_, Card> {
+        self.nic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A frame on its way to the card, which takes it at the next [`Bench::process`].
+    pub fn peer_send(&self, frame: &[u8]) {
+        self.nic().wire_mut().to_nic.push_back(frame.to_vec());
+    }
+
+    /// The next frame that the card has sent.
+    pub fn peer_receive(&self) -> Option<Vec<u8>> {
+        self.nic().wire_mut().from_nic.pop_front()
+    }
+
+    /// Lets the card take in all that is on the wire.
+    pub fn process(&self) {
+        let mut nic = self.nic();
+        nic.set_time(self.began.elapsed().as_nanos() as u64);
+        while nic.process() {}
+    }
+
+    /// Memory accesses by the card that no honest trusted layer lets happen.
+    pub fn violations(&self) -> usize {
+        self.bus.violations()
+    }
+
+    pub fn register_writes(&self) -> u64 {
+        self.writes.load(SeqCst)
+    }
+
+    /// The two words of the descriptor `index` of the ring whose base is at register `base_low`; and overwrites them, as a lying device does.
+    pub fn descriptor(&self, base_low: u32, index: u64) -> [u64; 2] {
+        let at = self.ring(base_low) + 16 * index;
+        [self.bus.word(at), self.bus.word(at + 8)]
+    }
+
+    pub fn overwrite(&self, base_low: u32, index: u64, words: [u64; 2]) {
+        let at = self.ring(base_low) + 16 * index;
+        self.bus.set_word(at, words[0]);
+        self.bus.set_word(at + 8, words[1]);
+    }
+
+    fn ring(&self, base_low: u32) -> u64 {
+        let mut nic = self.nic();
+        u64::from(nic.read32(base_low)) | u64::from(nic.read32(base_low + 4)) << 32
+    }
+}
+
+// SAFETY: rings are allocated by the bus with their alignment and never twice; buffers come from the pool, with their own address as bus address; with
+// bus mastering off the model touches nothing (and the bus would refuse it).
+unsafe impl Hardware for Bench {
+    fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    fn read(&self, offset: u32) -> u32 {
+        self.nic().read32(offset)
+    }
+
+    unsafe fn write(&self, offset: u32, value: u32) {
+        self.writes.fetch_add(1, SeqCst);
+        self.nic().write32(offset, value);
+    }
+
+    fn set_bus_master(&self, on: bool) {
+        // Command register: memory space and bus master (PCI 3.0 §6.2.2).
+        self.nic().write_pci(4, &[if on { 0b110 } else { 0b010 }, 0]);
+        self.bus.open(on);
+    }
+
+    fn allocate(&self, bytes: usize) -> Option<DmaMemory> {
+        self.bus.allocate(bytes)
+    }
+
+    unsafe fn free(&self, memory: DmaMemory) {
+        self.bus.free(memory);
+    }
+
+    fn take_buffers(&self, into: &mut [Option<NonNull<BufferHead>>]) -> usize {
+        self.pool.take(into)
+    }
+
+    unsafe fn give_buffers(&self, from: &mut [Option<NonNull<BufferHead>>]) {
+        from.iter_mut().filter_map(Option::take).for_each(|head| self.pool.give(head));
+    }
+
+    fn interrupt(&self, vector: u16, _cpu: u16) -> Result<Box<dyn Interrupt>, DeviceError> {
+        Ok(Box::new(Event { messages: self.messages.clone(), vector }))
+    }
+
+    fn delay_micros(&self, micros: u32) {
+        std::thread::sleep(Duration::from_micros(u64::from(micros)));
+    }
+}
+
+/// A frame of `length` bytes to the card's own address from a UDP flow, with `number` at its end.
+pub fn frame(flow: u16, number: u32, length: usize) -> Vec<u8> {
+    assert!(length >= 60, "the model's wire carries no runts");
+    let mut frame = vec![0; length];
+    frame[..6].copy_from_slice(&NicConfig::default().mac);
+    frame[6..12].copy_from_slice(&[0x02, 0, 0, 0, 0, 0x99]);
+    frame[12..14].copy_from_slice(&[0x08, 0x00]);
+    let ip = &mut frame[14..];
+    ip[0] = 0x45;
+    let total = (length - 14) as u16;
+    ip[2..4].copy_from_slice(&total.to_be_bytes());
+    ip[8..10].copy_from_slice(&[64, 17]);
+    ip[12..16].copy_from_slice(&[10, 0, 0, 1]);
+    ip[16..20].copy_from_slice(&[10, 0, 1, 100]);
+    let sum = ip[..20].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum::<u32>();
+    let sum = !((sum & 0xFFFF) + (sum >> 16)) as u16;
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    ip[20..22].copy_from_slice(&(1024 + flow).to_be_bytes());
+    ip[22..24].copy_from_slice(&[0, 53]);
+    ip[24..26].copy_from_slice(&(total - 20).to_be_bytes());
+    frame[length - 4..].copy_from_slice(&number.to_be_bytes());
+    frame
+}
+
+/// The number at a frame's end.
+pub fn number(frame: &[u8]) -> u32 {
+    u32::from_be_bytes(*frame.last_chunk().expect("four bytes"))
+}
+
+pub fn device(lease: &Arc<Lease<Bench>>) -> Device<Bench> {
+    Device::new(lease)
+}

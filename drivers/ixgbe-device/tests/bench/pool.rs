@@ -1,0 +1,139 @@
+//! A packet pool that knows where each of its buffers is, as far as a pool can: in it or not. Giving one back twice fails the test at once.
+
+use std::{
+    alloc::{Layout, alloc_zeroed},
+    cell::Cell,
+    ptr::NonNull,
+    sync::{Mutex, PoisonError},
+};
+
+use interfaces::{
+    abi::KernelTable,
+    packet::{BUFFER_SIZE, Batch, BufferHead, HEADROOM, PacketFlags, trusted},
+};
+
+#[repr(C)]
+struct Buffer {
+    head: BufferHead,
+    bytes: [u8; HEADROOM + BUFFER_SIZE],
+    pool: &'static Pool,
+}
+
+/// Buffers of one test. Never freed, so that stale pointers are found out instead of followed.
+pub struct Pool {
+    buffers: NonNull<Buffer>,
+    count: usize,
+    free: Mutex<Free>,
+}
+
+struct Free {
+    list: Vec<usize>,
+    is_free: Vec<bool>,
+}
+
+// SAFETY: the buffers are reached by whoever holds them; the list is under a lock.
+unsafe impl Sync for Pool {}
+// SAFETY: as above.
+unsafe impl Send for Pool {}
+
+thread_local! {
+    /// The pool that `RRef<Batch>::fill` takes from.
+    static POOL: Cell<Option<&'static Pool>> = const { Cell::new(None) };
+}
+
+impl Pool {
+    /// A pool of `count` buffers, which from now on is this thread's.
+    pub fn new(count: usize) -> &'static Pool {
+        // SAFETY: the size isn't 0.
+        let memory = unsafe { alloc_zeroed(Layout::array::<Buffer>(count.max(1)).unwrap()) };
+        let buffers = NonNull::new(memory.cast::<Buffer>()).expect("memory for a test's pool");
+        let free = Free { list: (0..count).rev().collect(), is_free: vec![true; count] };
+        let pool: &'static Pool = Box::leak(Box::new(Pool { buffers, count, free: Mutex::new(free) }));
+        for index in 0..count {
+            // SAFETY: inside the allocation, written before anybody reads it.
+            unsafe {
+                let at = buffers.add(index);
+                let bus = at.cast::<BufferHead>().add(1).as_ptr().expose_provenance() as u64;
+                at.cast::<BufferHead>().write(BufferHead { bus, index: index as u32 });
+                (&raw mut (*at.as_ptr()).pool).write(pool);
+            }
+        }
+        POOL.set(Some(pool));
+        pool
+    }
+
+    fn free(&self) -> std::sync::MutexGuard<'_, Free> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Buffers in the pool.
+    pub fn available(&self) -> usize {
+        self.free().list.len()
+    }
+
+    pub fn take(&self, into: &mut [Option<NonNull<BufferHead>>]) -> usize {
+        let mut free = self.free();
+        let mut taken = 0;
+        for place in into {
+            assert!(place.is_none(), "a place that is to be filled holds a buffer");
+            let Some(index) = free.list.pop() else { break };
+            free.is_free[index] = false;
+            // SAFETY: `index` is below the count.
+            *place = Some(unsafe { self.buffers.add(index) }.cast());
+            taken += 1;
+        }
+        taken
+    }
+
+    pub fn give(&self, head: NonNull<BufferHead>) {
+        // SAFETY: a head is always of a live buffer: they are never freed.
+        let (index, pool) = unsafe { (head.as_ref().index as usize, head.cast::<Buffer>().as_ref().pool) };
+        assert!(std::ptr::eq(pool, self), "a buffer came back to another pool");
+        let mut free = self.free();
+        assert!(!free.is_free[index], "buffer {index} was given back twice");
+        free.is_free[index] = true;
+        free.list.push(index);
+        drop(free);
+        // Whoever still reads it reads this.
+        // SAFETY: the buffer is the pool's.
+        unsafe { head.add(1).cast::<u8>().write_bytes(0xDB, HEADROOM + BUFFER_SIZE) };
+    }
+
+    /// Whether the bytes lie in one buffer, behind its head, that is not in the pool.
+    pub fn device_may_touch(&self, address: u64, length: usize) -> bool {
+        let Some(offset) = address.checked_sub(self.buffers.as_ptr().addr() as u64) else { return false };
+        let (index, within) = (offset as usize / size_of::<Buffer>(), offset as usize % size_of::<Buffer>());
+        let fits = within >= size_of::<BufferHead>() && within + length <= size_of::<BufferHead>() + HEADROOM + BUFFER_SIZE;
+        index < self.count && fits && !self.free().is_free[index]
+    }
+}
+
+unsafe extern "C" fn packets_allocate(batch: *mut Batch, count: usize) -> usize {
+    // SAFETY: the caller's batch, exclusively.
+    let batch = unsafe { &mut *batch };
+    let mut heads = [None; Batch::CAPACITY];
+    let wanted = count.min(Batch::CAPACITY - batch.len());
+    let taken = POOL.get().expect("this thread has a pool").take(&mut heads[..wanted]);
+    for head in heads.into_iter().flatten() {
+        // SAFETY: the buffer is ours to give, and the batch has a place for it.
+        unsafe { trusted::push(batch, head, 0, PacketFlags::empty(), 0) };
+    }
+    taken
+}
+
+unsafe extern "C" fn packets_release(batch: *mut Batch, mask: u32) {
+    // SAFETY: the caller's batch, exclusively; every buffer in it is a bench pool's.
+    unsafe {
+        trusted::take(&mut *batch, mask, |head, _, _, _, _| {
+            head.cast::<Buffer>().as_ref().pool.give(head);
+            true
+        });
+    }
+}
+
+/// Connects this process to the host's table, with packets of this pool.
+pub fn connect() {
+    static TABLE: KernelTable = KernelTable { packets_allocate, packets_release, ..interfaces::host::table() };
+    // SAFETY: the table is a static, and its functions keep to `KernelTable`'s documentation.
+    unsafe { interfaces::abi::connect(&TABLE) }
+}

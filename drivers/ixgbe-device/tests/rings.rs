@@ -1,0 +1,374 @@
+//! The trusted layer against the model: packets both ways, adoption, reset, and what a driver may not do.
+
+mod bench;
+
+use std::sync::Arc;
+
+use bench::{Bench, device, frame, number};
+use interfaces::{
+    Cap, RRef,
+    device::ixgbe::{DeviceError, IxgbeDevice, LeaseState, RxRing, TxRing},
+    packet::Batch,
+};
+use ixgbe_device::Lease;
+use model::control::Fault;
+
+const RING: u16 = 64;
+const RXCTRL: u32 = 0x3000;
+const DMATXCTL: u32 = 0x4A80;
+const SRRCTL: u32 = 0x2100;
+const DROP_EN: u32 = 1 << 28;
+const RDBAL: u32 = 0x1000;
+const TDBAL: u32 = 0x6000;
+
+/// What the driver does at least, for one queue pair.
+fn bring_up(lease: &Arc<Lease<Bench>>) -> (Cap<dyn RxRing>, Cap<dyn TxRing>) {
+    let device = device(lease);
+    device.reset_lease().unwrap();
+    let rx = device.rx_ring(0, RING).unwrap();
+    device.write(DMATXCTL, 1).unwrap();
+    let tx = device.tx_ring(0, RING).unwrap();
+    device.write(RXCTRL, 1).unwrap();
+    device.set_live(1, 1).unwrap();
+    (rx, tx)
+}
+
+fn receive(rx: &mut Cap<dyn RxRing>) -> RRef<Batch> {
+    let mut batch = Batch::allocate().unwrap();
+    rx.receive(&mut batch, Batch::CAPACITY).unwrap();
+    batch
+}
+
+fn numbers(batch: &RRef<Batch>) -> Vec<u32> {
+    batch.packets().iter().map(|packet| number(packet.data())).collect()
+}
+
+#[test]
+fn a_received_batch_is_sent_again_byte_for_byte_without_a_copy() {
+    let bench = Bench::new(256);
+    let (mut rx, mut tx) = bring_up(&bench.lease());
+    for at in 0..10 {
+        bench.peer_send(&frame(0, at, 60 + 100 * at as usize));
+    }
+    bench.process();
+    let mut batch = receive(&mut rx);
+    assert_eq!(numbers(&batch), (0..10).collect::<Vec<_>>());
+    let taken_out = 256 - bench.pool.available();
+    assert_eq!(tx.send(&mut batch), Ok(10));
+    assert!(batch.is_empty());
+    assert_eq!(256 - bench.pool.available(), taken_out, "the buffers went from batch to ring");
+    for at in 0..10 {
+        assert_eq!(bench.peer_receive().unwrap(), frame(0, at, 60 + 100 * at as usize));
+    }
+    assert_eq!(tx.reclaim(), Ok(0));
+    assert_eq!(256 - bench.pool.available(), usize::from(RING) - 1, "only what is posted is out");
+    assert_eq!((rx.counts().packets, tx.counts().packets), (10, 10));
+    assert_eq!(bench.violations(), 0);
+}
+
+#[test]
+fn one_tail_write_a_batch() {
+    let bench = Bench::new(256);
+    let (mut rx, mut tx) = bring_up(&bench.lease());
+    (0..16).for_each(|_| drop(receive(&mut rx)));
+    (0..32).for_each(|at| bench.peer_send(&frame(0, at, 60)));
+    bench.process();
+    let before = bench.register_writes();
+    let mut batch = receive(&mut rx);
+    assert_eq!((batch.len(), bench.register_writes() - before), (32, 1));
+    tx.send(&mut batch).unwrap();
+    assert_eq!(bench.register_writes() - before, 2);
+    assert_eq!(receive(&mut rx).len(), 0);
+    assert_eq!(bench.register_writes() - before, 2, "an empty poll touches no register");
+}
+
+#[test]
+fn rings_wrap_many_times_with_batches_of_all_sizes() {
+    let bench = Bench::new(256);
+    let (mut rx, mut tx) = bring_up(&bench.lease());
+    let mut next = 0;
+    for round in 0..400u32 {
+        let count = round % 33;
+        (0..count).for_each(|at| bench.peer_send(&frame(0, next + at, 60)));
+        bench.process();
+        let mut batch = receive(&mut rx);
+        assert_eq!(numbers(&batch), (next..next + count).collect::<Vec<_>>());
+        assert_eq!(tx.send(&mut batch), Ok(count as usize));
+        for at in 0..count {
+            assert_eq!(number(&bench.peer_receive().unwrap()), next + at);
+        }
+        next += count;
+    }
+    assert_eq!(bench.violations(), 0);
+}
+
+#[test]
+fn a_full_transmit_ring_leaves_the_rest_in_the_batch_in_order() {
+    let bench = Bench::new(256);
+    let (mut rx, mut tx) = bring_up(&bench.lease());
+    bench.nic().set_cable(false);
+    let mut sent = 0;
+    let mut batch = Batch::allocate().unwrap();
+    while batch.is_empty() {
+        assert_eq!(batch.fill(20), 20);
+        for (at, mut packet) in (0..).zip(batch.packets_mut()) {
+            packet.set_len(60);
+            packet.data_mut().copy_from_slice(&frame(0, sent as u32 + at, 60));
+        }
+        sent += tx.send(&mut batch).unwrap();
+    }
+    assert_eq!(sent, usize::from(RING) - 1);
+    assert_eq!(numbers(&batch), (sent as u32..80).collect::<Vec<_>>());
+    assert_eq!(tx.send(&mut batch), Ok(0));
+    bench.nic().set_cable(true);
+    bench.process();
+    assert_eq!(tx.send(&mut batch), Ok(80 - sent));
+    for at in 0..80 {
+        assert_eq!(number(&bench.peer_receive().unwrap()), at);
+    }
+    assert_eq!(receive(&mut rx).len(), 0);
+    assert_eq!(bench.violations(), 0);
+}
+
+#[test]
+fn packets_too_short_for_a_frame_are_dropped_and_counted() {
+    let bench = Bench::new(128);
+    let (_rx, mut tx) = bring_up(&bench.lease());
+    let before = bench.pool.available();
+    let mut batch = Batch::allocate().unwrap();
+    batch.fill(3);
+    batch.packets_mut().get(1).unwrap().set_len(60);
+    assert_eq!(tx.send(&mut batch), Ok(3));
+    assert_eq!((tx.counts().packets, tx.counts().errors), (1, 2));
+    assert_eq!(bench.peer_receive().map(|frame| frame.len()), Some(60));
+    tx.reclaim().unwrap();
+    assert_eq!(bench.pool.available(), before);
+}
+
+#[test]
+fn an_empty_pool_shortens_the_ring_and_it_recovers() {
+    let bench = Bench::new(usize::from(RING) - 1 + 8);
+    let (mut rx, _tx) = bring_up(&bench.lease());
+    (0..16).for_each(|_| drop(receive(&mut rx)));
+    (0..20).for_each(|at| bench.peer_send(&frame(0, at, 60)));
+    bench.process();
+    let batch = receive(&mut rx);
+    assert_eq!((batch.len(), bench.pool.available()), (20, 0));
+    assert!(rx.counts().no_buffer > 0);
+    // 51 are posted now; all that comes is still received.
+    (20..80).for_each(|at| bench.peer_send(&frame(0, at, 60)));
+    bench.process();
+    drop(batch);
+    let mut got = Vec::new();
+    for _ in 0..4 {
+        got.extend(numbers(&receive(&mut rx)));
+        bench.process();
+    }
+    assert_eq!(got, (20..71).collect::<Vec<_>>(), "what was beyond the posted buffers was dropped by the device (DROP_EN)");
+    assert_eq!(bench.pool.available(), 8);
+    assert_eq!(bench.violations(), 0);
+}
+
+/// The point of a lease: a driver that dies amid traffic loses no packet, as long as ring and packet buffer hold what comes.
+#[test]
+fn adoption_amid_traffic_loses_nothing() {
+    let bench = Bench::new(512);
+    let lease = bench.lease();
+    let (mut rx, mut tx) = bring_up(&lease);
+    (0..40).for_each(|at| bench.peer_send(&frame(0, at, 60)));
+    bench.process();
+    let mut batch = receive(&mut rx);
+    assert_eq!(tx.send(&mut batch), Ok(32));
+    // The generation dies; its handles are dropped by reclaim. Traffic goes on, beyond what is posted.
+    drop((rx, tx, batch));
+    assert_eq!(bench.nic().read32(SRRCTL) & DROP_EN, 0, "frames wait in the packet buffer now");
+    (40..400).for_each(|at| bench.peer_send(&frame(0, at, 60)));
+    bench.process();
+    let device = device(&lease);
+    assert_eq!(device.lease(), LeaseState::Live { rx_queues: 1, tx_queues: 1 });
+    let writes = bench.register_writes();
+    let (mut rx, mut tx) = (device.rx_ring(0, RING).unwrap(), device.tx_ring(0, RING).unwrap());
+    assert_eq!(bench.register_writes(), writes, "adoption touches nothing");
+    let mut got = Vec::new();
+    while got.len() < 400 - 32 {
+        let mut batch = receive(&mut rx);
+        assert!(!batch.is_empty(), "lost after {got:?}");
+        got.extend(numbers(&batch));
+        tx.send(&mut batch).unwrap();
+        bench.process();
+    }
+    assert_eq!(got, (32..400).collect::<Vec<_>>());
+    (0..16).for_each(|_| drop(receive(&mut rx)));
+    assert_ne!(bench.nic().read32(SRRCTL) & DROP_EN, 0, "drained again");
+    let counters = bench.nic().counters();
+    assert_eq!((counters.rx_wire, counters.rx_delivered), (400, 400));
+    assert_eq!(rx.counts().packets, 400, "counts go on over generations");
+    assert_eq!(bench.violations(), 0);
+}
+
+#[test]
+fn a_ring_is_open_once() {
+    let bench = Bench::new(256);
+    let lease = bench.lease();
+    let (rx, tx) = bring_up(&lease);
+    let device = device(&lease);
+    assert!(matches!(device.rx_ring(0, RING), Err(DeviceError::Busy)));
+    assert!(matches!(device.tx_ring(0, RING), Err(DeviceError::Busy)));
+    assert_eq!(device.reset_lease(), Err(DeviceError::Busy));
+    assert_eq!(device.lease(), LeaseState::Live { rx_queues: 1, tx_queues: 1 }, "a refused reset changes nothing");
+    drop((rx, tx));
+    assert!(device.rx_ring(0, RING).is_ok());
+}
+
+#[test]
+fn reset_gives_every_buffer_back_and_counts_what_is_lost() {
+    let bench = Bench::new(256);
+    let lease = bench.lease();
+    drop(bring_up(&lease));
+    (0..5).for_each(|at| bench.peer_send(&frame(0, at, 60)));
+    bench.process();
+    assert_eq!(lease.buffers(), usize::from(RING) - 1);
+    assert_eq!(device(&lease).reset_lease(), Ok(5));
+    assert_eq!((bench.pool.available(), lease.buffers()), (256, 0));
+    assert_eq!(device(&lease).lease(), LeaseState::Fresh);
+    // What comes now goes nowhere; and the device can be brought up again.
+    bench.peer_send(&frame(0, 0, 60));
+    bench.process();
+    let (mut rx, _tx) = bring_up(&lease);
+    bench.peer_send(&frame(0, 7, 60));
+    bench.process();
+    assert_eq!(numbers(&receive(&mut rx)), [7]);
+    assert_eq!(bench.violations(), 0);
+}
+
+#[test]
+fn no_ring_before_a_reset() {
+    let bench = Bench::new(256);
+    let device = device(&bench.lease());
+    assert!(matches!(device.rx_ring(0, RING), Err(DeviceError::NotReset)));
+    assert!(matches!(device.tx_ring(0, RING), Err(DeviceError::NotReset)));
+    assert_eq!(bench.pool.available(), 256);
+}
+
+#[test]
+fn wrong_lengths_queues_and_registers_are_refused() {
+    let bench = Bench::new(256);
+    let lease = bench.lease();
+    let device = device(&lease);
+    device.reset_lease().unwrap();
+    for length in [0, 7, 12, 4104] {
+        assert!(device.rx_ring(0, length).is_err() && device.tx_ring(0, length).is_err(), "{length}");
+    }
+    assert!(matches!(device.rx_ring(16, RING), Err(DeviceError::NoSuchQueue)));
+    assert!(matches!(device.queue_interrupt(bench::QUEUES), Err(DeviceError::NoSuchQueue)), "the last vector is not a queue's");
+    for register in [RDBAL, TDBAL, 0, 0x900, 1, 0x2_0000, u32::MAX] {
+        assert_eq!(device.write(register, 1), Err(DeviceError::ForbiddenRegister));
+    }
+    assert_eq!(device.read(0x2_0000), Err(DeviceError::ForbiddenRegister));
+    assert_eq!(bench.pool.available(), 256);
+}
+
+/// A device that writes back a length its buffer can't hold is caught before anybody reads it; the next generation resets.
+#[test]
+fn a_bogus_length_is_a_lie() {
+    for length in [0, 2049, 0xFFFF] {
+        let bench = Bench::new(256);
+        let lease = bench.lease();
+        let (mut rx, tx) = bring_up(&lease);
+        bench.peer_send(&frame(0, 1, 60));
+        bench.process();
+        bench.nic().inject(Fault::CorruptLength { count: 1, length });
+        bench.peer_send(&frame(0, 2, 60));
+        bench.process();
+        assert_eq!(numbers(&receive(&mut rx)), [1], "what came before the lie is good");
+        let mut batch = Batch::allocate().unwrap();
+        assert_eq!(rx.receive(&mut batch, 32), Err(DeviceError::Lied));
+        assert!(rx.ready(), "so that nobody sleeps over it");
+        assert!(batch.is_empty());
+        assert_eq!(device(&lease).lease(), LeaseState::Suspect);
+        drop((rx, tx, batch));
+        assert!(matches!(device(&lease).rx_ring(0, RING).map(|mut rx| rx.receive(&mut Batch::allocate().unwrap(), 1)), Ok(Err(DeviceError::Lied))));
+        device(&lease).reset_lease().unwrap();
+        assert_eq!(bench.pool.available(), 256);
+        assert_eq!(bench.violations(), 0);
+    }
+}
+
+/// Write-backs that are repeated, early or missing give at worst a packet of old bytes in a buffer that is ours, never another's buffer.
+#[test]
+fn a_repeated_write_back_reaches_no_other_buffer() {
+    let bench = Bench::new(256);
+    let (mut rx, _tx) = bring_up(&bench.lease());
+    bench.peer_send(&frame(0, 1, 60));
+    bench.process();
+    let written = bench.descriptor(RDBAL, 0);
+    assert_eq!(receive(&mut rx).len(), 1);
+    for at in 0..u64::from(RING) {
+        bench.overwrite(RDBAL, at, written);
+    }
+    let mut total = 0;
+    loop {
+        let batch = receive(&mut rx);
+        if batch.is_empty() {
+            break;
+        }
+        assert!(batch.packets().iter().all(|packet| packet.data().len() == 60));
+        total += batch.len();
+    }
+    assert!(total >= usize::from(RING) - 1 && total <= 2 * usize::from(RING), "each posted buffer once: {total}");
+    assert_eq!(bench.pool.available(), 256 - (usize::from(RING) - 1));
+}
+
+#[test]
+fn a_missing_write_back_stalls_the_ring_until_its_reset() {
+    let bench = Bench::new(256);
+    let lease = bench.lease();
+    let (mut rx, tx) = bring_up(&lease);
+    bench.nic().inject(Fault::SkipWriteBack { count: 1 });
+    (0..3).for_each(|at| bench.peer_send(&frame(0, at, 60)));
+    bench.process();
+    assert_eq!(receive(&mut rx).len(), 0);
+    drop((rx, tx));
+    device(&lease).reset_lease().unwrap();
+    assert_eq!(bench.pool.available(), 256);
+}
+
+#[test]
+fn a_device_that_has_left_the_bus_is_noticed_and_gets_nothing() {
+    let bench = Bench::new(256);
+    let lease = bench.lease();
+    let (rx, tx) = bring_up(&lease);
+    bench.nic().inject(Fault::AllOnes(true));
+    assert_eq!(device(&lease).read(8), Err(DeviceError::Vanished));
+    assert_eq!(device(&lease).lease(), LeaseState::Suspect);
+    drop((rx, tx));
+    assert_eq!(device(&lease).reset_lease(), Err(DeviceError::Vanished));
+    assert_eq!(bench.pool.available(), 256, "its buffers are ours again, since it is cut off");
+    assert!(device(&lease).rx_ring(0, RING).is_err());
+    bench.nic().inject(Fault::AllOnes(false));
+    device(&lease).reset_lease().unwrap();
+    let (mut rx, _tx) = bring_up(&lease);
+    bench.peer_send(&frame(0, 9, 60));
+    bench.process();
+    assert_eq!(numbers(&receive(&mut rx)), [9]);
+    assert_eq!(bench.violations(), 0);
+}
+
+#[test]
+fn frames_longer_than_a_buffer_and_damaged_ones_are_dropped_whole() {
+    let bench = Bench::new(256);
+    let (mut rx, _tx) = bring_up(&bench.lease());
+    const DONE: u64 = 1;
+    const END: u64 = 2;
+    const DAMAGED: u64 = 1 << 29;
+    let length = |bytes: u64| bytes << 32;
+    bench.overwrite(RDBAL, 0, [0, length(2048) | DONE]);
+    bench.overwrite(RDBAL, 1, [0, length(2048) | DONE]);
+    bench.overwrite(RDBAL, 2, [0, length(100) | DONE | END]);
+    bench.overwrite(RDBAL, 3, [0, length(100) | DONE | END | DAMAGED]);
+    bench.overwrite(RDBAL, 4, [0, length(64) | DONE | END]);
+    let batch = receive(&mut rx);
+    assert_eq!(batch.packets().iter().map(|packet| packet.data().len()).collect::<Vec<_>>(), [64]);
+    assert_eq!(rx.counts().errors, 2, "one long frame, one damaged one");
+    assert_eq!(bench.pool.available(), 256 - (usize::from(RING) - 1) - 1);
+}
