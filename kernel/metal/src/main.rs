@@ -134,8 +134,8 @@ const TRUST: Option<Trust> = match (option_env!("REDLEAF_KEY"), option_env!("RED
 
 extern "C" fn first_thread(_block: &'static ThreadBlock) -> ! {
     let info = boot_info();
-    if info.option("selftest").is_some() {
-        selftest::run();
+    if let Some(part) = info.option("selftest") {
+        selftest::run(part);
     }
     let Some(bundle) = bundle(info) else {
         panic!("no bundle: the boot loader must bring it as the first module (QEMU: -initrd)");

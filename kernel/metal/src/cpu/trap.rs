@@ -19,7 +19,7 @@ use x86_64::{
 };
 
 use super::{Cpu, apic, segments::Stack};
-use crate::{interrupt, panic, scheduler, serial};
+use crate::{interrupt, panic, scheduler, selftest, serial};
 
 /// First vector of devices; [`VECTOR_TIMER`] and above are the kernel's own.
 pub const FIRST_DEVICE_VECTOR: u8 = 0x30;
@@ -273,6 +273,9 @@ fn exception(vector: u8, frame: &mut Frame) -> *const Frame {
     let never_a_domain = matches!(vector, DOUBLE_FAULT | MACHINE_CHECK);
     if super::has_block() && !never_a_domain {
         let cpu = super::this();
+        if selftest::caught(vector, address, frame) {
+            return leave(cpu, frame);
+        }
         let what = Exception { kind, rip: frame.rip as usize, rsp: frame.rsp as usize };
         match kernel_core::trap::exception(cpu.scheduler.current_block(), &what) {
             Verdict::Continue => return leave(cpu, frame),
