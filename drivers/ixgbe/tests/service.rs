@@ -1,0 +1,258 @@
+//! The driver domain over the trusted layer and the model: start, traffic, waiting, link, and what an operator sees.
+
+#[path = "../../ixgbe-device/tests/bench/mod.rs"]
+mod bench;
+mod generation;
+
+use std::time::{Duration, Instant};
+
+use bench::{Bench, frame, number};
+use generation::{Generation, receive};
+use interfaces::{
+    RRef,
+    control::{ControlError, Text},
+    device::ixgbe::Identity,
+    net::{Link, MacAddress, NetError},
+    packet::{Batch, PacketFlags},
+};
+use ixgbe::Config;
+use model::NicConfig;
+use runtime::time::now;
+
+const CPUS: [u32; 2] = [0, 1];
+const BUFFERS: usize = 2048;
+
+fn start(bench: &Bench) -> Generation {
+    Generation::start(&bench.lease(), &CPUS, Config::default()).unwrap()
+}
+
+/// What `condition` says must come true, soon.
+fn soon(what: &str, mut condition: impl FnMut() -> bool) {
+    let limit = Instant::now() + Duration::from_secs(5);
+    while !condition() {
+        assert!(Instant::now() < limit, "{what}: not within 5 s");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_start_shows_address_queues_and_link() {
+    let bench = Bench::new(BUFFERS);
+    let driver = start(&bench);
+    let info = driver.net.info().unwrap();
+    assert_eq!(info.mac, MacAddress(NicConfig::default().mac));
+    assert_eq!((info.queues, info.max_frame), (2, 1518));
+    soon("link up", || driver.net.info().unwrap().link == Link::Up { mbps: 10_000 });
+    assert!(matches!(driver.net.open_queue(2), Err(NetError::NoSuchQueue)));
+}
+
+#[test]
+fn a_queue_has_one_holder_at_a_time() {
+    let bench = Bench::new(BUFFERS);
+    let driver = start(&bench);
+    let queue = driver.open(1);
+    assert!(matches!(driver.net.open_queue(1), Err(NetError::QueueBusy)));
+    drop(queue);
+    driver.open(1);
+}
+
+/// Flows spread over the queues, a flow stays on one, and its answers come to the same one.
+#[test]
+fn rss_spreads_flows_and_keeps_both_directions_together() {
+    let bench = Bench::new(BUFFERS);
+    let driver = start(&bench);
+    let mut queues = [driver.open(0), driver.open(1)];
+    let mut share = [0; 2];
+    for flow in 0..256 {
+        let there = frame(flow, 1, 60);
+        let mut back = there.clone();
+        back[26..30].copy_from_slice(&there[30..34]);
+        back[30..34].copy_from_slice(&there[26..30]);
+        back[34..36].copy_from_slice(&there[36..38]);
+        back[36..38].copy_from_slice(&there[34..36]);
+        [&there, &there, &back].into_iter().for_each(|frame| bench.peer_send(frame));
+        bench.process();
+        let counts = queues.each_mut().map(|queue| {
+            let batch = receive(queue);
+            assert!(batch.packets().iter().all(|packet| packet.flags.contains(PacketFlags::HASHED | PacketFlags::IP_CHECKSUM_GOOD)));
+            batch.len()
+        });
+        assert!(counts == [3, 0] || counts == [0, 3], "flow {flow} is torn: {counts:?}");
+        share[usize::from(counts[1] == 3)] += 1;
+    }
+    assert!(share.iter().all(|flows| *flows >= 64), "{share:?}");
+    assert_eq!(bench.violations(), 0);
+}
+
+#[test]
+fn packets_go_through_in_order_on_both_queues_for_many_rings() {
+    let bench = Bench::new(BUFFERS);
+    let driver = start(&bench);
+    let mut queues = [driver.open(0), driver.open(1)];
+    let (mut sent, mut seen) = (0, Vec::new());
+    for round in 0..200 {
+        for _ in 0..round % 50 {
+            // One flow, so that the order is that of the numbers.
+            bench.peer_send(&frame(7, sent, 60 + (sent % 1400) as usize));
+            sent += 1;
+        }
+        bench.process();
+        for queue in &mut queues {
+            let mut batch = receive(queue);
+            while !batch.is_empty() {
+                batch = queue.send(batch).unwrap();
+                assert!(batch.is_empty(), "there is room for all");
+                batch = queue.receive(batch).unwrap();
+            }
+        }
+        seen.extend(std::iter::from_fn(|| bench.peer_receive()).map(|frame| number(&frame)));
+    }
+    assert_eq!(seen, (0..sent).collect::<Vec<_>>());
+    assert_eq!(bench.violations(), 0);
+}
+
+#[test]
+fn waiting_ends_by_a_packet_or_at_the_deadline() {
+    let bench = Bench::new(BUFFERS);
+    let driver = start(&bench);
+    let mut queues = [driver.open(0), driver.open(1)];
+    let began = Instant::now();
+    queues[0].wait(now() + 30_000_000).unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(30));
+    let sender = bench.clone();
+    let sending = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        (0..64).for_each(|flow| sender.peer_send(&frame(flow, 0, 60)));
+        sender.process();
+    });
+    for queue in &mut queues {
+        queue.wait(now() + 20_000_000_000).unwrap();
+        assert!(!receive(queue).is_empty(), "woken by its own packets");
+    }
+    assert!(began.elapsed() < Duration::from_secs(10));
+    sending.join().unwrap();
+    // What has come before the wait ends it at once.
+    (0..64).for_each(|flow| bench.peer_send(&frame(flow, 0, 60)));
+    bench.process();
+    for queue in &mut queues {
+        queue.wait(now() + 20_000_000_000).unwrap();
+        assert!(!receive(queue).is_empty());
+    }
+}
+
+#[test]
+fn broadcast_is_heard_other_stations_and_groups_only_on_demand() {
+    let variants = [(false, false, 2), (true, false, 3), (false, true, 4)];
+    for (multicast, promiscuous, expected) in variants {
+        let bench = Bench::new(BUFFERS);
+        let config = Config { multicast, promiscuous, ..Config::default() };
+        let driver = Generation::start(&bench.lease(), &CPUS[..1], config).unwrap();
+        let mut queue = driver.open(0);
+        for to in [NicConfig::default().mac, [0xFF; 6], [0x01, 0, 0x5E, 0, 0, 1], [0x02, 0, 0, 0, 0, 0x77]] {
+            let mut frame = frame(0, 0, 60);
+            frame[..6].copy_from_slice(&to);
+            bench.peer_send(&frame);
+        }
+        bench.process();
+        assert_eq!(receive(&mut queue).len(), expected, "multicast {multicast}, promiscuous {promiscuous}");
+    }
+}
+
+/// A tagged frame of full size arrives whole: the tag is the service's to read.
+#[test]
+fn the_mtu_counts_without_header_and_tag() {
+    for mtu in [1500, 2030] {
+        let bench = Bench::new(BUFFERS);
+        let config = Config { mtu, ..Config::default() };
+        let driver = Generation::start(&bench.lease(), &CPUS[..1], config).unwrap();
+        let mut queue = driver.open(0);
+        let mut tagged = frame(0, 5, usize::from(mtu) + 18);
+        tagged[12..14].copy_from_slice(&[0x81, 0x00]);
+        bench.peer_send(&tagged);
+        bench.process();
+        let batch = receive(&mut queue);
+        assert_eq!(batch.packets().first().map(|packet| packet.data()), Some(&*tagged), "mtu {mtu}");
+        assert!(queue.send(batch).unwrap().is_empty());
+        assert_eq!(bench.peer_receive(), Some(tagged));
+        assert_eq!(bench.violations(), 0);
+    }
+}
+
+#[test]
+fn the_link_is_followed() {
+    let bench = Bench::new(BUFFERS);
+    let driver = start(&bench);
+    bench.nic().set_cable(false);
+    soon("link down", || driver.net.info().unwrap().link == Link::Down);
+    bench.nic().set_cable(true);
+    bench.process();
+    soon("link up", || driver.net.info().unwrap().link == Link::Up { mbps: 10_000 });
+    let ask = |line: &str| driver.control.command(RRef::new(Text::new(line)).unwrap());
+    assert_eq!(ask("link").unwrap().as_str(), "link up, 10000 Mb/s");
+    assert!(ask("device").unwrap().as_str().starts_with("82599 SFP+ 02:00:00:00:00:01"));
+    assert!(matches!(ask("dance"), Err(ControlError::UnknownCommand)));
+}
+
+#[test]
+fn counters_tell_rings_and_device() {
+    let bench = Bench::new(BUFFERS);
+    let driver = start(&bench);
+    let mut queues = [driver.open(0), driver.open(1)];
+    (0..100).for_each(|flow| bench.peer_send(&frame(flow, 0, 100)));
+    bench.process();
+    for queue in &mut queues {
+        loop {
+            let batch = receive(queue);
+            if batch.is_empty() {
+                break;
+            }
+            queue.send(batch).unwrap();
+        }
+        queue.wait(now()).unwrap();
+    }
+    let sum = |direction: &str, what: &str| (0..2).map(|at| driver.counter(&format!("queue.{at}.{direction}.{what}"))).sum::<u64>();
+    assert_eq!((sum("rx", "packets"), sum("rx", "bytes")), (100, 10_000));
+    assert_eq!((sum("tx", "packets"), sum("tx", "bytes")), (100, 10_000));
+    soon("the device's own count", || driver.counter("device.rx.packets") == 100 && driver.counter("device.tx.packets") == 100);
+    assert_eq!(driver.counter("device.rx.bytes"), 100 * 104, "with frame check sequences");
+}
+
+#[test]
+fn an_unknown_device_is_refused_by_name_of_the_known() {
+    let identity = Identity { vendor: 0x8086, device: 0x10B6, revision: 0, vectors: 3 };
+    let bench = Bench::new(BUFFERS).with_identity(identity);
+    let error = Generation::start(&bench.lease(), &CPUS, Config::default()).err().unwrap();
+    assert!(error.0.contains("8086:10b6") && error.0.contains("8086:10fb (82599 SFP+)"), "{}", error.0);
+}
+
+#[test]
+fn a_card_without_vectors_for_all_queues_is_polled() {
+    let identity = Identity { vendor: 0x8086, device: 0x10FB, revision: 0, vectors: 0 };
+    let bench = Bench::new(BUFFERS).with_identity(identity);
+    let driver = start(&bench);
+    let mut queue = driver.open(0);
+    let sender = bench.clone();
+    let sending = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(10));
+        (0..64).for_each(|flow| sender.peer_send(&frame(flow, 0, 60)));
+        sender.process();
+    });
+    queue.wait(now() + 20_000_000_000).unwrap();
+    assert!(!receive(&mut queue).is_empty());
+    sending.join().unwrap();
+}
+
+/// A batch comes back from `receive` with what was in it at its front.
+#[test]
+fn receiving_into_a_batch_that_is_not_empty() {
+    let bench = Bench::new(BUFFERS);
+    let driver = Generation::start(&bench.lease(), &CPUS[..1], Config::default()).unwrap();
+    let mut queue = driver.open(0);
+    (0..40).for_each(|at| bench.peer_send(&frame(0, at, 60)));
+    bench.process();
+    let mut batch = Batch::allocate().unwrap();
+    batch.fill(30);
+    let batch = queue.receive(batch).unwrap();
+    assert_eq!(batch.len(), 32);
+    assert_eq!(batch.packets()[30..].iter().map(|packet| number(packet.data())).collect::<Vec<_>>(), [0, 1]);
+}
