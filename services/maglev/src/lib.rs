@@ -73,7 +73,7 @@ pub fn start(env: Env, imports: Imports, config: Config) -> Result<Exports, Star
     let published = planner.published().clone();
     let cpus: Arc<[Arc<CpuCounters>]> =
         env.cpus().iter().map(|_| Arc::new(CpuCounters::new(config.vips.len(), config.backends.len()))).collect();
-    let mut duty = Some(Duty { planner, wishes_seen: 0, announced: false });
+    let mut duty = Some(Duty { planner, wishes_seen: 0, announced: false, spare: None });
     for (index, (&cpu, counters)) in env.cpus().iter().zip(cpus.iter()).enumerate() {
         let connections = Connections::new(config.connections as usize, config.backends.len(), lifetimes(&config));
         let (view, services, shared) = (View::new(published.clone()), services.clone(), shared.clone());

@@ -40,6 +40,8 @@ pub struct Duty {
     pub wishes_seen: u64,
     /// Whether the box has told its segment who it is.
     pub announced: bool,
+    /// For the box's own frames; kept, so that asking a backend allocates nothing.
+    pub spare: Option<RRef<Batch>>,
 }
 
 /// The domain is ending; so does the thread.
@@ -145,7 +147,10 @@ impl Worker {
                     dropped |= 1 << i;
                 }
                 Verdict::Learn { address, mac } => {
-                    self.shared.hear(address, mac);
+                    match &mut self.duty {
+                        Some(duty) => duty.planner.heard(address, mac, now),
+                        None => self.shared.hear(address, mac),
+                    }
                     self.director.counters().count_drop(DropReason::Learned, 1);
                     dropped |= 1 << i;
                 }
@@ -163,7 +168,8 @@ impl Worker {
         let station = *self.director.station();
         let counters = self.director.counters();
         let mut failed = None;
-        let mut send = |request: ArpRequest| match originate(queue, &request, &station) {
+        let spare = &mut duty.spare;
+        let mut send = |request: ArpRequest| match originate(queue, spare, &request, &station) {
             Ok(sent) => {
                 counters.originated.add(u64::from(sent));
                 sent
@@ -187,8 +193,13 @@ impl Worker {
 }
 
 /// Sends an ARP request of the box's own; whether it went out.
-fn originate(queue: &mut Cap<dyn NetQueue>, request: &ArpRequest, station: &Station) -> Result<bool, NetError> {
-    let Ok(mut batch) = Batch::allocate() else { return Ok(false) };
+fn originate(
+    queue: &mut Cap<dyn NetQueue>,
+    spare: &mut Option<RRef<Batch>>,
+    request: &ArpRequest,
+    station: &Station,
+) -> Result<bool, NetError> {
+    let Some(mut batch) = spare.take().or_else(|| Batch::allocate().ok()) else { return Ok(false) };
     batch.fill(1);
     let mut written = false;
     if let Some(mut packet) = batch.packets_mut().get(0) {
@@ -198,7 +209,11 @@ fn originate(queue: &mut Cap<dyn NetQueue>, request: &ArpRequest, station: &Stat
             written = true;
         }
     }
-    Ok(written && queue.send(batch)?.is_empty())
+    let mut batch = queue.send(batch)?;
+    let sent = written && batch.is_empty();
+    batch.clear();
+    *spare = Some(batch);
+    Ok(sent)
 }
 
 fn findings(flags: PacketFlags) -> Checksums {
