@@ -83,7 +83,7 @@ impl BuildError {
 struct Turn(#[expect(dead_code, reason = "the lock lasts as long as the file is open")] File);
 
 fn take_turn(workspace: &Workspace) -> Result<Turn, BuildError> {
-    let folder = workspace.target();
+    let folder = workspace.work();
     fs::create_dir_all(&folder).map_err(BuildError::file("creating", &folder))?;
     let path = folder.join("lock");
     let file = File::create(&path).map_err(BuildError::file("creating", &path))?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug)]
 pub struct Workspace {
     root: PathBuf,
+    target: PathBuf,
     domains: Vec<DomainCrate>,
 }
 
@@ -32,24 +33,43 @@ impl Workspace {
         let built_from = Path::new(env!("CARGO_MANIFEST_DIR"))
             .parent()
             .unwrap_or(Path::new("."));
-        Workspace::at(std::env::var_os("REDLEAF_ROOT").map_or(built_from.to_owned(), PathBuf::from))
+        let root = std::env::var_os("REDLEAF_ROOT").map_or(built_from.to_owned(), PathBuf::from);
+        // The bootstrap script names another one where the clone isn't ours to write to.
+        let target = std::env::var_os("REDLEAF_TARGET").map_or(root.join("target"), PathBuf::from);
+        Workspace::at(root, target)
     }
 
-    pub fn at(root: PathBuf) -> Workspace {
+    pub fn at(root: PathBuf, target: PathBuf) -> Workspace {
         let domains = DOMAIN_FOLDERS
             .iter()
             .flat_map(|folder| crates_in(&root.join(folder)))
             .collect();
-        Workspace { root, domains }
+        Workspace {
+            root,
+            target,
+            domains,
+        }
     }
 
     pub fn root(&self) -> &Path {
         &self.root
     }
 
+    /// Where compiled things go, each kind in a folder of its own.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
     /// Where the builder's own work goes.
-    pub fn target(&self) -> PathBuf {
-        self.root.join("target/redleaf")
+    pub fn work(&self) -> PathBuf {
+        self.target.join("redleaf")
+    }
+
+    /// The compiler that rust-toolchain.toml names, for builds outside the clone.
+    pub fn toolchain(&self) -> Option<String> {
+        let text = std::fs::read_to_string(self.root.join("rust-toolchain.toml")).ok()?;
+        let table: toml::Table = text.parse().ok()?;
+        Some(table.get("toolchain")?.get("channel")?.as_str()?.to_owned())
     }
 
     pub fn domain_crates(&self) -> &[DomainCrate] {

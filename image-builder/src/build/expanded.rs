@@ -10,7 +10,7 @@ use syn::visit::{self, Visit};
 
 /// Refuses `domain` if its expansion has `unsafe` in any form. What has been looked at once isn't looked at again until it changes.
 pub fn check(workspace: &Workspace, domain: &DomainCrate) -> Result<(), BuildError> {
-    let folder = workspace.target().join("expanded");
+    let folder = workspace.work().join("expanded");
     let target_folder = shims::target_folder(workspace);
     let library = target_folder
         .join(TARGET)
@@ -24,7 +24,7 @@ pub fn check(workspace: &Workspace, domain: &DomainCrate) -> Result<(), BuildErr
         return Ok(());
     }
     let mut command = cargo(
-        &workspace.target().join("domains"),
+        &workspace.work().join("domains"),
         &target_folder.join("expanded"),
         DOMAIN_FLAGS,
     );

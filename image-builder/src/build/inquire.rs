@@ -60,7 +60,7 @@ pub fn inquire(workspace: &Workspace, appliance: &Appliance) -> Result<Inquiry, 
 }
 
 fn build_program(workspace: &Workspace, crates: &[&DomainCrate]) -> Result<PathBuf, BuildError> {
-    let folder = workspace.target().join("inquiry");
+    let folder = workspace.work().join("inquiry");
     shims::generate_workspace(workspace, &folder, &["ask".to_owned()])?;
     let mut manifest = format!(
         "[package]\nname = \"ask\"\nversion = \"0.0.0\"\nedition = \"2024\"\npublish = false\n\n\
@@ -89,7 +89,7 @@ fn build_program(workspace: &Workspace, crates: &[&DomainCrate]) -> Result<PathB
     write_changed(&folder.join("ask/Cargo.toml"), &manifest)?;
     write_changed(&folder.join("ask/main.rs"), &source)?;
 
-    let target_folder = workspace.root().join("target/inquiry");
+    let target_folder = workspace.target().join("inquiry");
     let mut command = plain_cargo(&folder, &target_folder);
     command.args(["build", "--quiet"]);
     run(command, "a domain (for its ports and its configuration)")?;

@@ -22,7 +22,7 @@ const LINK_ARGUMENTS: &[&str] = &[
 
 /// Builds the kernel that believes `trust`.
 pub fn build(workspace: &Workspace, trust: Trust) -> Result<PathBuf, BuildError> {
-    let target_folder = workspace.root().join("target/box");
+    let target_folder = workspace.target().join("box");
     let mut command = cargo(workspace.root(), &target_folder, FLAGS);
     command.args([
         "rustc",

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Builds the images of `crates`; their ELFs in the same order, with symbols.
 pub fn build(workspace: &Workspace, crates: &[&DomainCrate]) -> Result<Vec<PathBuf>, BuildError> {
-    let folder = workspace.target().join("domains");
+    let folder = workspace.work().join("domains");
     let members: Vec<String> = crates.iter().map(|domain| shim_name(domain)).collect();
     generate_workspace(workspace, &folder, &members)?;
     for domain in crates {
@@ -44,7 +44,7 @@ pub fn build(workspace: &Workspace, crates: &[&DomainCrate]) -> Result<Vec<PathB
 }
 
 pub fn target_folder(workspace: &Workspace) -> PathBuf {
-    workspace.root().join("target/domains")
+    workspace.target().join("domains")
 }
 
 fn shim_name(domain: &DomainCrate) -> String {
