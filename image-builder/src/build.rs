@@ -149,7 +149,7 @@ pub fn build(
     )?;
     let bytes = pack(name, appliance, inquiry, &images, &key, abi)?;
     let bundle = workspace
-        .target()
+        .work()
         .join("bundles")
         .join(format!("{name}.bundle"));
     write_whole(&bundle, &bytes)?;

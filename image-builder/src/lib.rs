@@ -5,4 +5,5 @@
 
 pub mod build;
 pub mod manifest;
+pub mod test;
 pub mod workspace;

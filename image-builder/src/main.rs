@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use image_builder::build::{BuildError, build};
 use image_builder::manifest::{CheckError, check};
+use image_builder::test::{self, Tier};
 use image_builder::workspace::Workspace;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,6 +27,11 @@ enum Job {
     Build {
         /// The manifest, such as configs/maglev.toml
         manifest: PathBuf,
+    },
+    /// Run the tests: one tier, or the suite
+    Test {
+        #[arg(value_enum)]
+        tier: Option<Tier>,
     },
 }
 
@@ -71,7 +77,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let (Failure::Job(text) | Failure::Manifest(text) | Failure::Lack(text)) = &failure;
-            eprintln!("{text}");
+            // The tests have said what failed; their summary is the last line.
+            if !text.is_empty() {
+                eprintln!("{text}");
+            }
             ExitCode::from(failure.status())
         }
     }
@@ -101,6 +110,11 @@ fn run(job: Job) -> Result<(), Failure> {
                 artifacts.kernel_elf.display(),
                 artifacts.bundle.display()
             );
+        }
+        Job::Test { tier } => {
+            if !test::run(&workspace, tier) {
+                return Err(Failure::Job(String::new()));
+            }
         }
     }
     Ok(())

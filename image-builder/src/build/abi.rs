@@ -92,7 +92,7 @@ pub fn abi_hash(workspace: &Workspace) -> Result<Hash, BuildError> {
         hash.update((bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     };
-    part("compiler", compiler_version()?.as_bytes());
+    part("compiler", compiler_version(workspace)?.as_bytes());
     part("flags", DOMAIN_FLAGS.join("\n").as_bytes());
     // Profiles, and the features that the workspace asks of common dependencies.
     let root = workspace.root().join("Cargo.toml");

@@ -1,6 +1,7 @@
 //! Running cargo with flags that are wholly ours, whatever the caller's environment has.
 
 use super::BuildError;
+use crate::workspace::Workspace;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -18,15 +19,20 @@ pub const DOMAIN_FLAGS: &[&str] = &[
 ];
 
 /// A cargo in `folder` that builds into `target_folder` for the box.
-pub fn cargo(folder: &Path, target_folder: &Path, flags: &[&str]) -> Command {
-    let mut command = plain_cargo(folder, target_folder);
+pub fn cargo(
+    workspace: &Workspace,
+    folder: &Path,
+    target_folder: &Path,
+    flags: &[&str],
+) -> Command {
+    let mut command = plain_cargo(workspace, folder, target_folder);
     // The encoded variable wins over every other source of flags. With --target, build scripts and proc-macros don't get them.
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     command
 }
 
 /// A cargo for programs of the host.
-pub fn plain_cargo(folder: &Path, target_folder: &Path) -> Command {
+pub fn plain_cargo(workspace: &Workspace, folder: &Path, target_folder: &Path) -> Command {
     let program = std::env::var_os("CARGO").unwrap_or("cargo".into());
     let mut command = Command::new(program);
     command
@@ -41,6 +47,10 @@ pub fn plain_cargo(folder: &Path, target_folder: &Path) -> Command {
         "RUSTC_WORKSPACE_WRAPPER",
     ] {
         command.env_remove(name);
+    }
+    // rustup goes by the folder, and ours may lie outside the clone.
+    if let Some(toolchain) = workspace.toolchain() {
+        command.env("RUSTUP_TOOLCHAIN", toolchain);
     }
     command.stdin(Stdio::null());
     command
@@ -65,10 +75,11 @@ pub fn run(mut command: Command, what: &str) -> Result<(), BuildError> {
 }
 
 /// The version of the compiler, in its own words.
-pub fn compiler_version() -> Result<String, BuildError> {
+pub fn compiler_version(workspace: &Workspace) -> Result<String, BuildError> {
     let program = std::env::var_os("RUSTC").unwrap_or("rustc".into());
     let output = Command::new(program)
         .arg("-vV")
+        .current_dir(workspace.root())
         .output()
         .map_err(|source| BuildError::Program {
             program: "rustc",

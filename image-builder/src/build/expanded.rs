@@ -24,6 +24,7 @@ pub fn check(workspace: &Workspace, domain: &DomainCrate) -> Result<(), BuildErr
         return Ok(());
     }
     let mut command = cargo(
+        workspace,
         &workspace.work().join("domains"),
         &target_folder.join("expanded"),
         DOMAIN_FLAGS,

@@ -90,7 +90,7 @@ fn build_program(workspace: &Workspace, crates: &[&DomainCrate]) -> Result<PathB
     write_changed(&folder.join("ask/main.rs"), &source)?;
 
     let target_folder = workspace.target().join("inquiry");
-    let mut command = plain_cargo(&folder, &target_folder);
+    let mut command = plain_cargo(workspace, &folder, &target_folder);
     command.args(["build", "--quiet"]);
     run(command, "a domain (for its ports and its configuration)")?;
     // A copy with a name of its own, since another run may rebuild it for another set of domains meanwhile.

@@ -23,9 +23,10 @@ const LINK_ARGUMENTS: &[&str] = &[
 /// Builds the kernel that believes `trust`.
 pub fn build(workspace: &Workspace, trust: Trust) -> Result<PathBuf, BuildError> {
     let target_folder = workspace.target().join("box");
-    let mut command = cargo(workspace.root(), &target_folder, FLAGS);
+    let mut command = cargo(workspace, workspace.root(), &target_folder, FLAGS);
     command.args([
         "rustc",
+        "--locked",
         "-p",
         "kernel",
         "--bin",

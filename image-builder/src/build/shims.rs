@@ -18,7 +18,7 @@ pub fn build(workspace: &Workspace, crates: &[&DomainCrate]) -> Result<Vec<PathB
         write_changed(&shim.join("main.rs"), &shim_source(domain))?;
     }
     let target_folder = target_folder(workspace);
-    let mut command = cargo(&folder, &target_folder, DOMAIN_FLAGS);
+    let mut command = cargo(workspace, &folder, &target_folder, DOMAIN_FLAGS);
     command.args([
         "build",
         "--workspace",

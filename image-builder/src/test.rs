@@ -1,0 +1,141 @@
+//! `redleaf test [TIER]`: everything that anyone runs to believe in this system, as code, the same here and in continuous integration.
+//!
+//! A tier is a list of checks. Each passes, fails with a reason, or is skipped with a reason; under `CI=true` a skip is a failure. The last
+//! line is `N passed, N failed, N skipped`.
+
+mod host;
+
+use crate::workspace::Workspace;
+use clap::ValueEnum;
+use std::io::{IsTerminal, Write};
+use std::time::Instant;
+
+/// What can be asked for by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Tier {
+    /// Every crate's own tests, on the host
+    Host,
+}
+
+impl Tier {
+    /// What runs when no tier is named.
+    const SUITE: [Tier; 1] = [Tier::Host];
+
+    fn name(self) -> &'static str {
+        match self {
+            Tier::Host => "host",
+        }
+    }
+}
+
+/// How a check came out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Passed,
+    Failed(String),
+    Skipped(String),
+}
+
+/// Where checks report to.
+pub struct Tally {
+    skips_fail: bool,
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+impl Tally {
+    pub fn new(skips_fail: bool) -> Tally {
+        Tally {
+            skips_fail,
+            passed: 0,
+            failed: 0,
+            skipped: 0,
+        }
+    }
+
+    /// Counts a check that has been made, and says so unless `quiet` and passed.
+    pub fn record(&mut self, name: &str, outcome: Outcome, quiet: bool) {
+        let outcome = match outcome {
+            Outcome::Skipped(reason) if self.skips_fail => {
+                Outcome::Failed(format!("skipped, which CI=true doesn't allow: {reason}"))
+            }
+            outcome => outcome,
+        };
+        match outcome {
+            Outcome::Passed => {
+                self.passed += 1;
+                if !quiet {
+                    println!("passed   {name}");
+                }
+            }
+            Outcome::Failed(reason) => {
+                self.failed += 1;
+                println!("FAILED   {name}: {reason}");
+            }
+            Outcome::Skipped(reason) => {
+                self.skipped += 1;
+                println!("skipped  {name}: {reason}");
+            }
+        }
+    }
+
+    /// Makes a check and counts it.
+    pub fn check(&mut self, name: &str, check: impl FnOnce() -> Outcome) {
+        if std::io::stdout().is_terminal() {
+            // Replaced by the outcome's line.
+            print!("running  {name}\r");
+            // Nothing depends on what is only shown.
+            let _ = std::io::stdout().flush();
+        }
+        let outcome = check();
+        self.record(name, outcome, false);
+    }
+
+    pub fn is_well(&self) -> bool {
+        self.failed == 0
+    }
+
+    pub fn summary(&self) -> String {
+        format!(
+            "{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.skipped
+        )
+    }
+}
+
+/// Runs one tier, or the suite. True if all is well; the summary has been printed.
+pub fn run(workspace: &Workspace, tier: Option<Tier>) -> bool {
+    let ci = std::env::var("CI").is_ok_and(|ci| ci == "true" || ci == "1");
+    let mut tally = Tally::new(ci);
+    let tiers = tier.map_or(Tier::SUITE.to_vec(), |tier| vec![tier]);
+    for tier in tiers {
+        println!("tier {}", tier.name());
+        let start = Instant::now();
+        match tier {
+            Tier::Host => host::run(workspace, &mut tally),
+        }
+        println!("tier {} took {} s", tier.name(), start.elapsed().as_secs());
+    }
+    println!("{}", tally.summary());
+    tally.is_well()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The promise about CI: what is skipped elsewhere fails there, and the sum says so.
+    #[test]
+    fn skips() {
+        for (ci, summary, well) in [
+            (false, "1 passed, 0 failed, 1 skipped", true),
+            (true, "1 passed, 1 failed, 0 skipped", false),
+        ] {
+            let mut tally = Tally::new(ci);
+            tally.record("a", Outcome::Passed, true);
+            tally.record("b", Outcome::Skipped("no network".into()), true);
+            assert_eq!((tally.summary().as_str(), tally.is_well()), (summary, well));
+        }
+    }
+}
