@@ -280,7 +280,8 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
 
     fn show_link(&mut self) {
         if self.link_up {
-            self.bank.set(LINKS, LINKS_UP | LINKS_SPEED_10G);
+            self.bank
+                .set(LINKS, LINKS_UP | LINKS_SPEED_10G | LINKS_AN_COMPLETE);
             self.bank.set_bits(STATUS, STATUS_LINK_UP);
         } else {
             self.bank.set(LINKS, 0);
@@ -310,16 +311,14 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         bank.set(SECTXSTAT, 1);
         bank.set(SECRXSTAT, 1);
         bank.set(EEC, EEC_INITIAL);
-        // Link mode: 10G serial for SFP+, KX4 on a backplane (82599 §8.2.3.22.19).
-        let kx4 = self.config.device == pci::device::KX4;
-        bank.set(
-            AUTOC,
-            if kx4 {
-                0xC09C_6004
-            } else {
-                0xC09C_6004 | 1 << 13
-            },
-        );
+        // Link mode in bits 15:13: 10G serial for SFP+, KX4 with autonegotiation on a backplane
+        // (82599 §8.2.3.22.19).
+        let mode = if self.config.device == pci::device::KX4 {
+            4
+        } else {
+            3
+        };
+        bank.set(AUTOC, 0xC09C_0004 | mode << 13);
         bank.set(AUTOC2, 0x000A_0000);
         // Autonegotiation state machine running (Linux: `ixgbe_reset_pipeline_82599`).
         bank.set(ANLP1, 0x0004_0000);
@@ -348,7 +347,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
             return u32::MAX;
         }
         let offset = canonical(offset);
-        if offset % 4 != 0 {
+        if !offset.is_multiple_of(4) {
             return 0;
         }
         if let Some(value) = self.interrupt_logic.read(&self.bank, offset) {
@@ -371,7 +370,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
     /// Writes a register; what it sets going has happened when this returns.
     pub fn write32(&mut self, offset: u32, value: u32) {
         let offset = canonical(offset);
-        if self.faults.all_ones || offset % 4 != 0 || offset >= BAR_SIZE {
+        if self.faults.all_ones || !offset.is_multiple_of(4) || offset >= BAR_SIZE {
             return;
         }
         if self

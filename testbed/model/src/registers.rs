@@ -130,6 +130,8 @@ pub const MFLCN: u32 = 0x0_4294;
 pub const AUTOC: u32 = 0x0_42A0;
 pub const AUTOC_RESTART: u32 = 1 << 12;
 pub const LINKS: u32 = 0x0_42A4;
+/// Autonegotiation done, which backplane drivers wait for (Linux: `ixgbe_start_mac_link_82599`).
+pub const LINKS_AN_COMPLETE: u32 = 1 << 31;
 pub const LINKS_UP: u32 = 1 << 30;
 pub const LINKS_SPEED_10G: u32 = 3 << 28;
 pub const AUTOC2: u32 = 0x0_42A8;

@@ -197,9 +197,9 @@ impl DmaMemory for GuestMemory {
     }
 
     fn publish(&mut self, address: u64, word: u64) -> Result<(), DmaRefused> {
-        if address % 8 == 0 {
+        if address.is_multiple_of(8) {
             let pointer = self.pointer(address, 8, true)?;
-            if pointer.addr() % 8 == 0 {
+            if pointer.addr().is_multiple_of(8) {
                 // SAFETY: [bounds] eight mapped, writable, aligned bytes.
                 unsafe { AtomicU64::from_ptr(pointer.cast()) }.store(word.to_le(), Release);
                 return Ok(());

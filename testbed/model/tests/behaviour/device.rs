@@ -1,0 +1,171 @@
+//! The device as a whole: reset, link, interrupts, faults on command.
+
+use std::time::Duration;
+
+use crate::driver::*;
+use model::control::Fault;
+use model::registers::*;
+use model::{NicConfig, statistic};
+
+/// After a reset nothing of the old driver is left, and the station address is back.
+#[test]
+fn reset_forgets_everything_but_the_address() {
+    let d = Driver::new();
+    let ring = d.receive_ring(0, 8, false);
+    d.machine.peer_send(&Driver::frame(1, 60));
+    d.machine.process();
+    assert_eq!(d.machine.counters().rx_held, 1);
+    d.write(RAL, 0);
+    d.write(CTRL, CTRL_RESET);
+    assert_eq!(d.read(CTRL) & CTRL_RESET, 0, "the bit clears itself");
+    assert_eq!((d.read(RAL), d.read(RAL + 4)), (0x0000_0002, 0x8000_0100));
+    assert_eq!(d.read(rx(0, RXDCTL)), 0);
+    assert_eq!(d.read(statistic::GPRC), 0);
+    let counters = d.machine.counters();
+    assert_eq!((counters.rx_held, counters.rx_missed_reset), (0, 1));
+    assert!(counters.balanced());
+    assert_eq!(d.received(ring, 0), None);
+}
+
+/// The link takes its time after a reset, tells of itself, and can be pulled and plugged.
+#[test]
+fn link_follows_cable_and_delay() {
+    let d = Driver::with(NicConfig {
+        link_delay: Duration::from_millis(200),
+        ..NicConfig::default()
+    });
+    d.write(GPIE, GPIE_MULTIPLE_MSIX);
+    d.write(IVAR_MISC, 0x8500);
+    d.write(EIMS, EICR_LSC);
+    let ring = d.transmit_ring(0, 8);
+    d.describe(ring, 0, &Driver::frame(1, 60), TX_DATA);
+    d.tail(ring, 1);
+    d.machine.at(199_999_999);
+    assert_eq!(
+        (d.read(LINKS) & LINKS_UP, d.machine.interrupts()),
+        (0, vec![])
+    );
+    assert_eq!(
+        d.machine.peer_receive(),
+        None,
+        "nothing leaves without link"
+    );
+    d.machine.at(200_000_000);
+    assert_eq!(
+        (d.read(LINKS) & LINKS_UP, d.machine.interrupts()),
+        (LINKS_UP, vec![5])
+    );
+    assert!(d.machine.peer_receive().is_some());
+    d.machine.nic().set_cable(false);
+    assert_eq!(
+        (d.read(LINKS) & LINKS_UP, d.machine.interrupts()),
+        (0, vec![5])
+    );
+    d.machine.peer_send(&Driver::frame(1, 60));
+    d.machine.process();
+    assert_eq!(d.machine.counters().rx_missed_off, 1);
+}
+
+/// A queue's message goes to the vector that IVAR names, once, until the driver asks again.
+#[test]
+fn one_message_per_request() {
+    let d = Driver::new();
+    let ring = d.receive_ring(1, 8, false);
+    d.post(ring, 0, 7);
+    // Everything to queue 1, queue 1's receive half to vector 3; auto-mask and auto-clear.
+    d.write(ETQF, 1 << 31 | 0x0800);
+    d.write(ETQS, 1 << 31 | 1 << 16);
+    d.write(GPIE, GPIE_MULTIPLE_MSIX | GPIE_EIAME);
+    d.write(IVAR, 0x83 << 16);
+    d.write(EIAC, 0xFFFF);
+    d.write(EIAM_EX, u32::MAX);
+    d.write(EIMS_EX, 1 << 3);
+    for i in 0..3 {
+        d.machine.peer_send(&Driver::frame(i, 60));
+        d.machine.process();
+    }
+    assert_eq!(d.machine.interrupts(), [3]);
+    assert_eq!(d.read(EIMS_EX), 0, "masked by itself");
+    d.write(EIMS_EX, 1 << 3);
+    assert_eq!(
+        d.machine.interrupts(),
+        [3],
+        "what came meanwhile isn't forgotten"
+    );
+}
+
+/// Faults do what they say: the recovery tests stand on them.
+#[test]
+fn faults() {
+    let d = Driver::new();
+    let (out, into) = (d.transmit_ring(0, 8), d.receive_ring(0, 8, false));
+    d.post(into, 0, 7);
+    let inject = |fault| d.machine.nic().inject(fault);
+    let receive = |number| {
+        d.machine.peer_send(&Driver::frame(number, 400));
+        d.machine.process();
+    };
+    inject(Fault::SkipWriteBack { count: 1 });
+    receive(0);
+    assert_eq!((d.received(into, 0), d.read(rx(0, RDH))), (None, 1));
+    inject(Fault::CorruptLength {
+        count: 1,
+        length: 0xFFFF,
+    });
+    receive(1);
+    assert_eq!(d.descriptor(into, 1).1 >> 32 & 0xFFFF, 0xFFFF);
+    inject(Fault::HalfWrite { count: 1 });
+    receive(2);
+    let (half, whole) = (d.received(into, 2).unwrap(), Driver::frame(2, 400));
+    assert!(
+        half.len() == whole.len()
+            && half != whole
+            && half[..half.len() / 2] == whole[..half.len() / 2]
+    );
+    inject(Fault::HangReceive { queue: 0 });
+    receive(3);
+    assert_eq!(
+        (d.received(into, 3), d.machine.counters().rx_held),
+        (None, 1)
+    );
+    inject(Fault::HangTransmit { queue: 0 });
+    d.describe(out, 0, &Driver::frame(9, 60), TX_DATA);
+    d.tail(out, 1);
+    assert_eq!((d.machine.peer_receive(), d.read(tx(0, TDH))), (None, 0));
+    inject(Fault::SpuriousInterrupt { vector: 7 });
+    assert_eq!(d.machine.interrupts(), [7]);
+    inject(Fault::AllOnes(true));
+    assert_eq!((d.read(STATUS), d.read(rx(0, RDH))), (u32::MAX, u32::MAX));
+    inject(Fault::AllOnes(false));
+    assert_eq!(d.read(STATUS) & STATUS_GIO_MASTER, STATUS_GIO_MASTER);
+    assert!(d.machine.counters().balanced());
+}
+
+/// A lost message is lost: nothing sends it again, and the cause stays set unless auto-cleared.
+#[test]
+fn lost_interrupts() {
+    let d = Driver::new();
+    d.write(GPIE, GPIE_MULTIPLE_MSIX);
+    d.write(EIMS_EX, 1);
+    d.machine.nic().inject(Fault::LoseInterrupts { count: 1 });
+    d.write(EICS_EX, 1);
+    assert_eq!(d.machine.interrupts(), []);
+    d.write(EICS_EX, 1);
+    assert_eq!(d.machine.interrupts(), [0]);
+}
+
+/// What drivers take and give back in a certain way: the semaphore, the EEPROM's grant, master disable.
+#[test]
+fn handshakes() {
+    let d = Driver::new();
+    assert_eq!(d.read(SWSM) & SWSM_SMBI, 0, "reading takes it");
+    assert_eq!(d.read(SWSM) & SWSM_SMBI, SWSM_SMBI);
+    d.write(SWSM, 0);
+    assert_eq!(d.read(SWSM) & SWSM_SMBI, 0);
+    d.write(EEC, EEC_REQUEST);
+    assert_eq!(d.read(EEC) & EEC_GRANT, EEC_GRANT);
+    d.write(CTRL, CTRL_GIO_MASTER_DISABLE);
+    assert_eq!(d.read(STATUS) & STATUS_GIO_MASTER, 0);
+    d.write(CTRL, 0);
+    assert_eq!(d.read(STATUS) & STATUS_GIO_MASTER, STATUS_GIO_MASTER);
+}
