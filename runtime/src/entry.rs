@@ -131,12 +131,19 @@ macro_rules! entry {
             $crate::last_words::panic(info)
         }
 
-        // Apart from `domain_entry`, so that the caller's path stands in no unsafe function.
+        $crate::arrive!($start);
+        $crate::image_symbols!();
+    };
+}
+
+/// The only part of [`entry!`] that sees the caller's path: apart from `domain_entry`, so that it stands in no unsafe function.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! arrive {
+    ($start:path) => {
         fn arrive(arrival: $crate::entry::Arrival<'_>) -> u32 {
             arrival.start($start)
         }
-
-        $crate::image_symbols!();
     };
 }
 
@@ -172,7 +179,7 @@ macro_rules! image_symbols {
         #[unsafe(no_mangle)]
         unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
             // SAFETY: C's contract.
-            unsafe { $crate::memory::copy_forward(to, from, len) };
+            unsafe { $crate::memory::copy_apart(to, from, len) };
             to
         }
 

@@ -7,10 +7,7 @@ unsafe fn start(_: Env, _: (), _: NoConfig) -> Result<(), StartError> {
 }
 
 mod image {
-    // What `entry!` does with its argument.
-    fn arrive(arrival: runtime::entry::Arrival<'_>) -> u32 {
-        arrival.start(super::start)
-    }
+    runtime::arrive!(super::start);
 }
 
 fn main() {}
