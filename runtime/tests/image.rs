@@ -3,7 +3,7 @@
 //! By hand, from the root of the repository:
 //!
 //! ```text
-//! cargo build -p hello --profile box --target x86_64-unknown-linux-gnu --target-dir target/domains
+//! cargo build -p hello --profile box --target x86_64-unknown-linux-gnu --target-dir target/image-test
 //! ```
 //!
 //! and then `rustc` over the three lines of [`SHIM`] with the arguments of [`image`], as this test does.
@@ -37,7 +37,7 @@ fn root() -> &'static Path {
 fn image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
     IMAGE.get_or_init(|| {
-        let folder = root().join("target/domains");
+        let folder = root().join("target/image-test");
         let cargo = Command::new(env!("CARGO"))
             .current_dir(root())
             .args(["build", "-p", "hello", "-p", "runtime", "--profile", "box", "--target", TARGET, "--target-dir"])
