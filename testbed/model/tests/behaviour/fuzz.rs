@@ -141,7 +141,7 @@ fn apply(d: &Driver, rings: &[(Ring, Ring)], step: Step) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn survives_anything(steps in proptest::collection::vec(step(), 1..200)) {
