@@ -22,6 +22,7 @@ pub mod host;
 pub mod net;
 pub mod packet;
 pub mod port;
+pub mod probe;
 pub mod rref;
 
 pub use cap::Cap;

@@ -67,6 +67,13 @@ unsafe impl<T: Plain> Exchangeable for Option<T> {
 #[diagnostic::do_not_recommend]
 unsafe impl<T: Plain> Plain for Option<T> {}
 
+// SAFETY: what is in it is exchangeable, and there is nothing else.
+unsafe impl<A: Plain, B: Plain> Exchangeable for (A, B) {
+    const KIND: u32 = 0x22;
+}
+// SAFETY: as above.
+unsafe impl<A: Plain, B: Plain> Plain for (A, B) {}
+
 /// The caller's exchange quota, or the box's memory, does not admit another object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExchangeFull;

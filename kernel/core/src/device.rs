@@ -1,9 +1,14 @@
 //! Devices: how the kernel's binary offers trusted device crates to the core, which knows none of them.
 
 use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
-use interfaces::abi::RawObject;
 
-use crate::platform::{PciFunction, PciIdentity};
+use interfaces::{abi::RawObject, gate::KernelInterface};
+
+use crate::{
+    capability,
+    incarnation::Owner,
+    platform::{PciFunction, PciIdentity},
+};
 
 /// A family of devices with its trusted crate, such as the 82599's.
 pub trait DeviceClass: Sync {
@@ -11,7 +16,7 @@ pub trait DeviceClass: Sync {
     fn matches(&self, identity: &PciIdentity) -> bool;
 
     /// Makes the lease: the part that outlives every generation of the driver. Called once for each device that the manifest gives to a domain.
-    fn lease(&self, function: &'static dyn PciFunction, cpus: &[usize]) -> Result<Box<dyn Lease>, String>;
+    fn lease(&self, function: &'static dyn PciFunction, cpus: &[usize]) -> Result<Arc<dyn Lease>, String>;
 }
 
 /// What lives in kernel memory across the driver's generations.
@@ -21,11 +26,15 @@ pub trait Lease: Send + Sync {
         None
     }
 
+    fn serial(&self) -> Option<String> {
+        None
+    }
+
     /// The name of the kernel interface that `open` gives, such as `IxgbeDevice`.
     fn interface(&self) -> &'static str;
 
-    /// A kernel object for one generation of the driver: the fat pointer of a `dyn` interface, made by [`crate::device::hand_out`].
-    fn open(self: Arc<Self>) -> RawObject;
+    /// Makes the kernel object for one generation of the driver and gives it to that.
+    fn open(&self, driver: &Recipient) -> RawObject;
 
     /// The generation that held the lease has died, and none of its threads runs any more: whatever must hold until the next one adopts.
     fn orphaned(&self) {}
@@ -38,5 +47,15 @@ pub trait Lease: Send + Sync {
     /// Counters for the feed.
     fn counters(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
+    }
+}
+
+/// A generation that is given kernel objects.
+pub struct Recipient(pub(crate) Owner);
+
+impl Recipient {
+    /// Puts a proxy in front of `object`, which is dropped when the generation has ended.
+    pub fn give<I: ?Sized + KernelInterface>(&self, object: Box<I>) -> RawObject {
+        capability::hand_out(object, self.0).raw()
     }
 }

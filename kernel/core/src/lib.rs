@@ -6,13 +6,32 @@
 
 extern crate alloc;
 
+#[cfg(test)]
+extern crate std;
+
 pub mod boot;
+pub mod call;
+pub mod capability;
 pub mod device;
+pub mod domain;
+pub mod exchange;
+pub mod feed;
+pub mod image;
+pub mod incarnation;
 pub mod interrupt;
 pub mod lock;
+pub mod log;
+pub mod packets;
 pub mod platform;
+pub mod record;
+mod registry;
+mod start;
+pub mod supervisor;
+mod table;
 pub mod thread;
 pub mod trap;
+mod wait;
+mod watchdog;
 
 use platform::Platform;
 

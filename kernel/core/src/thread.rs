@@ -1,36 +1,201 @@
-//! Threads: the block that `gs:[0]` points at, with the continuation stack.
+//! Threads: the block that `gs:[0]` points at, with the continuation stack, and how threads begin and end.
 //!
-//! A block is written by its own thread (and, as the atomics say, by the supervisor); others read it while it runs. Blocks are never unmapped, only
+//! A block is written by its own thread (and, where a field says so, by the supervisor); others read it while it runs. Blocks are never unmapped, only
 //! used again, so that a stale pointer to one is at worst a pointer to another thread.
 
+use alloc::{boxed::Box, string::String, sync::Arc};
 use core::{
     arch::asm,
-    sync::atomic::{AtomicPtr, AtomicU32, Ordering},
+    cell::UnsafeCell,
+    ptr::{self, NonNull},
+    sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
-use crate::machine;
+use crate::{
+    exchange::Magazines,
+    incarnation::{Incarnation, kernel},
+    lock::Lock,
+    machine,
+    packets::BufferCache,
+    platform::{Mapping, PAGE, Priority, Resume, ThreadStart},
+    record::PortRecord,
+    supervisor,
+};
+
+/// How deep calls nest: more is an error to the caller.
+pub const MAX_FRAMES: usize = 64;
+/// Threads of the box, those of the platform included.
+pub const MAX_THREADS: usize = 512;
+/// Domains of the box, the kernel included.
+pub const MAX_DOMAINS: usize = 64;
+/// Stack that each kernel entry wants to find below it.
+pub const KERNEL_RESERVE: usize = 16 * 1024;
+/// A thread's stack if nothing else is said.
+pub const STACK_PAGES: usize = 32;
+
+/// A published continuation: where this thread goes on if the domain that it is in dies.
+#[repr(C)]
+pub struct Frame {
+    /// Names the incarnation that the thread is in, and keeps the record (a hazard pointer).
+    pub(crate) record: AtomicPtr<PortRecord>,
+    pub(crate) sp: AtomicUsize,
+    pub(crate) resume: AtomicUsize,
+    /// The visit's number among this thread's.
+    pub(crate) visit: AtomicU64,
+}
+
+impl Frame {
+    const fn new() -> Self {
+        Frame {
+            record: AtomicPtr::new(ptr::null_mut()),
+            sp: AtomicUsize::new(0),
+            resume: AtomicUsize::new(0),
+            visit: AtomicU64::new(0),
+        }
+    }
+
+    /// # Safety
+    /// The frame is published, on a stack that can't change now or that the caller only looks at as the supervisor, which alone frees records.
+    pub(crate) unsafe fn record(&self) -> &PortRecord {
+        // SAFETY: a published frame keeps its record.
+        unsafe { &*self.record.load(Ordering::Relaxed) }
+    }
+
+    pub(crate) fn continuation(&self) -> Resume {
+        Resume { rip: self.resume.load(Ordering::Relaxed), rsp: self.sp.load(Ordering::Relaxed) }
+    }
+}
 
 /// What the kernel knows of a thread. The first fields are the hot ones.
 #[repr(C, align(64))]
 pub struct ThreadBlock {
+    /// The innermost published frame.
+    pub(crate) top: AtomicPtr<Frame>,
+    /// Lowest usable byte of the stack.
+    pub(crate) stack_limit: AtomicUsize,
+    /// Kernel entries that this thread is in: it isn't diverted while this isn't 0.
+    pub(crate) depth: AtomicU32,
+    /// Objects are on their way between the two innermost domains: reclaim of either waits.
+    pub(crate) crossing: AtomicU32,
+    /// Visits begun, ever.
+    pub(crate) visits: AtomicU64,
+    /// The last usable frame.
+    pub(crate) last_frame: AtomicPtr<Frame>,
     preempt_off: AtomicU32,
     want_switch: AtomicU32,
     /// For the platform's own use: its record of this thread.
     pub platform: AtomicPtr<()>,
     /// CPU that this thread is pinned to.
     pub cpu: AtomicU32,
+    /// The thread is, or is about to be, held at its continuation: it runs no more domain code. Set by itself or its trap, cleared by whoever lets it go.
+    pub(crate) held: AtomicU32,
+    /// Index in [`THREADS`], plus one for ids that aren't 0.
+    id: AtomicU32,
+    ended: AtomicBool,
+    /// Calls of `alive`, `yield` and blocking calls: signs of life for the watchdog.
+    pub(crate) signs: AtomicU64,
+    pub(crate) watch: crate::watchdog::Watch,
+    /// Bytes on the exchange heap that came to a domain (+) or left it (−) by this thread and are not yet in the domain's own count.
+    pub(crate) exchange: [AtomicI64; MAX_DOMAINS],
+    /// For the thread itself alone, in the kernel; the supervisor empties it after the thread has ended.
+    pub(crate) magazines: UnsafeCell<Magazines>,
+    /// As above.
+    pub(crate) buffers: UnsafeCell<BufferCache>,
+    life: Lock<Life>,
+    pub(crate) frames: [Frame; MAX_FRAMES],
+}
+
+// SAFETY: every field is an atomic, behind a lock, or (the two cells) used by one thread as their comments say.
+unsafe impl Sync for ThreadBlock {}
+// SAFETY: nothing in a block belongs to the thread that made it.
+unsafe impl Send for ThreadBlock {}
+
+/// From a thread's start to its end.
+#[derive(Default)]
+struct Life {
+    name: String,
+    stack: Option<Stack>,
+    /// The domain whose thread it is; `None` for the kernel's.
+    base: Option<Arc<Incarnation>>,
+    work: Option<Box<dyn FnOnce() + Send>>,
+}
+
+struct Stack {
+    first: NonNull<u8>,
+    pages: usize,
+}
+
+// SAFETY: a mapping may be given back by any thread.
+unsafe impl Send for Stack {}
+
+/// All blocks that are in use.
+static THREADS: [AtomicPtr<ThreadBlock>; MAX_THREADS] = [const { AtomicPtr::new(ptr::null_mut()) }; MAX_THREADS];
+/// Blocks of threads that have ended, to be used again.
+static SPARE: Lock<alloc::vec::Vec<&'static ThreadBlock>> = Lock::new(alloc::vec::Vec::new());
+
+/// Offsets for the call's assembly.
+pub(crate) mod offsets {
+    use super::{Frame, ThreadBlock};
+    use core::mem::offset_of;
+
+    pub const TOP: usize = offset_of!(ThreadBlock, top);
+    pub const STACK_LIMIT: usize = offset_of!(ThreadBlock, stack_limit);
+    pub const VISITS: usize = offset_of!(ThreadBlock, visits);
+    pub const LAST_FRAME: usize = offset_of!(ThreadBlock, last_frame);
+    pub const FRAME: usize = size_of::<Frame>();
+    pub const RECORD: usize = offset_of!(Frame, record);
+    pub const SP: usize = offset_of!(Frame, sp);
+    pub const RESUME: usize = offset_of!(Frame, resume);
+    pub const VISIT: usize = offset_of!(Frame, visit);
 }
 
 impl ThreadBlock {
-    /// A block for a thread that the platform itself makes: one that idles, or the one that boots.
-    pub fn resident(cpu: usize) -> &'static ThreadBlock {
-        let block = alloc::boxed::Box::leak(alloc::boxed::Box::new(ThreadBlock {
+    fn new() -> &'static ThreadBlock {
+        let block: &'static ThreadBlock = Box::leak(Box::new(ThreadBlock {
+            top: AtomicPtr::new(ptr::null_mut()),
+            stack_limit: AtomicUsize::new(0),
+            depth: AtomicU32::new(0),
+            crossing: AtomicU32::new(0),
+            visits: AtomicU64::new(0),
+            last_frame: AtomicPtr::new(ptr::null_mut()),
             preempt_off: AtomicU32::new(0),
             want_switch: AtomicU32::new(0),
-            platform: AtomicPtr::new(core::ptr::null_mut()),
-            cpu: AtomicU32::new(cpu as u32),
+            platform: AtomicPtr::new(ptr::null_mut()),
+            cpu: AtomicU32::new(0),
+            held: AtomicU32::new(0),
+            id: AtomicU32::new(0),
+            ended: AtomicBool::new(false),
+            signs: AtomicU64::new(0),
+            watch: crate::watchdog::Watch::new(),
+            exchange: [const { AtomicI64::new(0) }; MAX_DOMAINS],
+            magazines: UnsafeCell::new(Magazines::new()),
+            buffers: UnsafeCell::new(BufferCache::new()),
+            life: Lock::new(Life::default()),
+            frames: [const { Frame::new() }; MAX_FRAMES],
         }));
+        let frames = (&raw const block.frames).cast::<Frame>().cast_mut();
+        block.last_frame.store(frames.wrapping_add(MAX_FRAMES - 1), Ordering::Relaxed);
+        block.frames[0].record.store(ptr::from_ref(kernel().base()).cast_mut(), Ordering::Relaxed);
+        block.top.store(frames, Ordering::Relaxed);
         block
+    }
+
+    /// A block for a thread that the platform itself makes: one that idles, or the one that boots. Its stack is taken to be long enough.
+    pub fn resident(cpu: usize) -> &'static ThreadBlock {
+        let block = ThreadBlock::new();
+        block.cpu.store(cpu as u32, Ordering::Relaxed);
+        assert!(block.enlist(), "more CPUs than there is room for threads");
+        block
+    }
+
+    /// Enters the block into the table of threads.
+    fn enlist(&'static self) -> bool {
+        let this = ptr::from_ref(self).cast_mut();
+        let place = THREADS.iter().position(|place| {
+            place.compare_exchange(ptr::null_mut(), this, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+        });
+        self.id.store(place.map_or(0, |place| place as u32 + 1), Ordering::Relaxed);
+        place.is_some()
     }
 
     /// Whether this thread must not be switched away from now.
@@ -45,7 +210,38 @@ impl ThreadBlock {
 
     /// Whether the domain that this thread is in is ending: blocking calls return.
     pub fn is_cancelled(&self) -> bool {
-        false
+        !self.innermost().is_live()
+    }
+
+    /// The thread's name, for reports.
+    pub fn name(&self) -> String {
+        self.life.lock().name.clone()
+    }
+
+    /// The incarnation whose code this thread executes. For the thread itself, its trap, or the supervisor.
+    pub(crate) fn innermost(&self) -> &Incarnation {
+        // SAFETY: `top` points into `frames`, the frame is published, and only the supervisor frees records.
+        unsafe { (*self.top.load(Ordering::SeqCst)).record().incarnation() }
+    }
+
+    /// The same, for the thread itself.
+    #[inline(always)]
+    pub(crate) fn innermost_relaxed(&self) -> &Incarnation {
+        // SAFETY: as for `innermost`.
+        unsafe { (*self.top.load(Ordering::Relaxed)).record().incarnation() }
+    }
+
+    /// Published frames, from the base outwards to the innermost.
+    pub(crate) fn published(&self) -> &[Frame] {
+        let base = (&raw const self.frames).addr();
+        let count = (self.top.load(Ordering::SeqCst).addr() - base) / size_of::<Frame>() + 1;
+        &self.frames[..count.min(MAX_FRAMES)]
+    }
+
+    /// Whether `address` lies in the guard page below this thread's stack.
+    pub(crate) fn guards(&self, address: usize) -> bool {
+        let limit = self.stack_limit.load(Ordering::Relaxed);
+        limit != 0 && (limit.saturating_sub(PAGE)..limit).contains(&address)
     }
 }
 
@@ -55,9 +251,15 @@ pub fn current() -> &'static ThreadBlock {
     let block: *const ThreadBlock;
     // SAFETY: `gs:[0]` holds the running thread's block on every CPU at any time (the platform's contract), and blocks are never unmapped.
     unsafe {
-        asm!("mov {}, gs:[0]", out(reg) block, options(nostack, preserves_flags, readonly));
+        asm!("mov {}, gs:[0]", out(reg) block, options(nostack, preserves_flags, readonly, pure));
         &*block
     }
+}
+
+/// All threads.
+pub(crate) fn all() -> impl Iterator<Item = &'static ThreadBlock> {
+    // SAFETY: blocks are never unmapped.
+    THREADS.iter().filter_map(|place| unsafe { place.load(Ordering::SeqCst).as_ref() })
 }
 
 pub fn preemption_off() {
@@ -74,8 +276,102 @@ pub fn preemption_on() {
     }
 }
 
+/// What a new thread is to be.
+pub(crate) struct Spawn {
+    pub name: String,
+    pub cpu: usize,
+    pub priority: Priority,
+    pub stack_pages: usize,
+    /// The domain that the thread belongs to, and that its stack is charged to.
+    pub base: Option<Arc<Incarnation>>,
+    pub work: Box<dyn FnOnce() + Send>,
+}
+
+/// Starts a thread; its id, or `None` if memory, the domain's quota or the table of threads doesn't admit it.
+pub(crate) fn spawn(spawn: Spawn) -> Option<u64> {
+    let pages = spawn.stack_pages;
+    if spawn.base.as_ref().is_some_and(|base| !base.charge(pages)) {
+        return None;
+    }
+    let refund = || {
+        if let Some(base) = &spawn.base {
+            base.refund(pages);
+        }
+    };
+    let Some(first) = machine().map(pages, Mapping::Stack) else {
+        refund();
+        return None;
+    };
+    let block = SPARE.lock().pop().unwrap_or_else(ThreadBlock::new);
+    if !block.enlist() {
+        SPARE.lock().push(block);
+        // SAFETY: mapped above, used by nobody.
+        unsafe { machine().unmap(first, pages, Mapping::Stack) };
+        refund();
+        return None;
+    }
+    block.cpu.store(spawn.cpu as u32, Ordering::Relaxed);
+    block.stack_limit.store(first.as_ptr().addr(), Ordering::Relaxed);
+    block.ended.store(false, Ordering::Relaxed);
+    if let Some(base) = &spawn.base {
+        base.threads.fetch_add(1, Ordering::Relaxed);
+    }
+    *block.life.lock() =
+        Life { name: spawn.name, stack: Some(Stack { first, pages }), base: spawn.base, work: Some(spawn.work) };
+    let id = u64::from(block.id.load(Ordering::Relaxed));
+    let stack_top = first.as_ptr().addr() + pages * PAGE;
+    if machine().thread_start(ThreadStart { block, cpu: spawn.cpu, priority: spawn.priority, stack_top, entry: main }) {
+        Some(id)
+    } else {
+        bury(block);
+        None
+    }
+}
+
+/// Where every thread of the core begins.
+extern "C" fn main(block: &'static ThreadBlock) -> ! {
+    let work = block.life.lock().work.take();
+    if let Some(work) = work {
+        work();
+    }
+    machine().thread_exit()
+}
+
 /// `block`'s thread has left its stack for good. Called by the platform from another thread or stack, holding no lock of its scheduler; afterwards the
 /// platform doesn't touch the block or the stack.
 pub fn ended(block: &'static ThreadBlock) {
-    let _ = block;
+    block.ended.store(true, Ordering::SeqCst);
+    supervisor::notice();
+}
+
+/// Takes back what threads that have ended leave. For the supervisor.
+pub(crate) fn bury_ended() {
+    for block in all().filter(|block| block.ended.load(Ordering::SeqCst)) {
+        bury(block);
+    }
+}
+
+/// Frees a thread's stack and caches. Its thread doesn't run, and never will.
+fn bury(block: &'static ThreadBlock) {
+    // SAFETY: the thread doesn't run any more, so the caches are ours.
+    unsafe {
+        (*block.magazines.get()).flush();
+        (*block.buffers.get()).flush();
+    }
+    crate::exchange::settle(block);
+    let life = core::mem::take(&mut *block.life.lock());
+    if let Some(stack) = life.stack {
+        // SAFETY: mapped in `spawn`; the thread has left it for good.
+        unsafe { machine().unmap(stack.first, stack.pages, Mapping::Stack) };
+        if let Some(base) = &life.base {
+            base.refund(stack.pages);
+            base.threads.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    block.stack_limit.store(0, Ordering::Relaxed);
+    block.ended.store(false, Ordering::Relaxed);
+    block.watch.forget();
+    let place = block.id.load(Ordering::Relaxed) as usize - 1;
+    THREADS[place].store(ptr::null_mut(), Ordering::SeqCst);
+    SPARE.lock().push(block);
 }

@@ -1,0 +1,78 @@
+//! What the isolation tests and the benchmark of calls need to say to a domain. No appliance uses it.
+
+use crate::{CallError, Cap, Exchangeable, RRef, interface};
+
+/// A word on the exchange heap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Exchangeable)]
+pub struct Word(pub u64);
+
+/// What a probe is to do, in its own code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Exchangeable)]
+pub enum Deed {
+    Panic,
+    IndexOutOfBounds,
+    Unwrap,
+    Overflow,
+    DivideByZero,
+    StackOverflow,
+    /// Allocates from the private heap until the quota refuses.
+    Hoard,
+    /// Allocates on the exchange heap until the quota refuses, and keeps it.
+    HoardExchange,
+    /// Computes for ever, calling nobody.
+    Spin,
+    /// Calls back and forth for ever.
+    SpinWithCalls,
+    /// Sleeps for so many nanoseconds.
+    Sleep(u64),
+    /// Starts a thread that spins, on the domain's first CPU.
+    SpawnSpinner,
+    /// Starts a thread that sleeps for ever.
+    SpawnSleeper,
+    /// Starts a thread that calls the next probe for ever.
+    SpawnCaller,
+    /// Waits for a word that nobody changes.
+    WaitForever,
+    /// Keeps so many objects on the exchange heap.
+    Keep(u32),
+    /// Keeps so many packets.
+    KeepPackets(u32),
+    /// Keeps a handle of the next probe.
+    KeepHandle,
+    Nothing,
+}
+
+/// A domain under test.
+#[interface]
+pub trait Probe {
+    /// The least call: gives `word + 1` back.
+    fn next(&self, word: u64) -> Result<u64, CallError>;
+
+    /// Gives an object back, changed.
+    fn pass(&self, word: RRef<Word>) -> Result<RRef<Word>, CallError>;
+
+    /// Keeps an object for good.
+    fn keep(&self, word: RRef<Word>) -> Result<(), CallError>;
+
+    /// Does it.
+    fn act(&self, deed: Deed) -> Result<(), CallError>;
+
+    /// Has the next probe do it, `depth` domains further on (0: itself); what came back from there is the inner result.
+    fn relay(&self, depth: u32, deed: Deed) -> Result<Result<(), CallError>, CallError>;
+
+    /// A handle.
+    fn handle(&self) -> Result<Cap<dyn ProbeHandle>, CallError>;
+
+    /// The domain's generation, and how many handles of it are alive.
+    fn census(&self) -> Result<(u64, u64), CallError>;
+}
+
+/// A handle that a probe makes.
+#[interface]
+pub trait ProbeHandle {
+    /// The least call by a handle.
+    fn next(&mut self, word: u64) -> Result<u64, CallError>;
+
+    /// Does it.
+    fn act(&mut self, deed: Deed) -> Result<(), CallError>;
+}

@@ -1,0 +1,471 @@
+//! The call: how a thread goes into another domain and comes back, whatever happens there.
+//!
+//! The order of the steps is that of docs/ARCHITECTURE.md, "A call", and is what the kernel's soundness rests on (SOUNDNESS: proxies). In: publish the frame,
+//! *then* check that slot and callee hold. Back: unpublish, *then* check that the caller still lives. There is no atomic read-modify-write and no fence on
+//! this path: a killer marks the domain dead, runs a barrier on all CPUs, and only then looks at the published frames.
+//!
+//! Objects change their owner only while both domains' reclaim waits for this thread: either is innermost in the published frames, or `crossing` is set.
+
+use core::{
+    arch::asm,
+    mem::{ManuallyDrop, MaybeUninit},
+    ptr::{self, NonNull},
+    sync::atomic::{AtomicPtr, Ordering, compiler_fence},
+};
+
+use interfaces::{
+    CallError, Cap,
+    gate::{Callable, Crossing, Gate, Method, Outcome, Passage, Receiver},
+};
+
+use crate::{
+    capability, exchange,
+    incarnation::{self, Incarnation, Owner, state},
+    machine,
+    platform::Resume,
+    record::{self, PortRecord, Slot},
+    thread::{self, Frame, ThreadBlock, offsets},
+};
+
+/// A proxy's insides: the slot, and what a caller hears whose callee is dead.
+#[repr(C)]
+pub struct SlotGate {
+    pub(crate) slot: Slot,
+    /// A capability belongs to one generation: it errs for ever. A port recovers.
+    of_one_generation: bool,
+}
+
+impl SlotGate {
+    pub(crate) fn port(record: &'static PortRecord) -> Self {
+        SlotGate { slot: AtomicPtr::new(ptr::from_ref(record).cast_mut()), of_one_generation: false }
+    }
+
+    pub(crate) fn capability(record: &'static PortRecord) -> Self {
+        SlotGate { slot: AtomicPtr::new(ptr::from_ref(record).cast_mut()), of_one_generation: true }
+    }
+}
+
+/// How an entry went.
+const RETURNED: u32 = 0;
+/// The thread was diverted out of the callee, or kept from returning into it.
+const LANDED: u32 = 1;
+/// The frame is still published; the callee doesn't take visits.
+const REFUSED: u32 = 2;
+/// The frame is still published; the stack is too short.
+const SHORT: u32 = 3;
+/// No frame is left; nothing has been published.
+const DEEP: u32 = 4;
+
+/// What runs inside the callee's frame, in the kernel's image.
+type Body = unsafe extern "C" fn(&PortRecord, *mut ());
+
+/// The value of a fresh MXCSR (all exceptions masked) and x87 control word, as the ABI wants them at a function's entry.
+static FRESH_MXCSR: u32 = 0x1f80;
+static FRESH_X87: u16 = 0x037f;
+
+/// Publishes a frame for what `slot` leads to, checks, runs `body` in it and unpublishes.
+///
+/// # Safety
+/// `body` accepts `context`; it may never return. `block` is the calling thread's.
+#[inline(always)]
+unsafe fn enter(block: &ThreadBlock, slot: &Slot, body: Body, context: *mut ()) -> u32 {
+    let how: u32;
+    // SAFETY: the block clobbers every register that a callee may change and, since a continuation keeps none, all the others; rbx and rbp, which can't be
+    // named, are pushed. `3:` is where a diverted thread lands, with the stack pointer that was saved.
+    unsafe {
+        asm!(
+            "push rbp",
+            "push rbx",
+            "mov r9, [r8 + {top}]",
+            "cmp r9, [r8 + {last_frame}]",
+            "jae 7f",
+            "add r9, {frame}",
+            "lea rax, [rip + 3f]",
+            "mov rcx, [rdi]",
+            "mov [r9 + {resume}], rax",
+            "mov [r9 + {sp}], rsp",
+            "mov [r9 + {record}], rcx",
+            "mov rax, [r8 + {visits}]",
+            "inc rax",
+            "mov [r8 + {visits}], rax",
+            "mov [r9 + {visit}], rax",
+            "mov [r8 + {top}], r9", // published
+            "cmp rcx, [rdi]",
+            "jne 5f",
+            "mov rax, [rcx + {incarnation}]",
+            "cmp dword ptr [rax + {state}], 0",
+            "jne 5f",
+            "mov rax, rsp",
+            "sub rax, [rcx + {stack_need}]",
+            "jb 6f",
+            "cmp rax, [r8 + {stack_limit}]",
+            "jb 6f",
+            "mov rdi, rcx",
+            "call rdx",
+            "xor eax, eax",
+            "2:",
+            "mov r8, gs:[0]",
+            "sub qword ptr [r8 + {top}], {frame}", // unpublished
+            "jmp 8f",
+            "3:",
+            "ldmxcsr [rip + {mxcsr}]",
+            "fninit",
+            "fldcw [rip + {x87}]",
+            "mov eax, 1",
+            "jmp 2b",
+            "5:",
+            "mov eax, 2",
+            "jmp 8f",
+            "6:",
+            "mov eax, 3",
+            "jmp 8f",
+            "7:",
+            "mov eax, 4",
+            "8:",
+            "pop rbx",
+            "pop rbp",
+            top = const offsets::TOP,
+            last_frame = const offsets::LAST_FRAME,
+            stack_limit = const offsets::STACK_LIMIT,
+            visits = const offsets::VISITS,
+            frame = const offsets::FRAME,
+            record = const offsets::RECORD,
+            sp = const offsets::SP,
+            resume = const offsets::RESUME,
+            visit = const offsets::VISIT,
+            incarnation = const record::offsets::INCARNATION,
+            stack_need = const record::offsets::STACK_NEED,
+            state = const incarnation::STATE,
+            mxcsr = sym FRESH_MXCSR,
+            x87 = sym FRESH_X87,
+            inout("rdi") slot => _,
+            inout("rsi") context => _,
+            inout("rdx") body => _,
+            inout("r8") block => _,
+            lateout("eax") how,
+            lateout("r12") _,
+            lateout("r13") _,
+            lateout("r14") _,
+            lateout("r15") _,
+            clobber_abi("C"),
+        );
+    }
+    how
+}
+
+/// Takes the innermost frame back after a refusal.
+fn unpublish(block: &ThreadBlock) {
+    let top = block.top.load(Ordering::Relaxed);
+    block.top.store(top.wrapping_sub(1), Ordering::Relaxed);
+}
+
+/// What becomes of a refused call.
+enum Refusal {
+    /// The slot has changed meanwhile: try again.
+    Again,
+    /// The callee is to commit this fault first.
+    Fault(u32),
+    Error(CallError),
+}
+
+/// Looks into a refusal while the frame still keeps the record, then takes the frame back.
+#[cold]
+fn refusal(block: &ThreadBlock, gate: &SlotGate) -> Refusal {
+    // SAFETY: our own innermost frame.
+    let frame = unsafe { &*block.top.load(Ordering::Relaxed) };
+    let record = frame.record.load(Ordering::Relaxed);
+    let refusal = if gate.slot.load(Ordering::SeqCst) != record {
+        Refusal::Again
+    } else {
+        // SAFETY: the frame was published when the slot still named the record.
+        let incarnation = unsafe { frame.record().incarnation() };
+        match incarnation.take_fault() {
+            Some(reason) => Refusal::Fault(reason),
+            None if incarnation.is_live() => Refusal::Again,
+            None if gate.of_one_generation => Refusal::Error(CallError::Gone),
+            None => Refusal::Error(incarnation.answer()),
+        }
+    };
+    unpublish(block);
+    refusal
+}
+
+/// Runs a body in the callee, committing a pending fault there first. `Ok` exactly if the body ran and came back.
+///
+/// # Safety
+/// As for [`enter`].
+#[inline(always)]
+unsafe fn run(block: &ThreadBlock, gate: &SlotGate, body: Body, context: *mut ()) -> Result<(), CallError> {
+    loop {
+        // SAFETY: this function's contract.
+        let how = unsafe { enter(block, &gate.slot, body, context) };
+        if how == RETURNED {
+            return Ok(());
+        }
+        if let Some(error) = failure(block, gate, how) {
+            return Err(error);
+        }
+    }
+}
+
+/// Why a call failed; `None`: try again.
+#[cold]
+#[inline(never)]
+fn failure(block: &ThreadBlock, gate: &SlotGate, how: u32) -> Option<CallError> {
+    match how {
+        LANDED => Some(CallError::Crashed),
+        SHORT => {
+            unpublish(block);
+            Some(CallError::StackShort)
+        }
+        DEEP => Some(CallError::StackShort),
+        _ => match refusal(block, gate) {
+            Refusal::Again => None,
+            Refusal::Error(error) => Some(error),
+            Refusal::Fault(mut reason) => {
+                // SAFETY: `fault` takes a `u32`.
+                let how = unsafe { enter(block, &gate.slot, fault, (&raw mut reason).cast()) };
+                match how {
+                    // The arguments were not yet moved, but the callee did crash in our visit.
+                    LANDED => Some(CallError::Crashed),
+                    RETURNED => None,
+                    how => failure(block, gate, how),
+                }
+            }
+        },
+    }
+}
+
+/// Body of a visit that commits a fault.
+unsafe extern "C" fn fault(record: &PortRecord, reason: *mut ()) {
+    // SAFETY: `failure` passes a `u32`; the record is published.
+    let (reason, hooks) = unsafe { (*reason.cast::<u32>(), record.incarnation().hooks()) };
+    if let Some(hook) = hooks.fault {
+        hook(reason);
+    }
+}
+
+/// Arguments and outcome of a call of `M`, on the caller's stack.
+struct Context<M: Method> {
+    arguments: ManuallyDrop<M::Arguments>,
+    outcome: MaybeUninit<M::Outcome>,
+}
+
+/// Moves the arguments, calls the method, writes the outcome in place.
+unsafe extern "C" fn body<M: Method>(record: &PortRecord, context: *mut ()) {
+    // SAFETY: `call` passes this context, and waits for us.
+    let context = unsafe { &mut *context.cast::<Context<M>>() };
+    if <M::Arguments as Crossing>::MOVES {
+        let block = thread::current();
+        // SAFETY: the record is published: we are in its frame.
+        let to = unsafe { record.incarnation() };
+        if exchange::is_full(to.owner()) {
+            // SAFETY: the arguments are still the caller's, and not used again: this is the end.
+            discard(unsafe { ManuallyDrop::take(&mut context.arguments) }, caller_of(block));
+            context.outcome.write(M::Outcome::failed(CallError::Overloaded));
+            set_crossing(block, <M::Outcome as Crossing>::MOVES);
+            return;
+        }
+        context.arguments.cross(&Between { to, from: caller_of(block) });
+        set_crossing(block, false);
+    }
+    // SAFETY: the arguments are read once; on every path out of here nobody drops them again. The object is the callee's, which lives; `&mut` only behind
+    // a capability, which is unique.
+    unsafe {
+        let arguments = ptr::read(&*context.arguments);
+        context.outcome.write(M::invoke(<M::This<'_> as Receiver>::from_raw(record.object()), arguments));
+    }
+    if <M::Outcome as Crossing>::MOVES {
+        set_crossing(thread::current(), true);
+    }
+}
+
+/// Says whether objects are on their way. Ordered against frames by x86's store order and, for the compiler, by the fences.
+#[inline(always)]
+fn set_crossing(block: &ThreadBlock, on: bool) {
+    compiler_fence(Ordering::SeqCst);
+    block.crossing.store(u32::from(on), Ordering::Relaxed);
+    compiler_fence(Ordering::SeqCst);
+}
+
+/// The incarnation from which the innermost one was called.
+fn caller_of(block: &ThreadBlock) -> &Incarnation {
+    // SAFETY: our own frames; below a callee's there is at least the kernel's.
+    unsafe { (*block.top.load(Ordering::Relaxed).wrapping_sub(1)).record().incarnation() }
+}
+
+// SAFETY: `run` is the order that the contract names.
+unsafe impl Gate for SlotGate {
+    #[inline(always)]
+    fn call<M: Method>(&self, arguments: M::Arguments) -> M::Outcome {
+        let block = thread::current();
+        if <M::Arguments as Crossing>::MOVES {
+            set_crossing(block, true);
+        }
+        let mut context = Context::<M> { arguments: ManuallyDrop::new(arguments), outcome: MaybeUninit::uninit() };
+        // SAFETY: `body` takes this context.
+        let ran = unsafe { run(block, self, body::<M>, (&raw mut context).cast()) };
+        if let Err(error) = ran {
+            if error != CallError::Crashed || block.crossing.load(Ordering::Relaxed) != 0 {
+                // SAFETY: the body didn't start, so the arguments are still here and the caller's.
+                discard(unsafe { ManuallyDrop::take(&mut context.arguments) }, block.innermost_relaxed());
+            }
+            set_crossing(block, false);
+            come_back(block);
+            return M::Outcome::failed(error);
+        }
+        // SAFETY: the body came to its end, and wrote it.
+        let mut outcome = unsafe { context.outcome.assume_init() };
+        let caller = block.innermost_relaxed();
+        if caller.state() != state::LIVE {
+            return self.back_late::<M>(block, outcome);
+        }
+        if <M::Outcome as Crossing>::MOVES {
+            move_back(block, &mut outcome, caller);
+        }
+        outcome
+    }
+}
+
+impl SlotGate {
+    /// The way back into a caller that is dead, or is to commit a fault.
+    #[cold]
+    #[inline(never)]
+    fn back_late<M: Method>(&self, block: &ThreadBlock, mut outcome: M::Outcome) -> M::Outcome {
+        let caller = block.innermost_relaxed();
+        if !caller.is_live() {
+            discard(outcome, callee_of(block));
+            set_crossing(block, false);
+            never_return(block);
+        }
+        if <M::Outcome as Crossing>::MOVES {
+            move_back(block, &mut outcome, caller);
+        }
+        come_back(block);
+        outcome
+    }
+}
+
+/// Gives what the callee returned to the caller.
+#[inline(always)]
+fn move_back<O: Crossing>(block: &ThreadBlock, outcome: &mut O, caller: &Incarnation) {
+    outcome.cross(&Between { to: caller, from: callee_of(block) });
+    set_crossing(block, false);
+}
+
+/// Drops what can't be delivered, on behalf of `from`. (A capability that is still its maker's own object can't just be dropped here.)
+fn discard<C: Crossing>(mut value: C, from: &Incarnation) {
+    value.cross(&Between { from, to: incarnation::kernel() });
+    drop(value);
+}
+
+/// The incarnation that the thread has just come back from, while `crossing` is set, which keeps it from being reclaimed.
+fn callee_of(block: &ThreadBlock) -> &Incarnation {
+    // SAFETY: the frame that was just unpublished still holds its record.
+    unsafe { (*block.top.load(Ordering::Relaxed).wrapping_add(1)).record().incarnation() }
+}
+
+/// Before going back into the innermost domain's code: it must live, and may have a fault to commit. Returns at once for a live one.
+#[inline(always)]
+pub(crate) fn come_back(block: &ThreadBlock) {
+    if block.innermost_relaxed().state() != state::LIVE {
+        come_back_late(block);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn come_back_late(block: &ThreadBlock) {
+    let incarnation = block.innermost_relaxed();
+    if !incarnation.is_live() {
+        never_return(block);
+    }
+    if let Some(reason) = incarnation.take_fault()
+        && let Some(hook) = incarnation.hooks().fault
+    {
+        // In the domain, on its own thread, at depth 0: what follows is its crash.
+        hook(reason);
+    }
+}
+
+/// Goes to the innermost continuation instead of returning into its dead domain, once no thread runs there any more. Depth and crossing are 0.
+#[cold]
+pub(crate) fn never_return(block: &ThreadBlock) -> ! {
+    // SAFETY: our own innermost frame.
+    let frame: &Frame = unsafe { &*block.top.load(Ordering::Relaxed) };
+    let at = frame.continuation();
+    block.held.store(1, Ordering::SeqCst);
+    // SAFETY: as above.
+    let quiet = unsafe { frame.record().incarnation() }.state.load(Ordering::SeqCst) == state::QUIET;
+    if quiet && block.held.swap(0, Ordering::SeqCst) == 1 {
+        // SAFETY: a published continuation; nobody knows the frames that are skipped, since nobody runs in the dead domain (SOUNDNESS:
+        // continuations over skipped frames).
+        unsafe { jump(at) }
+    }
+    // The supervisor has not yet let threads go, or has just let this one go: then the platform doesn't wait.
+    machine().hold(at)
+}
+
+/// # Safety
+/// `at` is the calling thread's innermost continuation, and what is skipped is known to nobody.
+unsafe fn jump(at: Resume) -> ! {
+    // SAFETY: this function's contract; the landing reloads what it needs.
+    unsafe { asm!("cld", "mov rsp, {}", "jmp {}", in(reg) at.rsp, in(reg) at.rip, options(noreturn)) }
+}
+
+/// From one domain to another.
+struct Between<'a> {
+    from: &'a Incarnation,
+    to: &'a Incarnation,
+}
+
+impl Passage for Between<'_> {
+    #[inline(always)]
+    fn object(&self, object: NonNull<u8>) {
+        exchange::transfer(object, self.from.owner(), self.to.owner());
+    }
+
+    fn capability<I: ?Sized + Callable>(&self, cap: &mut Cap<I>) {
+        if cap.is_local() {
+            capability::mint(cap, self.from, self.to.owner());
+        } else {
+            capability::pass(I::to_raw(cap.address().as_ptr()).data, self.from.owner(), self.to.owner());
+        }
+    }
+}
+
+/// Runs `work` as a visit to the incarnation that `slot` leads to, from a kernel thread. `work` calls the domain; it owns nothing that a crash would
+/// leak but what the domain's reclaim frees.
+pub(crate) fn visit<R>(gate: &SlotGate, work: impl FnOnce(&PortRecord) -> R) -> Result<R, CallError> {
+    struct Visit<W, R> {
+        work: ManuallyDrop<W>,
+        result: MaybeUninit<R>,
+    }
+    unsafe extern "C" fn body<R, W: FnOnce(&PortRecord) -> R>(record: &PortRecord, visit: *mut ()) {
+        // SAFETY: `visit` passes this context, and the work is taken once.
+        unsafe {
+            let visit = &mut *visit.cast::<Visit<W, R>>();
+            let work = ManuallyDrop::take(&mut visit.work);
+            visit.result.write(work(record));
+        }
+    }
+    fn run_it<R, W: FnOnce(&PortRecord) -> R>(gate: &SlotGate, work: W) -> Result<R, CallError> {
+        let block = thread::current();
+        let mut visit = Visit::<W, R> { work: ManuallyDrop::new(work), result: MaybeUninit::uninit() };
+        // SAFETY: `body` takes this context.
+        unsafe { run(block, gate, body::<R, W>, (&raw mut visit).cast())? };
+        // SAFETY: the body came to its end.
+        Ok(unsafe { visit.result.assume_init() })
+    }
+    run_it(gate, work)
+}
+
+/// A gate to the incarnation itself, for the visits of kernel threads.
+pub(crate) fn base_gate(incarnation: &Incarnation) -> SlotGate {
+    SlotGate::capability(incarnation.base())
+}
+
+/// Who the calling thread acts for.
+pub(crate) fn acting_owner() -> Owner {
+    thread::current().innermost_relaxed().owner()
+}

@@ -1,0 +1,149 @@
+//! The packet pool: buffers of one size in memory that devices reach, made once at boot.
+//!
+//! A buffer is in the pool, in a device's ring, or in one batch. Every thread keeps some free ones for itself, so that forwarding takes no lock.
+
+use alloc::vec::Vec;
+use core::{
+    ptr::NonNull,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use interfaces::packet::{BUFFER_SIZE, Batch, BufferHead, HEADROOM, PacketFlags, trusted};
+
+use crate::{lock::Lock, machine, platform::PAGE, thread};
+
+/// Bytes from one buffer's head to the next.
+const STRIDE: usize = size_of::<BufferHead>() + HEADROOM + BUFFER_SIZE;
+/// Pages that are asked for at once.
+const CHUNK_PAGES: usize = 64;
+/// Free buffers that one thread keeps at most; half of it moves at once.
+const CACHE: usize = 128;
+
+#[derive(Clone, Copy)]
+struct FreeBuffer(NonNull<BufferHead>);
+
+// SAFETY: a free buffer belongs to whoever has it off the list.
+unsafe impl Send for FreeBuffer {}
+
+static POOL: Lock<Vec<FreeBuffer>> = Lock::new(Vec::new());
+static TOTAL: AtomicU32 = AtomicU32::new(0);
+
+/// Free buffers that a thread keeps for itself.
+pub(crate) struct BufferCache {
+    len: usize,
+    buffers: [Option<NonNull<BufferHead>>; CACHE],
+}
+
+impl BufferCache {
+    pub(crate) const fn new() -> Self {
+        BufferCache { len: 0, buffers: [None; CACHE] }
+    }
+
+    /// Gives everything back. For the supervisor, after the thread has ended.
+    pub(crate) fn flush(&mut self) {
+        self.spill(0);
+    }
+
+    #[cold]
+    fn refill(&mut self) {
+        let mut pool = POOL.lock();
+        while self.len < CACHE / 2
+            && let Some(buffer) = pool.pop()
+        {
+            self.buffers[self.len] = Some(buffer.0);
+            self.len += 1;
+        }
+    }
+
+    #[cold]
+    fn spill(&mut self, keep: usize) {
+        let mut pool = POOL.lock();
+        while self.len > keep {
+            self.len -= 1;
+            pool.extend(self.buffers[self.len].take().map(FreeBuffer));
+        }
+    }
+}
+
+/// Makes the pool. False if memory is short: then it is as large as it got.
+pub(crate) fn make(buffers: usize) -> bool {
+    let in_chunk = CHUNK_PAGES * PAGE / STRIDE;
+    let mut pool = POOL.lock();
+    pool.reserve(buffers);
+    let mut made = 0;
+    while made < buffers {
+        let Some(memory) = machine().dma_map(CHUNK_PAGES) else { break };
+        for index in 0..in_chunk.min(buffers - made) {
+            // SAFETY: a chunk has room for `in_chunk` strides, and `STRIDE` keeps the head's alignment.
+            let head = unsafe { memory.address.as_ptr().add(index * STRIDE).cast::<BufferHead>() };
+            let bus = memory.bus + (index * STRIDE + size_of::<BufferHead>()) as u64;
+            // SAFETY: as above.
+            unsafe { head.write(BufferHead { bus, index: made as u32 }) };
+            pool.extend(NonNull::new(head).map(FreeBuffer));
+            made += 1;
+        }
+    }
+    TOTAL.store(made as u32, Ordering::Relaxed);
+    made == buffers
+}
+
+/// A buffer that is nobody else's.
+pub fn take() -> Option<NonNull<BufferHead>> {
+    // SAFETY: the thread's own cache, in the kernel: nobody else has a reference to it.
+    let cache = unsafe { &mut *thread::current().buffers.get() };
+    if cache.len == 0 {
+        cache.refill();
+    }
+    cache.len = cache.len.checked_sub(1)?;
+    cache.buffers[cache.len].take()
+}
+
+/// Gives a buffer back.
+///
+/// # Safety
+/// It is from [`take`], is given back once, and no device reaches it any more.
+pub unsafe fn give(buffer: NonNull<BufferHead>) {
+    // SAFETY: as in `take`.
+    let cache = unsafe { &mut *thread::current().buffers.get() };
+    if cache.len == CACHE {
+        cache.spill(CACHE / 2);
+    }
+    cache.buffers[cache.len] = Some(buffer);
+    cache.len += 1;
+}
+
+/// Puts up to `count` empty packets at the end of `batch`.
+pub(crate) fn fill(batch: &mut Batch, count: usize) -> usize {
+    let mut added = 0;
+    while added < count && batch.len() < Batch::CAPACITY {
+        let Some(head) = take() else { break };
+        // SAFETY: the buffer is ours, and the batch has room for it.
+        unsafe { trusted::push(batch, head, 0, PacketFlags::empty(), 0) };
+        added += 1;
+    }
+    added
+}
+
+/// Gives the buffers of the packets whose bit is set back to the pool.
+pub(crate) fn release(batch: &mut Batch, mask: u32) {
+    // SAFETY: a packet's buffer is its batch's alone, and not in a device's reach.
+    unsafe {
+        trusted::take(batch, mask, |head, _, _, _, _| {
+            give(head);
+            true
+        });
+    }
+}
+
+/// Moves packets between two batches of one owner.
+pub(crate) fn transfer(from: &mut Batch, mask: u32, to: &mut Batch) -> usize {
+    // SAFETY: `put` takes the buffer over exactly if it returns true.
+    unsafe { trusted::take(from, mask, |head, start, len, flags, hash| trusted::put(to, head, start as u16, len as u16, flags, hash)) }
+}
+
+/// Buffers that exist, and those that are free. Exact while nothing moves.
+pub fn counts() -> (usize, usize) {
+    // SAFETY: `len` is read while another thread may write it: a hint, except while nothing moves.
+    let cached: usize = thread::all().map(|block| unsafe { (&raw const (*block.buffers.get()).len).read_volatile() }).sum();
+    (TOTAL.load(Ordering::Relaxed) as usize, POOL.lock().len() + cached)
+}

@@ -1,0 +1,34 @@
+//! Interfaces by name: how a manifest's word becomes a proxy.
+
+use alloc::boxed::Box;
+use core::ptr::NonNull;
+
+use interfaces::{Interface, abi::RawObject, control::Control, gate::Callable, net::Net, probe::Probe};
+
+use crate::call::SlotGate;
+
+/// An interface that a port may have.
+struct PortKind {
+    name: &'static str,
+    proxy: fn(NonNull<SlotGate>) -> RawObject,
+}
+
+const fn port<I: ?Sized + Callable>() -> PortKind {
+    fn proxy<I: ?Sized + Callable>(gate: NonNull<SlotGate>) -> RawObject {
+        I::to_raw(I::proxy(gate).as_ptr())
+    }
+    PortKind { name: <I as Interface>::NAME, proxy: proxy::<I> }
+}
+
+/// Every interface of ports. (Interfaces of capabilities need no entry: the proxy that mints one knows its type.)
+const PORTS: &[PortKind] = &[port::<dyn Net>(), port::<dyn Control>(), port::<dyn Probe>()];
+
+/// The proxy for a port of the named interface, over a gate that is never freed; `None` if this kernel has no such interface.
+pub(crate) fn proxy(interface: &str, gate: &'static SlotGate) -> Option<RawObject> {
+    PORTS.iter().find(|kind| kind.name == interface).map(|kind| (kind.proxy)(NonNull::from(gate)))
+}
+
+/// A gate for a port: it stays as long as the box runs.
+pub(crate) fn gate(record: &'static crate::record::PortRecord) -> &'static SlotGate {
+    Box::leak(Box::new(SlotGate::port(record)))
+}

@@ -1,0 +1,105 @@
+//! Starting a generation: load, wire, and the first visit. Runs on a kernel thread of its own, so that a start that hangs or crashes holds nobody up.
+
+use alloc::{boxed::Box, format, string::String, sync::Arc, vec, vec::Vec};
+use core::ptr;
+
+use bundle::manifest::Source;
+use interfaces::abi::{Hooks, RawObject, StartArguments};
+
+use crate::{
+    call,
+    device::Recipient,
+    domain::{self, Domain, Exported, Started},
+    image,
+    incarnation::Incarnation,
+    platform::Priority,
+    supervisor, table,
+    thread::{self, STACK_PAGES, Spawn},
+};
+
+/// Room for the words of a start that is refused.
+const WORDS: usize = 400;
+
+/// Begins a start; how it went is posted in `domain.started`. False if there is no memory for the thread.
+pub(crate) fn begin(domain: &'static Domain, incarnation: &Arc<Incarnation>) -> bool {
+    let incarnation = incarnation.clone();
+    let spawn = Spawn {
+        name: format!("start {}", domain.name),
+        cpu: domain.spec.cpus.first().map_or(0, |cpu| *cpu as usize),
+        // Others wait for this domain.
+        priority: Priority::High,
+        stack_pages: STACK_PAGES,
+        base: None,
+        work: Box::new(move || {
+            let started = start(domain, &incarnation).unwrap_or_else(Started::Refused);
+            *domain.started.lock() = Some(started);
+            supervisor::notice();
+        }),
+    };
+    thread::spawn(spawn).is_some()
+}
+
+fn start(domain: &'static Domain, incarnation: &Arc<Incarnation>) -> Result<Started, String> {
+    let elf = domain.image.as_ref().map_err(Clone::clone)?;
+    let entry = image::load(elf, incarnation).map_err(|error| format!("{error}"))?;
+    let imports = wire(domain, incarnation)?;
+    let mut exports = vec![RawObject::NULL; domain.exports.len()];
+    let mut words = [0u8; WORDS];
+    let mut arguments = StartArguments {
+        name: domain.name.as_ptr(),
+        name_len: domain.name.len(),
+        generation: incarnation.generation(),
+        cpu_count: domain.spec.cpus.len() as u32,
+        cpus: domain.spec.cpus.as_ptr(),
+        config: domain.spec.config.as_ptr(),
+        config_len: domain.spec.config.len(),
+        imports: imports.as_ptr(),
+        import_count: imports.len(),
+        exports: exports.as_mut_ptr(),
+        export_count: exports.len(),
+        error: words.as_mut_ptr(),
+        error_capacity: WORDS,
+        error_len: 0,
+        hooks: Hooks { fault: None, release: None },
+    };
+    let arguments_at = ptr::from_mut(&mut arguments);
+    // SAFETY: the entry is the image's, called once; the arguments live on this stack until the visit has ended, however it does.
+    let visited = call::visit(&call::base_gate(incarnation), |_| unsafe { entry(&table::TABLE, &mut *arguments_at) });
+    match visited {
+        Ok(0) if exports.iter().all(|object| !object.data.is_null()) => {
+            incarnation.set_hooks(arguments.hooks);
+            Ok(Started::Running(Exported(exports)))
+        }
+        Ok(0) => Err(String::from("the domain left an export port empty")),
+        Ok(_) => {
+            let len = arguments.error_len.min(WORDS);
+            Err(String::from_utf8_lossy(&words[..len]).into_owned())
+        }
+        Err(_) => Ok(Started::Crashed),
+    }
+}
+
+/// The proxies of the import ports, in the manifest's order.
+fn wire(domain: &'static Domain, incarnation: &Incarnation) -> Result<Vec<RawObject>, String> {
+    let domains = domain::all();
+    domain
+        .spec
+        .imports
+        .iter()
+        .map(|import| match &import.from {
+            Source::Device => {
+                let lease = domain.lease.as_ref().ok_or("the domain has no device")?;
+                if lease.interface() != import.interface {
+                    return Err(format!("port {} wants a {}, the device is a {}", import.port, import.interface, lease.interface()));
+                }
+                Ok(lease.open(&Recipient(incarnation.owner())))
+            }
+            Source::Domain { index, port } => domains
+                .get(*index as usize)
+                .and_then(|exporter| exporter.export(port))
+                .filter(|export| export.interface == import.interface)
+                .map(|export| export.proxy)
+                .ok_or_else(|| format!("port {} is wired to no {}", import.port, import.interface)),
+        })
+        .collect()
+}

@@ -1,0 +1,340 @@
+//! The kernel's table: the functions that a domain's trusted runtime calls, in the kernel's image.
+//!
+//! Each entry checks the stack, counts the depth while it works, and goes back only into a domain that lives. The kernel's own image is connected to
+//! [`INSIDE`], the same functions without that frame, for what drops in the kernel (an `RRef` in a proxy, for example).
+
+use core::{
+    arch::asm,
+    ptr::{NonNull, null_mut},
+    slice,
+    sync::atomic::{AtomicU32, Ordering, compiler_fence},
+};
+
+use alloc::{boxed::Box, string::String};
+use interfaces::{
+    abi::{KernelTable, Reason},
+    packet::Batch,
+};
+
+use crate::{
+    call, capability, exchange,
+    incarnation::Cause,
+    log, machine, packets,
+    platform::{Mapping, PAGE, Priority},
+    thread::{self, KERNEL_RESERVE, STACK_PAGES, Spawn, ThreadBlock},
+    wait,
+};
+
+#[inline(always)]
+fn stack_pointer() -> usize {
+    let sp: usize;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {}, rsp", out(reg) sp, options(nomem, nostack, preserves_flags)) };
+    sp
+}
+
+/// Begins a kernel entry: from here on the thread isn't diverted.
+#[inline(always)]
+pub(crate) fn enter_kernel() {
+    let block = thread::current();
+    if stack_pointer().wrapping_sub(KERNEL_RESERVE) < block.stack_limit.load(Ordering::Relaxed) {
+        stack_is_short(block);
+    }
+    block.depth.store(block.depth.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    compiler_fence(Ordering::SeqCst);
+}
+
+/// Ends a kernel entry. Returns only into a live domain.
+#[inline(always)]
+pub(crate) fn leave_kernel() {
+    compiler_fence(Ordering::SeqCst);
+    let block = thread::current();
+    let depth = block.depth.load(Ordering::Relaxed) - 1;
+    block.depth.store(depth, Ordering::Relaxed);
+    if depth == 0 {
+        call::come_back(block);
+    }
+}
+
+/// A domain has used its stack up so far that the kernel can't work on it: the domain's fault, since its callers left it its declared minimum.
+#[cold]
+fn stack_is_short(block: &ThreadBlock) -> ! {
+    crash_of(block, Reason::StackOverflow, b"a kernel entry found too little stack left")
+}
+
+/// The innermost domain ends here.
+fn crash_of(block: &ThreadBlock, reason: Reason, words: &[u8]) -> ! {
+    let incarnation = block.innermost_relaxed();
+    if incarnation.domain.is_none() {
+        machine().fatal(format_args!("a kernel thread crashed ({}): {}", reason.name(), String::from_utf8_lossy(words)));
+    }
+    incarnation.die(Cause::Crash(reason), Some(block), words);
+    block.depth.store(0, Ordering::Relaxed);
+    call::never_return(block)
+}
+
+macro_rules! entry {
+    ($work:expr) => {{
+        enter_kernel();
+        let result = $work;
+        leave_kernel();
+        result
+    }};
+}
+
+/// What domains get.
+pub(crate) static TABLE: KernelTable = KernelTable {
+    log: {
+        unsafe extern "C" fn entry(level: u32, text: *const u8, len: usize) {
+            // SAFETY: the caller's contract.
+            entry!(unsafe { (INSIDE.log)(level, text, len) })
+        }
+        entry
+    },
+    crash,
+    now: {
+        extern "C" fn entry() -> u64 {
+            entry!(machine().now())
+        }
+        entry
+    },
+    heap_grow: {
+        extern "C" fn entry(pages: usize) -> *mut u8 {
+            entry!((INSIDE.heap_grow)(pages))
+        }
+        entry
+    },
+    exchange_allocate: {
+        extern "C" fn entry(kind: u32, size: usize, align: usize) -> *mut u8 {
+            entry!((INSIDE.exchange_allocate)(kind, size, align))
+        }
+        entry
+    },
+    exchange_free: {
+        unsafe extern "C" fn entry(object: *mut u8) {
+            // SAFETY: the caller's contract.
+            entry!(unsafe { (INSIDE.exchange_free)(object) })
+        }
+        entry
+    },
+    packets_allocate: {
+        unsafe extern "C" fn entry(batch: *mut Batch, count: usize) -> usize {
+            // SAFETY: the caller's contract.
+            entry!(unsafe { (INSIDE.packets_allocate)(batch, count) })
+        }
+        entry
+    },
+    packets_transfer: {
+        unsafe extern "C" fn entry(from: *mut Batch, mask: u32, to: *mut Batch) -> usize {
+            // SAFETY: the caller's contract.
+            entry!(unsafe { (INSIDE.packets_transfer)(from, mask, to) })
+        }
+        entry
+    },
+    packets_release: {
+        unsafe extern "C" fn entry(batch: *mut Batch, mask: u32) {
+            // SAFETY: the caller's contract.
+            entry!(unsafe { (INSIDE.packets_release)(batch, mask) })
+        }
+        entry
+    },
+    thread_spawn: {
+        unsafe extern "C" fn entry(
+            name: *const u8,
+            len: usize,
+            cpu: u32,
+            stack: usize,
+            start: extern "C" fn(*mut u8),
+            argument: *mut u8,
+        ) -> u64 {
+            // SAFETY: the caller's contract.
+            entry!(unsafe { (INSIDE.thread_spawn)(name, len, cpu, stack, start, argument) })
+        }
+        entry
+    },
+    thread_yield: {
+        extern "C" fn entry() {
+            entry!((INSIDE.thread_yield)())
+        }
+        entry
+    },
+    thread_sleep: {
+        extern "C" fn entry(deadline: u64) -> u32 {
+            entry!((INSIDE.thread_sleep)(deadline))
+        }
+        entry
+    },
+    wait: {
+        unsafe extern "C" fn entry(word: *const AtomicU32, expected: u32, deadline: u64) -> u32 {
+            // SAFETY: the caller's contract.
+            entry!(unsafe { (INSIDE.wait)(word, expected, deadline) })
+        }
+        entry
+    },
+    wake: {
+        unsafe extern "C" fn entry(word: *const AtomicU32, count: u32) {
+            // SAFETY: the caller's contract.
+            entry!(unsafe { (INSIDE.wake)(word, count) })
+        }
+        entry
+    },
+    cap_release: {
+        unsafe extern "C" fn entry(proxy: *mut u8) {
+            // SAFETY: the caller's contract.
+            entry!(unsafe { (INSIDE.cap_release)(proxy) })
+        }
+        entry
+    },
+    alive: {
+        extern "C" fn entry() {
+            entry!(sign_of_life())
+        }
+        entry
+    },
+};
+
+/// What the kernel's own image is connected to.
+pub(crate) static INSIDE: KernelTable = KernelTable {
+    log,
+    crash,
+    now,
+    heap_grow,
+    exchange_allocate,
+    exchange_free,
+    packets_allocate,
+    packets_transfer,
+    packets_release,
+    thread_spawn,
+    thread_yield,
+    thread_sleep,
+    wait: wait_for,
+    wake,
+    cap_release,
+    alive: sign_of_life,
+};
+
+/// # Safety
+/// `len` bytes at `start`, while the result is used.
+unsafe fn bytes<'a>(start: *const u8, len: usize) -> &'a [u8] {
+    // SAFETY: this function's contract; no byte is read where there is none.
+    if len == 0 { &[] } else { unsafe { slice::from_raw_parts(start, len) } }
+}
+
+unsafe extern "C" fn log(level: u32, text: *const u8, len: usize) {
+    let domain = call::acting_owner().domain();
+    // SAFETY: the caller's contract.
+    log::write(log::Level::from_number(level), domain, unsafe { bytes(text, len) });
+}
+
+unsafe extern "C" fn crash(reason: u32, words: *const u8, len: usize) -> ! {
+    // The domain's stack may be nearly used up; what follows fits into what the guard page's neighbours leave, or is a stack overflow itself.
+    let block = thread::current();
+    block.depth.store(block.depth.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    let reason = Reason::ALL.into_iter().find(|known| *known as u32 == reason).unwrap_or(Reason::Panic);
+    // SAFETY: the caller's contract.
+    crash_of(block, reason, unsafe { bytes(words, len) })
+}
+
+extern "C" fn now() -> u64 {
+    machine().now()
+}
+
+extern "C" fn heap_grow(pages: usize) -> *mut u8 {
+    let incarnation = thread::current().innermost_relaxed();
+    incarnation.map(pages, Mapping::Heap).map_or(null_mut(), NonNull::as_ptr)
+}
+
+extern "C" fn exchange_allocate(kind: u32, size: usize, align: usize) -> *mut u8 {
+    exchange::allocate(kind, size, align).map_or(null_mut(), NonNull::as_ptr)
+}
+
+unsafe extern "C" fn exchange_free(object: *mut u8) {
+    if let Some(object) = NonNull::new(object) {
+        // SAFETY: the caller's contract.
+        unsafe { exchange::free(object) }
+    }
+}
+
+unsafe extern "C" fn packets_allocate(batch: *mut Batch, count: usize) -> usize {
+    // SAFETY: the caller's batch, used by nobody else.
+    packets::fill(unsafe { &mut *batch }, count)
+}
+
+unsafe extern "C" fn packets_transfer(from: *mut Batch, mask: u32, to: *mut Batch) -> usize {
+    // SAFETY: two batches of the caller, used by nobody else.
+    packets::transfer(unsafe { &mut *from }, mask, unsafe { &mut *to })
+}
+
+unsafe extern "C" fn packets_release(batch: *mut Batch, mask: u32) {
+    // SAFETY: the caller's batch, used by nobody else.
+    packets::release(unsafe { &mut *batch }, mask);
+}
+
+unsafe extern "C" fn thread_spawn(
+    name: *const u8,
+    len: usize,
+    cpu: u32,
+    stack: usize,
+    entry: extern "C" fn(*mut u8),
+    argument: *mut u8,
+) -> u64 {
+    let incarnation = thread::current().innermost_relaxed();
+    let Some(domain) = incarnation.domain else { return 0 };
+    if !domain.spec.cpus.contains(&cpu) || cpu as usize >= machine().cpus() {
+        return 0;
+    }
+    // SAFETY: the caller's contract.
+    let name = String::from_utf8_lossy(unsafe { bytes(name, len.min(32)) }).into_owned();
+    let base = incarnation.shared();
+    let visited = base.clone();
+    let argument = Argument(argument);
+    let work = move || {
+        let argument = argument;
+        // However the visit ends, the thread does too.
+        let _ = call::visit(&call::base_gate(&visited), |_| entry(argument.0));
+    };
+    let spawn = Spawn {
+        name,
+        cpu: cpu as usize,
+        priority: Priority::Normal,
+        stack_pages: if stack == 0 { STACK_PAGES } else { stack.div_ceil(PAGE).max(STACK_PAGES) },
+        base: Some(base),
+        work: Box::new(work),
+    };
+    thread::spawn(spawn).unwrap_or(0)
+}
+
+/// What a domain hands to its new thread.
+struct Argument(*mut u8);
+
+// SAFETY: `Env::spawn` takes closures that are `Send` only.
+unsafe impl Send for Argument {}
+
+extern "C" fn thread_yield() {
+    sign_of_life();
+    machine().thread_yield();
+}
+
+extern "C" fn thread_sleep(deadline: u64) -> u32 {
+    sign_of_life();
+    wait::sleep(deadline)
+}
+
+unsafe extern "C" fn wait_for(word: *const AtomicU32, expected: u32, deadline: u64) -> u32 {
+    sign_of_life();
+    // SAFETY: the caller's contract.
+    unsafe { wait::wait(word, expected, deadline) }
+}
+
+unsafe extern "C" fn wake(word: *const AtomicU32, count: u32) {
+    wait::wake(word, count);
+}
+
+unsafe extern "C" fn cap_release(proxy: *mut u8) {
+    capability::release(proxy, call::acting_owner());
+}
+
+extern "C" fn sign_of_life() {
+    let signs = &thread::current().signs;
+    signs.store(signs.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}

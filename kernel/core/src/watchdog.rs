@@ -1,0 +1,100 @@
+//! The watchdog: a visit that neither returns nor yields for too long is a crash of the domain that it is in.
+//!
+//! The supervisor asks for samples; each is taken on the sampled thread's own CPU, in its trap, so that a CPU that doesn't run (a stalled host, a thread
+//! that waits for its turn) is charged nothing. Only the innermost frame is charged; the clocks of those outside pause, and go on when it has come
+//! back. A frame's visit has a number, so a loop of short inner calls is still one visit of the outer domain.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use interfaces::abi::Reason;
+
+use crate::{
+    incarnation::Cause,
+    machine,
+    platform::NEVER,
+    thread::{self, MAX_FRAMES, ThreadBlock},
+};
+
+/// Samples within a watchdog's time: the precision of its expiry.
+const SAMPLES: u64 = 8;
+const SHORTEST: u64 = 1_000_000;
+const LONGEST: u64 = 50_000_000;
+
+/// Time between samples, as the live domains' watchdogs want it.
+static INTERVAL: AtomicU64 = AtomicU64::new(LONGEST);
+
+/// A thread's clocks. Written in the thread's own trap; reset by the supervisor when there is no thread.
+pub(crate) struct Watch {
+    asked: AtomicU32,
+    /// Visit numbers that the clocks are of, and what each has run.
+    visits: [AtomicU64; MAX_FRAMES],
+    ran: [AtomicU64; MAX_FRAMES],
+    /// Visits and signs of life at the last sample.
+    seen_visits: AtomicU64,
+    seen_signs: AtomicU64,
+}
+
+impl Watch {
+    pub(crate) const fn new() -> Self {
+        Watch {
+            asked: AtomicU32::new(0),
+            visits: [const { AtomicU64::new(0) }; MAX_FRAMES],
+            ran: [const { AtomicU64::new(0) }; MAX_FRAMES],
+            seen_visits: AtomicU64::new(0),
+            seen_signs: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn forget(&self) {
+        self.asked.store(0, Ordering::Relaxed);
+        self.ran.iter().for_each(|ran| ran.store(0, Ordering::Relaxed));
+    }
+
+    /// One sample, in the trap of `block`'s thread, if the supervisor has asked for it.
+    pub(crate) fn sample(&self, block: &ThreadBlock) {
+        if self.asked.load(Ordering::Relaxed) == 0 || self.asked.swap(0, Ordering::Relaxed) == 0 {
+            return;
+        }
+        let published = block.published();
+        let at = published.len() - 1;
+        let visit = published[at].visit.load(Ordering::Relaxed);
+        let visits = block.visits.load(Ordering::Relaxed);
+        let signs = block.signs.load(Ordering::Relaxed);
+        let signed = self.seen_signs.swap(signs, Ordering::Relaxed) != signs;
+        // For a domain's own thread, which never returns, calling others is a sign of life.
+        let called = self.seen_visits.swap(visits, Ordering::Relaxed) != visits && at == 1;
+        if self.visits[at].swap(visit, Ordering::Relaxed) != visit || signed || called {
+            self.ran[at].store(0, Ordering::Relaxed);
+            return;
+        }
+        let incarnation = block.innermost();
+        let Some(domain) = incarnation.domain else { return };
+        let ran = self.ran[at].load(Ordering::Relaxed) + INTERVAL.load(Ordering::Relaxed);
+        self.ran[at].store(ran, Ordering::Relaxed);
+        let limit = domain.spec.watchdog.0;
+        if limit != 0 && ran >= limit {
+            incarnation.die(Cause::Crash(Reason::Watchdog), Some(block), b"a visit neither returned nor yielded in time");
+        }
+    }
+}
+
+/// Sets the pace by the shortest watchdog of the box.
+pub(crate) fn set_pace(watchdogs: impl Iterator<Item = u64>) {
+    let shortest = watchdogs.filter(|watchdog| *watchdog != 0).min().unwrap_or(NEVER);
+    INTERVAL.store((shortest / SAMPLES).clamp(SHORTEST, LONGEST), Ordering::Relaxed);
+}
+
+/// Asks for a sample of every thread that is in a domain, if it is time; returns when to come again. For the supervisor.
+pub(crate) fn sweep(due: u64) -> u64 {
+    let now = machine().now();
+    if now < due {
+        return due;
+    }
+    for block in thread::all() {
+        if block.held.load(Ordering::Relaxed) == 0 && block.innermost().domain.is_some() {
+            block.watch.asked.store(1, Ordering::Relaxed);
+            machine().kick(block);
+        }
+    }
+    now + INTERVAL.load(Ordering::Relaxed)
+}
