@@ -172,6 +172,18 @@ argument_lists!(A B C D);
 argument_lists!(A B C D E);
 argument_lists!(A B C D E F);
 
+// SAFETY: an error is plain data; the rest crosses. (So that what came back from a call may be handed on as an outcome of another.)
+unsafe impl<T: Crossing, E: Exchangeable + Copy> Crossing for Result<T, E> {
+    const MOVES: bool = T::MOVES;
+
+    #[inline(always)]
+    fn cross<P: Passage>(&mut self, passage: &P) {
+        if let Ok(value) = self {
+            value.cross(passage);
+        }
+    }
+}
+
 /// What an interface's method returns: a result that can say that the call itself failed.
 ///
 /// # Safety
