@@ -150,8 +150,10 @@ impl<H: Hardware> RxRing for RxHandle<H> {
         let Some((ring, lease)) = self.ring.parts() else { return Err(DeviceError::NotReset) };
         // SAFETY: we are the kernel's image; `receive` moves buffers by `push` alone.
         let batch = unsafe { trusted::batch(batch) };
-        let moved = ring.receive(&lease.hardware, batch, limit).inspect_err(|_| lease.set_suspect())?;
-        if let Some(end) = ring.refill(&lease.hardware) {
+        let moved = ring.receive(&lease.hardware, batch, limit);
+        if moved.is_err() {
+            lease.set_suspect();
+        } else if let Some(end) = ring.refill(&lease.hardware) {
             // The descriptors are in memory before the device hears of them.
             fence(Ordering::Release);
             // SAFETY: the descriptors up to the tail are posted (`Receive`'s invariant).
@@ -159,6 +161,7 @@ impl<H: Hardware> RxRing for RxHandle<H> {
         }
         let posted = ring.posted();
         self.ring.say_buffers(posted);
+        let moved = moved?;
         if !self.drained {
             self.watch_the_pile(moved);
         }

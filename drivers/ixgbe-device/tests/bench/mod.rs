@@ -95,6 +95,8 @@ pub struct Bench {
     pub pool: &'static Pool,
     identity: Identity,
     began: Instant,
+    /// Nanoseconds by which the card's clock is ahead, since nobody really waited for it.
+    ahead: Arc<AtomicU64>,
     /// Writes to registers so far.
     writes: Arc<AtomicU64>,
 }
@@ -114,6 +116,7 @@ impl Bench {
             pool,
             identity,
             began: Instant::now(),
+            ahead: Arc::default(),
             writes: Arc::default(),
         }
     }
@@ -145,7 +148,7 @@ impl Bench {
     /// Lets the card take in all that is on the wire.
     pub fn process(&self) {
         let mut nic = self.nic();
-        nic.set_time(self.began.elapsed().as_nanos() as u64);
+        nic.set_time(self.began.elapsed().as_nanos() as u64 + self.ahead.load(SeqCst));
         while nic.process() {}
     }
 
@@ -219,7 +222,7 @@ unsafe impl Hardware for Bench {
     }
 
     fn delay_micros(&self, micros: u32) {
-        std::thread::sleep(Duration::from_micros(u64::from(micros)));
+        self.ahead.fetch_add(u64::from(micros) * 1_000, SeqCst);
     }
 }
 
