@@ -10,7 +10,7 @@ use interfaces::{
     device::ixgbe::{DeviceError, IxgbeDevice, LeaseState, RxRing, TxRing},
     packet::Batch,
 };
-use ixgbe_device::Lease;
+use ixgbe_device::{Hardware, Lease};
 use model::control::Fault;
 
 const RING: u16 = 64;
@@ -239,6 +239,21 @@ fn reset_gives_every_buffer_back_and_counts_what_is_lost() {
     bench.process();
     assert_eq!(numbers(&receive(&mut rx)), [7]);
     assert_eq!(bench.violations(), 0);
+}
+
+/// Buffers leave the lease only when the device can't reach them, whether or not it obeyed when its queues were disabled.
+#[test]
+fn the_device_is_master_of_the_bus_only_while_it_has_rings() {
+    let bench = Bench::new(256);
+    bench.set_bus_master(true);
+    let lease = bench.lease();
+    assert!(!bench.is_bus_master(), "whatever firmware has left running is stopped");
+    device(&lease).reset_lease().unwrap();
+    assert!(!bench.is_bus_master());
+    drop(bring_up(&lease));
+    assert!(bench.is_bus_master());
+    device(&lease).reset_lease().unwrap();
+    assert!(!bench.is_bus_master());
 }
 
 #[test]

@@ -157,6 +157,10 @@ impl Bench {
         self.bus.violations()
     }
 
+    pub fn is_bus_master(&self) -> bool {
+        self.nic().pci().bus_master()
+    }
+
     pub fn register_writes(&self) -> u64 {
         self.writes.load(SeqCst)
     }
