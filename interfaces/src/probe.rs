@@ -42,6 +42,13 @@ pub enum Deed {
     Nothing,
 }
 
+/// What a probe heard from the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Exchangeable)]
+pub enum Relayed {
+    Done,
+    Failed(CallError),
+}
+
 /// A domain under test.
 #[interface]
 pub trait Probe {
@@ -57,8 +64,8 @@ pub trait Probe {
     /// Does it.
     fn act(&self, deed: Deed) -> Result<(), CallError>;
 
-    /// Has the next probe do it, `depth` domains further on (0: itself); what came back from there is the inner result.
-    fn relay(&self, depth: u32, deed: Deed) -> Result<Result<(), CallError>, CallError>;
+    /// Has the next probe do it, `depth` domains further on (0: itself); what came back from there is the answer.
+    fn relay(&self, depth: u32, deed: Deed) -> Result<Relayed, CallError>;
 
     /// A handle.
     fn handle(&self) -> Result<Cap<dyn ProbeHandle>, CallError>;

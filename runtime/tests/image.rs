@@ -199,6 +199,13 @@ fn play(scene: &str) {
             unsafe { hooks.release.unwrap()(objects[0]) };
             println!("{} {}", answer.as_str(), page.as_slice()[0].value);
         }
+        "fail" => {
+            let (objects, _) = enter(CONFIG, 1).unwrap();
+            // SAFETY: as for "serve".
+            let control = unsafe { core::mem::transmute::<RawObject, *mut dyn Control>(objects[0]) };
+            // SAFETY: as for "serve".
+            let _ = unsafe { &*control }.command(RRef::new(Text::new("fail")).unwrap());
+        }
         "ports" => println!("{}", enter(CONFIG, 2).err().expect("refused")),
         "config" => println!("{}", enter(b"\xff", 1).err().expect("refused")),
         reason => {
@@ -261,6 +268,15 @@ fn a_panic_ends_the_domain_with_its_words() {
     let (output, words) = ended("panic");
     assert_eq!(output.status.code(), Some(100), "{words}");
     assert!(words.contains("crash 1: panicked at ") && words.contains("fault injected from the console"), "{words}");
+}
+
+/// Neither recursion nor silence: the place of the second panic is what is said.
+#[test]
+fn a_panic_while_a_panics_words_are_formatted_ends_the_domain_too() {
+    let (output, words) = ended("fail");
+    assert_eq!(output.status.code(), Some(100), "{words}");
+    assert!(words.contains("crash 1: panicked at testbed/domains/hello/src/lib.rs:"), "{words}");
+    assert!(words.contains("while the words of a panic were being formatted"), "{words}");
 }
 
 #[test]

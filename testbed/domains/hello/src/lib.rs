@@ -1,4 +1,5 @@
-//! The smallest domain that does something: it greets whoever asks at its `control` port, and counts how often.
+//! The smallest domain that does something: it greets whoever asks at its `control` port, and counts how often. Told `fail`, it fails in the way that is
+//! hardest to report.
 //!
 //! Tests of the runtime, of the builder and of the rig build it as they build every domain.
 #![no_std]
@@ -61,12 +62,24 @@ impl Control for Greeter {
     }
 
     fn command(&self, mut line: RRef<Text<240>>) -> Result<RRef<Text<240>>, ControlError> {
+        if line.as_str() == "fail" {
+            panic!("{}", Unspeakable);
+        }
         let name: String = line.as_str().strip_prefix("greet ").ok_or(ControlError::UnknownCommand)?.into();
         self.greeted.fetch_add(1, Relaxed);
         *line = Text::default();
         // An error means that the answer was cut off at what a line holds.
         let _ = write!(*line, "{}, {name}!", self.greeting);
         Ok(line)
+    }
+}
+
+/// Panics when one wants to know what it says.
+struct Unspeakable;
+
+impl core::fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        panic!("this can't be said")
     }
 }
 
