@@ -15,7 +15,7 @@ use core::{
 
 use interfaces::{
     CallError, Cap,
-    gate::{Callable, Crossing, Gate, Method, Outcome, Passage, Receiver},
+    gate::{ArgumentList, Callable, Gate, Method, Outcome, Passage, Receiver},
 };
 
 use crate::{
@@ -255,7 +255,7 @@ struct Context<M: Method> {
 unsafe extern "C" fn body<M: Method>(record: &PortRecord, context: *mut ()) {
     // SAFETY: `call` passes this context, and waits for us.
     let context = unsafe { &mut *context.cast::<Context<M>>() };
-    if <M::Arguments as Crossing>::MOVES {
+    if <M::Arguments as ArgumentList>::MOVES {
         let block = thread::current();
         // SAFETY: the record is published: we are in its frame.
         let to = unsafe { record.incarnation() };
@@ -263,7 +263,7 @@ unsafe extern "C" fn body<M: Method>(record: &PortRecord, context: *mut ()) {
             // SAFETY: the arguments are still the caller's, and not used again: this is the end.
             discard(unsafe { ManuallyDrop::take(&mut context.arguments) }, caller_of(block));
             context.outcome.write(M::Outcome::failed(CallError::Overloaded));
-            set_crossing(block, <M::Outcome as Crossing>::MOVES);
+            set_crossing(block, <M::Outcome as Outcome>::MOVES);
             return;
         }
         context.arguments.cross(&Between { to, from: caller_of(block) });
@@ -275,7 +275,7 @@ unsafe extern "C" fn body<M: Method>(record: &PortRecord, context: *mut ()) {
         let arguments = ptr::read(&*context.arguments);
         context.outcome.write(M::invoke(<M::This<'_> as Receiver>::from_raw(record.object()), arguments));
     }
-    if <M::Outcome as Crossing>::MOVES {
+    if <M::Outcome as Outcome>::MOVES {
         set_crossing(thread::current(), true);
     }
 }
@@ -299,7 +299,7 @@ unsafe impl Gate for SlotGate {
     #[inline(always)]
     fn call<M: Method>(&self, arguments: M::Arguments) -> M::Outcome {
         let block = thread::current();
-        if <M::Arguments as Crossing>::MOVES {
+        if <M::Arguments as ArgumentList>::MOVES {
             set_crossing(block, true);
         }
         let mut context = Context::<M> { arguments: ManuallyDrop::new(arguments), outcome: MaybeUninit::uninit() };
@@ -320,7 +320,7 @@ unsafe impl Gate for SlotGate {
         if caller.state() != state::LIVE {
             return self.back_late::<M>(block, outcome);
         }
-        if <M::Outcome as Crossing>::MOVES {
+        if <M::Outcome as Outcome>::MOVES {
             move_back(block, &mut outcome, caller);
         }
         outcome
@@ -334,11 +334,11 @@ impl SlotGate {
     fn back_late<M: Method>(&self, block: &ThreadBlock, mut outcome: M::Outcome) -> M::Outcome {
         let caller = block.innermost_relaxed();
         if !caller.is_live() {
-            discard(outcome, callee_of(block));
+            discard_outcome(outcome, callee_of(block));
             set_crossing(block, false);
             never_return(block);
         }
-        if <M::Outcome as Crossing>::MOVES {
+        if <M::Outcome as Outcome>::MOVES {
             move_back(block, &mut outcome, caller);
         }
         come_back(block);
@@ -348,15 +348,21 @@ impl SlotGate {
 
 /// Gives what the callee returned to the caller.
 #[inline(always)]
-fn move_back<O: Crossing>(block: &ThreadBlock, outcome: &mut O, caller: &Incarnation) {
+fn move_back<O: Outcome>(block: &ThreadBlock, outcome: &mut O, caller: &Incarnation) {
     outcome.cross(&Between { to: caller, from: callee_of(block) });
     set_crossing(block, false);
 }
 
-/// Drops what can't be delivered, on behalf of `from`. (A capability that is still its maker's own object can't just be dropped here.)
-fn discard<C: Crossing>(mut value: C, from: &Incarnation) {
-    value.cross(&Between { from, to: incarnation::kernel() });
-    drop(value);
+/// Drops arguments that can't be delivered, on behalf of `from`. (A capability that is still its maker's own object can't just be dropped here.)
+fn discard<A: ArgumentList>(mut arguments: A, from: &Incarnation) {
+    arguments.cross(&Between { from, to: incarnation::kernel() });
+    drop(arguments);
+}
+
+/// The same for an outcome.
+fn discard_outcome<O: Outcome>(mut outcome: O, from: &Incarnation) {
+    outcome.cross(&Between { from, to: incarnation::kernel() });
+    drop(outcome);
 }
 
 /// The incarnation that the thread has just come back from, while `crossing` is set, which keeps it from being reclaimed.

@@ -144,7 +144,9 @@ extern "C" fn first_thread(_block: &'static ThreadBlock) -> ! {
         panic!("this kernel was built without REDLEAF_KEY and REDLEAF_ABI, so it can believe no bundle");
     };
     report!("bundle   {} bytes", bundle.len());
-    kernel_core::boot::boot(Boot { bundle, trust, devices: &[] });
+    if let Err(error) = kernel_core::boot::boot(Boot { bundle, trust, devices: &[] }) {
+        panic!("the box does not start: {error}");
+    }
     loop {
         scheduler::park(clock::NEVER);
     }
