@@ -4,6 +4,7 @@
 //! line is `N passed, N failed, N skipped`.
 
 mod host;
+mod sabotage;
 
 use crate::workspace::Workspace;
 use clap::ValueEnum;
@@ -15,6 +16,8 @@ use std::time::Instant;
 pub enum Tier {
     /// Every crate's own tests, on the host
     Host,
+    /// Every patch in testbed/sabotage must make the suite fail
+    Sabotage,
 }
 
 impl Tier {
@@ -24,6 +27,7 @@ impl Tier {
     fn name(self) -> &'static str {
         match self {
             Tier::Host => "host",
+            Tier::Sabotage => "sabotage",
         }
     }
 }
@@ -114,6 +118,7 @@ pub fn run(workspace: &Workspace, tier: Option<Tier>) -> bool {
         let start = Instant::now();
         match tier {
             Tier::Host => host::run(workspace, &mut tally),
+            Tier::Sabotage => sabotage::run(workspace, &mut tally),
         }
         println!("tier {} took {} s", tier.name(), start.elapsed().as_secs());
     }
