@@ -14,6 +14,8 @@ use x86_64::instructions::port::Port;
 use crate::{lock::SpinLock, memory::paging};
 
 const ABSENT: u32 = 0xffff_ffff;
+/// Bus mastering, in the command register (PCI 3.0 §6.2.2).
+pub const COMMAND_MASTER: u32 = 1 << 2;
 
 /// Offsets in the header (PCI 3.0 §6.1).
 pub mod header {
@@ -91,6 +93,13 @@ impl Address {
         }
     }
 
+    /// Stops what firmware has left running: a controller that it used may still write to memory that is ours now. Whoever opens the function
+    /// switches it on again.
+    fn silence(self) {
+        let command = self.read(header::COMMAND) & 0xffff;
+        self.write(header::COMMAND, command & !COMMAND_MASTER);
+    }
+
     fn identity(self) -> Option<PciIdentity> {
         let identity = self.read(header::IDENTITY);
         if identity == ABSENT || identity as u16 == 0xffff {
@@ -143,6 +152,9 @@ fn scan_bus(segment: u16, bus: u8, found: &mut Vec<PciIdentity>) {
             let Some(identity) = address.identity() else { continue };
             found.push(identity);
             let is_bridge = address.read(header::HEADER_TYPE) >> 16 & 0x7f == 1;
+            if !is_bridge {
+                address.silence();
+            }
             let secondary = (address.read(header::BUSES) >> 8) as u8;
             // Bus numbers grow downstream; anything else is a broken bridge, and would never end.
             if is_bridge && secondary > bus {

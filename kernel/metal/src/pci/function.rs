@@ -8,7 +8,7 @@ use kernel_core::{
     platform::{Bar, PciFunction, PciIdentity},
 };
 
-use super::{Address, header};
+use super::{Address, COMMAND_MASTER, header};
 use crate::{
     cpu,
     interrupt::{self, Route},
@@ -17,7 +17,6 @@ use crate::{
 };
 
 const COMMAND_MEMORY: u32 = 1 << 1;
-const COMMAND_MASTER: u32 = 1 << 2;
 const COMMAND_NO_INTX: u32 = 1 << 10;
 const STATUS_CAPABILITIES: u32 = 1 << 20;
 
