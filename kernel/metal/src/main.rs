@@ -144,8 +144,8 @@ extern "C" fn first_thread(_block: &'static ThreadBlock) -> ! {
         panic!("this kernel was built without REDLEAF_KEY and REDLEAF_ABI, so it can believe no bundle");
     };
     report!("bundle   {} bytes", bundle.len());
-    if let Err(error) = kernel_core::boot::boot(Boot { bundle, trust, devices: &[] }) {
-        panic!("the box does not start: {error}");
+    if let Err(error) = kernel_core::boot::boot(Boot { bundle, trust, devices: devices::CLASSES }) {
+        panic::fatal(format_args!("the box doesn't start: {error}"));
     }
     loop {
         scheduler::park(clock::NEVER);
