@@ -131,6 +131,13 @@ impl Bucket {
 
 const _: () = assert!(size_of::<Bucket>() == 64);
 
+/// The places of a bucket that may be taken.
+#[derive(Clone, Copy)]
+struct Vacancy {
+    count: usize,
+    at: Option<usize>,
+}
+
 /// What became of a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inserted {
@@ -216,23 +223,42 @@ impl Connections {
     pub fn insert(&mut self, hash: u64, key: Key, backend: BackendId, signal: Signal, now: u64) -> Inserted {
         let phase = first_phase(signal);
         let entry = Entry::new(key, backend, Expiry::new(now, self.lifetimes.of(signal, phase), phase));
-        let mut weakest: Option<(usize, usize, i32)> = None;
-        for bucket in self.buckets_of(hash) {
-            for at in 0..Bucket::ENTRIES {
-                let there = self.buckets[bucket].0[at];
-                let left = there.expiry.left(now);
-                if there.is_free() || left <= 0 {
-                    self.put(bucket, at, entry);
-                    return Inserted::Free;
-                }
-                if there.expiry.phase() != Phase::Established && weakest.is_none_or(|(_, _, least)| left < least) {
-                    weakest = Some((bucket, at, left));
-                }
-            }
+        // The emptier bucket, so that all fill evenly; the first if there is nothing to choose, since it is looked at first.
+        let [first, second] = self.buckets_of(hash).map(|bucket| (bucket, self.vacancy(bucket, now)));
+        let (bucket, vacancy) = if first.1.count >= second.1.count { first } else { second };
+        if let Some(at) = vacancy.at {
+            self.put(bucket, at, entry);
+            return Inserted::Free;
         }
-        let Some((bucket, at, _)) = weakest else { return Inserted::Untracked };
+        let weakest = [first.0, second.0].into_iter().flat_map(|bucket| (0..Bucket::ENTRIES).map(move |at| (bucket, at)));
+        let weakest = weakest
+            .filter(|&(bucket, at)| self.buckets[bucket].0[at].expiry.phase() != Phase::Established)
+            .min_by_key(|&(bucket, at)| self.buckets[bucket].0[at].expiry.left(now));
+        let Some((bucket, at)) = weakest else { return Inserted::Untracked };
         self.put(bucket, at, entry);
         Inserted::Replaced
+    }
+
+    fn vacancy(&self, bucket: usize, now: u64) -> Vacancy {
+        let mut vacancy = Vacancy { count: 0, at: None };
+        for (at, entry) in self.buckets[bucket].0.iter().enumerate() {
+            if entry.is_free() || entry.expiry.left(now) <= 0 {
+                vacancy.count += 1;
+                vacancy.at = Some(at);
+            }
+        }
+        vacancy
+    }
+
+    /// Looks at the places where these flows may be, all at once: what isn't in the cache is fetched for all of them together, rather than for
+    /// one after the other by `find`.
+    #[inline]
+    pub fn fetch(&self, hashes: impl Iterator<Item = u64>) {
+        let seen = hashes.fold(0, |seen, hash| {
+            let [first, second] = self.buckets_of(hash);
+            seen ^ self.buckets[first].0[0].service ^ self.buckets[second].0[0].service
+        });
+        core::hint::black_box(seen);
     }
 
     fn put(&mut self, bucket: usize, at: usize, entry: Entry) {
@@ -430,13 +456,17 @@ mod tests {
         assert!(untracked >= 84, "no more than the capacity is held: {untracked}");
     }
 
-    /// Two buckets to choose from fill a table to nine tenths before a connection in ten fails to find a free place.
+    /// With two buckets to choose from all but one connection in a thousand find a place until the table is three fifths full, and all but one in a
+    /// hundred up to three quarters.
     #[test]
     fn the_table_fills_well() {
         let mut t = table(65_536);
-        let wanted = 55_000;
-        let free = (0..wanted).filter(|&n| add(&mut t, n, 0, Signal::Open, 0) == Inserted::Free).count();
-        assert!(free as f64 > 0.9 * f64::from(wanted), "{free}");
+        let missed = |t: &mut Connections, numbers: core::ops::Range<u32>| {
+            numbers.filter(|&n| add(t, n, 0, Signal::Open, 0) != Inserted::Free).count()
+        };
+        let few = missed(&mut t, 0..40_000);
+        let more = few + missed(&mut t, 40_000..49_000);
+        assert!(few < 40 && more < 490, "{few} {more}");
     }
 
     #[test]

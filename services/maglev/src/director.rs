@@ -26,6 +26,18 @@ pub enum Verdict {
     Learn { address: u32, mac: Mac },
 }
 
+/// What a frame holds, and the hash of its flow if it has one.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    content: Result<Content, DropReason>,
+    hash: u64,
+}
+
+impl Look {
+    /// For the places of a batch that hold no packet.
+    pub const NOTHING: Look = Look { content: Err(DropReason::Runt), hash: 0 };
+}
+
 /// One CPU's packet path.
 pub struct Director {
     station: Station,
@@ -76,17 +88,43 @@ impl Director {
         }
     }
 
-    /// Judges one received frame. Counts what goes through VIPs and to backends; the caller counts the verdicts, once it knows that they were carried out.
+    /// The first look at a received frame. With all frames of a batch looked into before the first is judged, the memory that judging needs is fetched
+    /// for all of them at once (`fetch`).
     #[inline]
-    pub fn direct(&mut self, frame: &mut [u8], checksums: Checksums, now: u64) -> Verdict {
-        let judged = match frame::parse(frame, &self.station, checksums) {
-            Ok(Content::Flow(flow, signal)) => self.forward(frame, &flow, Some(signal), now),
-            Ok(Content::FlowError(flow)) => self.forward(frame, &flow, None, now),
-            Ok(Content::Arp(arp)) => self.arp(frame, &arp),
-            Ok(Content::Echo(echo)) => self.echo(frame, &echo),
-            Err(reason) => Err(reason),
+    pub fn look(&self, frame: &[u8], checksums: Checksums) -> Look {
+        let content = frame::parse(frame, &self.station, checksums);
+        let hash = match &content {
+            Ok(Content::Flow(flow, _) | Content::FlowError(flow)) => hash(flow),
+            _ => 0,
+        };
+        Look { content, hash }
+    }
+
+    /// Fetches what judging these will need.
+    #[inline]
+    pub fn fetch(&self, looks: &[Look]) {
+        let is_flow = |look: &&Look| matches!(look.content, Ok(Content::Flow(..) | Content::FlowError(_)));
+        self.connections.fetch(looks.iter().filter(is_flow).map(|look| look.hash));
+    }
+
+    /// Judges a frame that has been looked into. Counts what goes through VIPs and to backends; the caller counts the verdicts, once it knows that they
+    /// were carried out.
+    #[inline]
+    pub fn judge(&mut self, frame: &mut [u8], look: &Look, now: u64) -> Verdict {
+        let judged = match &look.content {
+            Ok(Content::Flow(flow, signal)) => self.forward(frame, flow, look.hash, Some(*signal), now),
+            Ok(Content::FlowError(flow)) => self.forward(frame, flow, look.hash, None, now),
+            Ok(Content::Arp(arp)) => self.arp(frame, arp),
+            Ok(Content::Echo(echo)) => self.echo(frame, echo),
+            Err(reason) => Err(*reason),
         };
         judged.unwrap_or_else(Verdict::Drop)
+    }
+
+    /// Looks at one frame and judges it.
+    pub fn direct(&mut self, frame: &mut [u8], checksums: Checksums, now: u64) -> Verdict {
+        let look = self.look(frame, checksums);
+        self.judge(frame, &look, now)
     }
 
     fn arp(&self, frame: &mut [u8], arp: &Arp) -> Result<Verdict, DropReason> {
@@ -119,7 +157,7 @@ impl Director {
 
     /// `signal`: what the packet says about its connection; none if it is about it but not of it (an ICMP error).
     #[inline]
-    fn forward(&mut self, frame: &mut [u8], flow: &Flow, signal: Option<Signal>, now: u64) -> Result<Verdict, DropReason> {
+    fn forward(&mut self, frame: &mut [u8], flow: &Flow, hash: u64, signal: Option<Signal>, now: u64) -> Result<Verdict, DropReason> {
         let Some(service) = self.services.find(flow.destination, flow.protocol, flow.destination_port) else {
             return Err(if self.services.owns(flow.destination) { DropReason::NotServed } else { DropReason::NotOurAddress });
         };
@@ -129,7 +167,7 @@ impl Director {
         if self.stage() == Stage::Starting {
             return Err(DropReason::Starting);
         }
-        let (backend, mac) = self.choose(service, flow, signal, now)?;
+        let (backend, mac) = self.choose(service, flow, hash, signal, now)?;
         frame::redirect(frame, mac, self.station.mac);
         let bytes = frame.len() as u64;
         for traffic in [&self.counters.vips[service.index()], &self.counters.backends[backend.index()]] {
@@ -141,8 +179,14 @@ impl Director {
 
     /// The backend of a flow: the one that its connection has, while that is alive; else the one that the table names.
     #[inline]
-    fn choose(&mut self, service: ServiceId, flow: &Flow, signal: Option<Signal>, now: u64) -> Result<(BackendId, Mac), DropReason> {
-        let hash = hash(flow);
+    fn choose(
+        &mut self,
+        service: ServiceId,
+        flow: &Flow,
+        hash: u64,
+        signal: Option<Signal>,
+        now: u64,
+    ) -> Result<(BackendId, Mac), DropReason> {
         let key = Key { source: flow.source, source_port: flow.source_port, destination_port: flow.destination_port, service: service.0 };
         let plan = self.view.plan();
         let named = || {
@@ -153,12 +197,16 @@ impl Director {
             let chosen = named()?;
             // Nothing follows a RST, and an ICMP error begins nothing.
             if let Some(signal) = signal.filter(|&signal| signal != Signal::Reset) {
-                match self.connections.insert(hash, key, chosen.0, signal, now) {
+                let inserted = self.connections.insert(hash, key, chosen.0, signal, now);
+                match inserted {
                     Inserted::Free => {}
                     Inserted::Replaced => self.counters.replaced.add(1),
                     Inserted::Untracked => self.counters.untracked.add(1),
                 }
-                self.opened(service, chosen.0);
+                // Of one that isn't remembered every packet looks like the first, but only one is a SYN.
+                if inserted != Inserted::Untracked || signal == Signal::Open {
+                    self.opened(service, chosen.0);
+                }
             }
             return Ok(chosen);
         };

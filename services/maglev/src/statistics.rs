@@ -28,8 +28,9 @@ pub struct CpuCounters {
     pub drops: [Tally; DropReason::COUNT],
     /// The box's own frames: ARP requests.
     pub originated: Tally,
-    /// Connections that a full table didn't take, by what became of them (`connections`).
+    /// Connections that took the place of others in a full table (`connections`).
     pub replaced: Tally,
+    /// Packets of connections that a full table didn't take.
     pub untracked: Tally,
     /// Connections given to another backend since theirs was gone.
     pub moved: Tally,

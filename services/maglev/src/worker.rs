@@ -14,7 +14,7 @@ use interfaces::{
 use runtime::{thread, time};
 
 use crate::{
-    director::{Director, Verdict},
+    director::{Director, Look, Verdict},
     drops::DropReason,
     frame::{self, ArpRequest, BROADCAST, Checked, Checksums, SHORTEST, Station},
     plan::Services,
@@ -57,7 +57,7 @@ pub struct Worker {
     pub duty: Option<Duty>,
 }
 
-/// The outcome of a judged batch, in the order in which its kept packets stand.
+/// What is left of a judged batch, in the order in which its kept packets stand.
 struct Kept {
     /// Bit i: kept packet i is an answer, else it is forwarded.
     answers: u32,
@@ -134,9 +134,13 @@ impl Worker {
 
     fn judge(&mut self, batch: &mut RRef<Batch>, now: u64) -> Kept {
         let (mut dropped, mut kept) = (0u32, Kept { answers: 0, count: 0 });
-        for (i, mut packet) in batch.packets_mut().into_iter().enumerate() {
-            let checksums = findings(packet.flags());
-            match self.director.direct(packet.data_mut(), checksums, now) {
+        let mut looks = [Look::NOTHING; Batch::CAPACITY];
+        for (look, packet) in looks.iter_mut().zip(batch.packets()) {
+            *look = self.director.look(packet.data(), findings(packet.flags));
+        }
+        self.director.fetch(&looks[..batch.len()]);
+        for (i, (mut packet, look)) in batch.packets_mut().into_iter().zip(&looks).enumerate() {
+            match self.director.judge(packet.data_mut(), look, now) {
                 Verdict::Forward => kept.count += 1,
                 Verdict::Answer => {
                     kept.answers |= 1 << kept.count;
