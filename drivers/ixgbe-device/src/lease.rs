@@ -179,6 +179,14 @@ impl<H: Hardware> Lease<H> {
         Ok(())
     }
 
+    /// Nobody receives, for now: what finds no descriptor waits in the packet buffer. (Registers only, so it may be called while handles are in use.)
+    pub fn hold_frames(&self) {
+        for queue in (0..MAX_QUEUES).map(RxQueue) {
+            // SAFETY: the buffers' size stays what it is; a queue without ring stays disabled.
+            unsafe { self.hardware.write(queue.split(), SRRCTL_ONE_BUFFER_OF_2K) };
+        }
+    }
+
     /// Waits until `register & mask == value`, in steps of 10 µs.
     fn wait_for(&self, register: u32, mask: u32, value: u32, limit_micros: u32) -> bool {
         let mut waited = 0;
