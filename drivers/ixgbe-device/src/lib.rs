@@ -19,7 +19,6 @@
 
 extern crate alloc;
 
-mod class;
 mod descriptors;
 mod device;
 mod hardware;
@@ -29,7 +28,6 @@ mod registers;
 mod ring;
 mod transmit;
 
-pub use class::IxgbeClass;
 pub use device::{Device, matches};
 pub use hardware::{DmaMemory, Hardware};
 pub use lease::{Lease, MAX_QUEUES};

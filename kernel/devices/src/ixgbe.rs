@@ -28,6 +28,15 @@ const RAL0: u32 = 0xa200;
 const RAH0: u32 = 0xa204;
 const GONE: u32 = 0xffff_ffff;
 
+/// The command register (PCI 3.0 §6.2.2), with memory decoding and bus mastering. Decoding stays on: a reset needs the registers.
+const COMMAND: u16 = 0x04;
+const COMMAND_MEMORY: u32 = 1 << 1;
+const COMMAND_BUS_MASTER: u32 = 1 << 2;
+const COMMAND_NO_INTX: u32 = 1 << 10;
+
+/// Waits below this are spent spinning, longer ones sleeping.
+const SPIN_LIMIT_NANOS: u64 = 50_000;
+
 /// What the core asks: is this one of the family, and may a domain have it.
 pub struct Family;
 
@@ -43,13 +52,13 @@ impl DeviceClass for Family {
             .bar(0)
             .filter(|bar| bar.len >= BAR_BYTES as usize)
             .ok_or_else(|| format!("{} has no BAR 0 of {BAR_BYTES} bytes: the firmware hasn't placed it", name()))?;
-        // One vector for each CPU of the domain, and one for everything else; a card has 64.
-        let vectors = function.vectors().min(cpus.len() as u16 + 1);
-        if vectors == 0 {
-            return Err(format!("{} has no MSI-X vectors", name()));
-        }
+        // One vector for each CPU of the domain, and one for everything else; a card has 64. With fewer, the driver polls.
+        let wanted = cpus.len() as u16 + 1;
+        let vectors = if function.vectors() >= wanted { wanted } else { 0 };
         let vectors = (0..vectors).map(|_| &*Box::leak(Box::new(Vector::new()))).collect();
         let card = Card { function, bar, cpus: cpus.to_vec(), vectors };
+        // Firmware may have left the card receiving; and from here on its registers can be read.
+        card.set_bus_master(false);
         Ok(Arc::new(Kept { mac: card.mac(), lease: ixgbe_device::Lease::new(card) }))
     }
 }
@@ -71,6 +80,10 @@ impl Lease for Kept {
 
     fn open(&self, driver: &Recipient) -> RawObject {
         driver.give::<dyn IxgbeDevice>(Box::new(Device::new(&self.lease)))
+    }
+
+    fn died(&self) {
+        self.lease.hold_frames();
     }
 
     fn buffers(&self) -> usize {
@@ -123,7 +136,12 @@ unsafe impl Hardware for Card {
     }
 
     fn set_bus_master(&self, on: bool) {
-        self.function.set_bus_master(on);
+        let command = self.function.config_read(COMMAND) & 0xffff & !COMMAND_BUS_MASTER;
+        let command = command | COMMAND_MEMORY | COMMAND_NO_INTX | if on { COMMAND_BUS_MASTER } else { 0 };
+        // The upper half is the status register, in which zeroes change nothing.
+        self.function.config_write(COMMAND, command);
+        // The answer to a read comes behind whatever the device has sent before (PCIe 3.0 §2.4.1): all its writes are in memory.
+        self.function.config_read(COMMAND);
     }
 
     fn allocate(&self, bytes: usize) -> Option<DmaMemory> {
@@ -164,9 +182,10 @@ unsafe impl Hardware for Card {
     }
 
     fn delay_micros(&self, micros: u32) {
-        let until = machine().now() + u64::from(micros) * 1_000;
+        let nanos = u64::from(micros) * 1_000;
+        let until = machine().now() + nanos;
         while machine().now() < until {
-            core::hint::spin_loop();
+            if nanos < SPIN_LIMIT_NANOS { core::hint::spin_loop() } else { machine().park(until) }
         }
     }
 }
