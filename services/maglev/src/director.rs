@@ -21,6 +21,7 @@ pub enum Verdict {
     Forward,
     /// Send it: it has become the answer to its sender.
     Answer,
+    /// Drop it; if it is for `DropReason::Starting`, unless it can be held until the box serves.
     Drop(DropReason),
     /// Drop it (as `DropReason::Learned`), and tell the planner that this station has this address.
     Learn { address: u32, mac: Mac },

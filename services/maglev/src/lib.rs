@@ -17,6 +17,7 @@ pub mod connections;
 pub mod director;
 pub mod drops;
 pub mod frame;
+pub mod holding;
 pub mod neighbours;
 pub mod plan;
 pub mod planner;
@@ -42,6 +43,7 @@ use crate::{
     control::Console,
     director::Director,
     frame::Station,
+    holding::Holding,
     plan::{Services, View},
     planner::Planner,
     shared::Shared,
@@ -90,7 +92,7 @@ pub fn start(env: Env, imports: Imports, config: Config) -> Result<Exports, Star
             }
             let station = Station { mac: info.mac.0, vlan };
             let director = Director::new(station, services.clone(), view, connections, counters);
-            Worker { index, port, director, services, shared, duty }.run();
+            Worker { index, port, director, services, shared, duty, holding: Holding::new() }.run();
         })?;
     }
     Ok(Exports { control: Box::new(Console { config, shared, published, cpus }) })

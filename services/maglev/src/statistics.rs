@@ -1,6 +1,7 @@
 //! Counters. Each CPU has a set of its own, which only its worker writes, so counting is a plain addition; whoever shows them adds the sets up.
 //!
-//! On each CPU, whenever no batch is in work: `received` = `forwarded` + `answered` + the sum of `drops`.
+//! On each CPU, whenever no batch is in work: `received` = `forwarded` + `answered` + the sum of `drops` + `held`; and `held` is 0 half a second after a
+//! start at the latest.
 
 use alloc::{boxed::Box, sync::Arc};
 use runtime::tally::Tally;
@@ -26,6 +27,8 @@ pub struct CpuCounters {
     pub forwarded: Tally,
     pub answered: Tally,
     pub drops: [Tally; DropReason::COUNT],
+    /// Packets kept until the box serves (`holding`).
+    pub held: Tally,
     /// The box's own frames: ARP requests.
     pub originated: Tally,
     /// Connections that took the place of others in a full table (`connections`).
@@ -47,6 +50,7 @@ impl CpuCounters {
             forwarded: Tally::default(),
             answered: Tally::default(),
             drops: [const { Tally::new() }; DropReason::COUNT],
+            held: Tally::new(),
             originated: Tally::default(),
             replaced: Tally::default(),
             untracked: Tally::default(),
@@ -64,7 +68,7 @@ impl CpuCounters {
 
     /// Packets that have met their fate: what `received` must be.
     pub fn accounted(&self) -> u64 {
-        self.forwarded.get() + self.answered.get() + self.drops.iter().map(Tally::get).sum::<u64>()
+        self.forwarded.get() + self.answered.get() + self.drops.iter().map(Tally::get).sum::<u64>() + self.held.get()
     }
 }
 
@@ -77,6 +81,7 @@ pub fn show(config: &Config, cpus: &[Arc<CpuCounters>], mut show: impl FnMut(cor
     for reason in DropReason::ALL {
         show(format_args!("{}", reason.name()), cpus.iter().map(|cpu| cpu.drops[reason as usize].get()).sum());
     }
+    show(format_args!("held"), sum(|c| &c.held));
     show(format_args!("originated"), sum(|c| &c.originated));
     show(format_args!("connections.replaced"), sum(|c| &c.replaced));
     show(format_args!("connections.untracked"), sum(|c| &c.untracked));

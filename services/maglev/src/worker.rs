@@ -17,7 +17,8 @@ use crate::{
     director::{Director, Look, Verdict},
     drops::DropReason,
     frame::{self, ArpRequest, BROADCAST, Checked, Checksums, SHORTEST, Station},
-    plan::Services,
+    holding::Holding,
+    plan::{Services, Stage},
     planner::Planner,
     shared::Shared,
     statistics::CpuCounters,
@@ -27,6 +28,8 @@ use crate::{
 const POLL_BEFORE_WAIT: u64 = 20_000;
 /// A waiting worker looks round this often at least: for a new plan, expired connections, the operator's wishes.
 const LONGEST_WAIT: u64 = 50_000_000;
+/// And this often while it holds packets until the first CPU's worker says that all may serve.
+const LONGEST_HOLDING_WAIT: u64 = 500_000;
 /// While the driver is away: first and longest pause between two attempts to reach it.
 const FIRST_PAUSE: u64 = 20_000;
 const LONGEST_PAUSE: u64 = 1_000_000;
@@ -55,6 +58,7 @@ pub struct Worker {
     pub services: Arc<Services>,
     pub shared: Arc<Shared>,
     pub duty: Option<Duty>,
+    pub holding: Holding,
 }
 
 /// What is left of a judged batch, in the order in which its kept packets stand.
@@ -96,12 +100,17 @@ impl Worker {
             let now = time::now();
             self.duties(queue, now)?;
             self.director.between_batches(now);
+            if !self.holding.is_empty() {
+                self.release(queue, now)?;
+            }
             batch = queue.receive(batch)?;
             if !batch.is_empty() {
+                self.director.counters().received.add(batch.len() as u64);
                 batch = self.handle(queue, batch, now)?;
                 idle_since = now;
             } else if now.saturating_sub(idle_since) > POLL_BEFORE_WAIT {
-                let deadline = self.duty.as_ref().map_or(u64::MAX, |duty| duty.planner.deadline()).min(now + LONGEST_WAIT);
+                let longest = if self.holding.is_empty() { LONGEST_WAIT } else { LONGEST_HOLDING_WAIT };
+                let deadline = self.duty.as_ref().map_or(u64::MAX, |duty| duty.planner.deadline()).min(now + longest);
                 if deadline > now {
                     queue.wait(deadline)?;
                     idle_since = time::now();
@@ -110,10 +119,22 @@ impl Worker {
         }
     }
 
+    /// Handles what was held while the box was starting, once it serves.
+    fn release(&mut self, queue: &mut Cap<dyn NetQueue>, now: u64) -> Result<(), NetError> {
+        while self.director.stage() == Stage::Serving
+            && let Some(batch) = self.holding.release()
+        {
+            self.handle(queue, batch, now)?;
+        }
+        let expired = self.holding.expire(now);
+        self.director.counters().count_drop(DropReason::Starting, expired as u64);
+        self.director.counters().held.set(self.holding.count() as u64);
+        Ok(())
+    }
+
     /// Judges a received batch, sends what is to be sent, and gives the batch back empty.
     fn handle(&mut self, queue: &mut Cap<dyn NetQueue>, mut batch: RRef<Batch>, now: u64) -> Result<RRef<Batch>, NetError> {
         let counters = self.director.counters().clone();
-        counters.received.add(batch.len() as u64);
         let kept = self.judge(&mut batch, now);
         for _ in 0..OFFERS {
             if batch.is_empty() {
@@ -134,6 +155,8 @@ impl Worker {
 
     fn judge(&mut self, batch: &mut RRef<Batch>, now: u64) -> Kept {
         let (mut dropped, mut kept) = (0u32, Kept { answers: 0, count: 0 });
+        // By their places when the dropped ones are gone.
+        let (mut held, mut held_count) = (0u32, 0);
         let mut looks = [Look::NOTHING; Batch::CAPACITY];
         for (look, packet) in looks.iter_mut().zip(batch.packets()) {
             *look = self.director.look(packet.data(), findings(packet.flags));
@@ -145,6 +168,10 @@ impl Worker {
                 Verdict::Answer => {
                     kept.answers |= 1 << kept.count;
                     kept.count += 1;
+                }
+                Verdict::Drop(DropReason::Starting) => {
+                    held |= 1 << (kept.count + held_count);
+                    held_count += 1;
                 }
                 Verdict::Drop(reason) => {
                     self.director.counters().count_drop(reason, 1);
@@ -162,6 +189,11 @@ impl Worker {
         }
         if dropped != 0 {
             batch.discard(dropped);
+        }
+        if held != 0 {
+            let counters = self.director.counters();
+            counters.count_drop(DropReason::Starting, self.holding.keep(batch, held, now) as u64);
+            counters.held.set(self.holding.count() as u64);
         }
         kept
     }

@@ -29,13 +29,14 @@ struct Card {
     crash_next: Mutex<Option<Call>>,
     /// Frames that the transmit ring takes a call.
     room: Mutex<Option<usize>>,
+    /// The backends don't answer ARP.
+    silent: Mutex<bool>,
 }
 
 #[derive(Default)]
 struct Wire {
     arriving: VecDeque<Vec<u8>>,
     sent: Vec<Vec<u8>>,
-    requests: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -135,8 +136,7 @@ impl NetQueue for Queue {
             if frame[12..14] == [8, 6] && frame[21] == 1 {
                 let target = frame[41];
                 let mut wire = self.card.queues[0].lock().unwrap();
-                wire.requests += 1;
-                if (11..14).contains(&target) {
+                if (11..14).contains(&target) && !*self.card.silent.lock().unwrap() {
                     wire.arriving.push_back(arp_answer(target - 10));
                 }
             } else {
@@ -161,15 +161,20 @@ struct Running {
 
 impl Running {
     fn new(queues: usize) -> Running {
+        let running = Running::above(Card::leak(queues));
+        running.until("it serves", || running.counter("serving") == 1);
+        running
+    }
+
+    /// Started, but maybe not serving yet.
+    fn above(card: &'static Card) -> Running {
         host::connect();
-        let card = Card::leak(queues);
+        let queues = card.queues.len();
         let net: &'static dyn Net = Box::leak(Box::new(card));
         let cpus: Vec<u32> = (0..queues as u32).collect();
         let imports = Imports { net: Port::new(net) };
         let Ok(Exports { control }) = maglev::start(Env::new("lb", 1, &cpus), imports, config()) else { panic!("does not start") };
-        let running = Running { card, control };
-        running.until("it serves", || running.counter("serving") == 1);
-        running
+        Running { card, control }
     }
 
     fn until(&self, what: &str, done: impl Fn() -> bool) {
@@ -207,7 +212,7 @@ impl Running {
             let value = |name: &str| all.iter().find(|(known, _)| known == name).unwrap().1;
             let drops: u64 = all.iter().filter(|(name, _)| name.starts_with("drop.")).map(|(_, value)| value).sum();
             let waiting: usize = self.card.queues.iter().map(|wire| wire.lock().unwrap().arriving.len()).sum();
-            waiting == 0 && value("received") == value("forwarded") + value("answered") + drops
+            waiting == 0 && value("received") == value("forwarded") + value("answered") + drops + value("held")
         });
     }
 }
@@ -227,6 +232,37 @@ fn packets_go_through_both_queues() {
     assert_eq!(running.counter("cpu.0.forwarded") + running.counter("cpu.1.forwarded"), 1_000);
     assert_eq!(running.counter("vip.web.packets"), 1_000);
     assert!(running.counter("originated") >= 6, "announcements and requests");
+}
+
+/// What arrives while the box finds out who is alive is forwarded a little later; and if nobody answers, it is counted and not kept for ever.
+#[test]
+fn packets_that_come_during_the_start_are_held() {
+    let card = Card::leak(2);
+    *card.silent.lock().unwrap() = true;
+    for n in 0..100 {
+        card.arrives((n % 2) as usize, tcp(n, WEB, 80, SYN));
+    }
+    card.arrives(1, echo(WEB));
+    let running = Running::above(card);
+    running.until("echo is answered even now", || running.counter("answered") == 1);
+    running.until("they are held", || running.counter("held") == 100);
+    *card.silent.lock().unwrap() = false;
+    running.until("they are forwarded", || running.counter("forwarded") == 100);
+    assert_eq!(running.counter(DropReason::Starting.name()), 0);
+    running.check_equation();
+}
+
+#[test]
+fn packets_are_not_held_for_ever() {
+    let card = Card::leak(1);
+    *card.silent.lock().unwrap() = true;
+    for n in 0..400 {
+        card.arrives(0, tcp(n, WEB, 80, SYN));
+    }
+    let running = Running::above(card);
+    running.until("they are dropped", || running.counter(DropReason::Starting.name()) == 400);
+    assert_eq!(running.counter("held"), 0);
+    running.check_equation();
 }
 
 /// In whichever call the crash comes: the worker opens its queue anew and goes on, connections stay, each packet is counted once.
