@@ -211,6 +211,11 @@ impl Domain {
         self.exports.iter().find(|export| export.port == port)
     }
 
+    /// The proxy of an export port, if it has this interface.
+    pub fn proxy(&self, port: &str, interface: &str) -> Option<RawObject> {
+        self.export(port).filter(|export| export.interface == interface).map(|export| export.proxy)
+    }
+
     /// What `domains`, the feed and the tests show.
     pub fn status(&self) -> Status {
         let life = self.life.lock();

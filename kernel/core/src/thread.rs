@@ -328,6 +328,11 @@ pub(crate) fn spawn(spawn: Spawn) -> Option<u64> {
     }
 }
 
+/// Starts a thread of the kernel's own, with a stack of so many pages. False: no memory for it.
+pub fn spawn_kernel_thread(name: &str, cpu: usize, stack_pages: usize, work: Box<dyn FnOnce() + Send>) -> bool {
+    spawn(Spawn { name: name.into(), cpu, priority: Priority::Normal, stack_pages, base: None, work }).is_some()
+}
+
 /// Where every thread of the core begins.
 extern "C" fn main(block: &'static ThreadBlock) -> ! {
     let work = block.life.lock().work.take();

@@ -1,1 +1,17 @@
+//! The rig: the kernel's domain core as a Linux process.
+//!
+//! It loads the same domain ELFs as the metal does. Threads are pthreads on pinned CPUs, CPU exceptions are signals whose context is redirected exactly as
+//! an exception frame is, eviction from another CPU is a directed signal, the barrier is `membarrier`. Above `kernel_core::Platform` nothing knows.
+//!
+//! A process has one box. Tests that share it take turns ([`Rig::turn`]).
 
+mod images;
+mod machine;
+mod memory;
+mod rig;
+mod signals;
+mod threads;
+
+pub use images::{Start, build};
+pub use machine::Machine;
+pub use rig::{DomainSpec, Rig, Settings};

@@ -1,0 +1,176 @@
+//! The machine: `Platform` over Linux.
+
+use std::{
+    fmt,
+    ptr::NonNull,
+    sync::{
+        Mutex, OnceLock,
+        atomic::Ordering,
+    },
+    time::Instant,
+};
+
+use kernel_core::{
+    interrupt::Vector,
+    platform::{
+        DmaMemory, Mapping, PageCount, PciFunction, PciIdentity, Platform, Protection, Resume, ThreadStart,
+    },
+    thread::ThreadBlock,
+};
+
+use crate::{memory::Memory, threads};
+
+/// Nanoseconds since the first question.
+pub fn clock() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_nanos() as u64
+}
+
+/// A Linux process as a machine.
+pub struct Machine {
+    pub cpus: usize,
+    memory: Memory,
+    functions: Vec<&'static dyn PciFunction>,
+    typed: Mutex<Vec<u8>>,
+    typed_vector: Vector,
+    /// What the console and the feed have said.
+    pub console: Mutex<Vec<u8>>,
+    pub feed: Mutex<Vec<u8>>,
+}
+
+impl Machine {
+    pub fn new(cpus: usize, pages: usize, functions: Vec<&'static dyn PciFunction>) -> Self {
+        // SAFETY: plain flags; registers this process for the expedited barrier.
+        let registered = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0) };
+        assert_eq!(registered, 0, "membarrier: {}", std::io::Error::last_os_error());
+        clock();
+        Machine {
+            cpus,
+            memory: Memory::new(pages),
+            functions,
+            typed: Mutex::default(),
+            typed_vector: Vector::new(),
+            console: Mutex::default(),
+            feed: Mutex::default(),
+        }
+    }
+
+    /// Types at the console.
+    pub fn type_in(&self, text: &str) {
+        self.typed.lock().expect("nobody panics with it").extend_from_slice(text.as_bytes());
+        self.typed_vector.fire();
+    }
+}
+
+impl Platform for Machine {
+    fn now(&self) -> u64 {
+        clock()
+    }
+
+    fn cpus(&self) -> usize {
+        self.cpus
+    }
+
+    fn barrier(&self) {
+        // SAFETY: plain flags.
+        let done = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0) };
+        assert_eq!(done, 0, "membarrier: {}", std::io::Error::last_os_error());
+        std::sync::atomic::fence(Ordering::SeqCst);
+    }
+
+    fn map(&self, pages: usize, kind: Mapping) -> Option<NonNull<u8>> {
+        self.memory.map(pages, kind)
+    }
+
+    unsafe fn protect(&self, first: NonNull<u8>, pages: usize, protection: Protection) {
+        // SAFETY: the same contract.
+        unsafe { self.memory.protect(first, pages, protection) }
+    }
+
+    unsafe fn unmap(&self, first: NonNull<u8>, pages: usize, kind: Mapping) {
+        // SAFETY: the same contract.
+        unsafe { self.memory.unmap(first, pages, kind) }
+    }
+
+    fn dma_map(&self, pages: usize) -> Option<DmaMemory> {
+        // A device of the rig is code in this process: it finds memory where we do.
+        let address = self.memory.map(pages, Mapping::Heap)?;
+        Some(DmaMemory { address, bus: address.as_ptr().addr() as u64, pages })
+    }
+
+    unsafe fn dma_unmap(&self, memory: DmaMemory) {
+        // SAFETY: mapped as a heap by `dma_map`; the rest is the same contract.
+        unsafe { self.memory.unmap(memory.address, memory.pages, Mapping::Heap) }
+    }
+
+    fn pages(&self) -> PageCount {
+        self.memory.count()
+    }
+
+    fn thread_start(&self, start: ThreadStart) -> bool {
+        threads::start(start)
+    }
+
+    fn thread_exit(&self) -> ! {
+        threads::exit()
+    }
+
+    fn thread_yield(&self) {
+        std::thread::yield_now();
+    }
+
+    fn park(&self, deadline: u64) {
+        threads::park(deadline);
+    }
+
+    fn unpark(&self, thread: &ThreadBlock) {
+        threads::unpark(thread);
+    }
+
+    fn kick(&self, thread: &ThreadBlock) {
+        threads::kick(thread);
+    }
+
+    fn hold(&self, at: Resume) -> ! {
+        threads::hold(at)
+    }
+
+    fn release(&self, thread: &ThreadBlock) {
+        threads::release(thread);
+    }
+
+    fn pci(&self) -> Vec<PciIdentity> {
+        self.functions.iter().map(|function| function.identity()).collect()
+    }
+
+    fn pci_open(&self, identity: &PciIdentity) -> Option<&'static dyn PciFunction> {
+        self.functions.iter().find(|function| function.identity() == *identity).copied()
+    }
+
+    fn console_write(&self, bytes: &[u8]) {
+        self.console.lock().expect("nobody panics with it").extend_from_slice(bytes);
+    }
+
+    fn console_read(&self, bytes: &mut [u8]) -> usize {
+        let mut typed = self.typed.lock().expect("nobody panics with it");
+        let count = typed.len().min(bytes.len());
+        bytes[..count].copy_from_slice(&typed[..count]);
+        typed.drain(..count);
+        count
+    }
+
+    fn console_vector(&self) -> &'static Vector {
+        // SAFETY: the one machine of this process is never dropped (`Rig::start` leaks it).
+        unsafe { &*(&raw const self.typed_vector) }
+    }
+
+    fn feed_write(&self, bytes: &[u8]) {
+        self.feed.lock().expect("nobody panics with it").extend_from_slice(bytes);
+    }
+
+    fn fatal(&self, text: fmt::Arguments<'_>) -> ! {
+        eprintln!("rig: {text}");
+        std::process::abort()
+    }
+}
+

@@ -1,0 +1,252 @@
+//! A box in this process, and what a test wants to do with it.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{Mutex, MutexGuard, PoisonError, mpsc},
+    time::{Duration, Instant},
+};
+
+use bundle::{
+    Hash, Trust,
+    manifest::{
+        Bytes, Console, Domain, Export, Import, Machine as MachineSpec, Manifest, Nanos, PanicAction, Restart, RestartPolicy, SCHEMA,
+        Source,
+    },
+    write::{ImageSource, SigningKey, bundle},
+};
+use interfaces::{Interface, Port};
+use kernel_core::{
+    boot::{Boot, boot},
+    device::DeviceClass,
+    domain::{self, Status},
+    platform::PciFunction,
+    supervisor,
+    thread::{self, ThreadBlock},
+};
+
+use crate::{
+    images::{self, Start},
+    machine::Machine,
+    signals, threads,
+};
+
+/// One domain of a rig's manifest.
+pub struct DomainSpec {
+    pub spec: Domain,
+    pub image: Start,
+}
+
+impl DomainSpec {
+    /// A domain with generous quotas that is restarted at once, however often it crashes.
+    pub fn new(name: &str, image: Start) -> Self {
+        DomainSpec {
+            spec: Domain {
+                name: name.into(),
+                image: 0,
+                device: None,
+                memory: Bytes(16 << 20),
+                exchange: Bytes(1 << 20),
+                cpus: vec![0, 1],
+                watchdog: Nanos(0),
+                min_stack: Bytes(32 << 10),
+                restart: Restart {
+                    policy: RestartPolicy::OnFailure,
+                    delay: Nanos(0),
+                    max_delay: Nanos(0),
+                    limit_burst: u32::MAX,
+                    limit_interval: Nanos(1_000_000_000),
+                },
+                imports: vec![],
+                exports: vec![],
+                config: vec![],
+            },
+            image,
+        }
+    }
+
+    pub fn export(mut self, port: &str, interface: &str) -> Self {
+        self.spec.exports.push(Export { port: port.into(), interface: interface.into() });
+        self
+    }
+
+    /// Wires an import to a domain that stands earlier, by its place.
+    pub fn import(mut self, port: &str, interface: &str, from: u32, from_port: &str) -> Self {
+        let from = Source::Domain { index: from, port: from_port.into() };
+        self.spec.imports.push(Import { port: port.into(), from, interface: interface.into() });
+        self
+    }
+
+    /// Changes the manifest's entry.
+    pub fn with(mut self, change: impl FnOnce(&mut Domain)) -> Self {
+        change(&mut self.spec);
+        self
+    }
+}
+
+/// What a rig is made of.
+pub struct Settings {
+    pub cpus: usize,
+    /// The machine's memory.
+    pub pages: usize,
+    pub packet_buffers: u32,
+    pub domains: Vec<DomainSpec>,
+    pub functions: Vec<&'static dyn PciFunction>,
+    pub devices: &'static [&'static dyn DeviceClass],
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { cpus: 2, pages: 64 << 10, packet_buffers: 256, domains: vec![], functions: vec![], devices: &[] }
+    }
+}
+
+/// The box of this process.
+pub struct Rig {
+    pub machine: &'static Machine,
+    turn: Mutex<()>,
+}
+
+impl Rig {
+    /// Builds the images, boots, and waits until all domains have been started. Once per process.
+    pub fn start(settings: Settings) -> Rig {
+        let Settings { cpus, pages, packet_buffers, mut domains, functions, devices } = settings;
+        let mut starts: Vec<Start> = Vec::new();
+        for domain in &mut domains {
+            let place = starts.iter().position(|start| *start == domain.image);
+            domain.spec.image = place.unwrap_or(starts.len()) as u32;
+            if place.is_none() {
+                starts.push(domain.image);
+            }
+        }
+        let elves = images::build(&starts);
+        let (abi, build) = (Hash::of(b"abi of the rig"), Hash::of(b"build"));
+        let sources: Vec<ImageSource<'_>> =
+            starts.iter().zip(&elves).map(|(start, elf)| ImageSource { name: start.name, elf, abi, build }).collect();
+        let manifest = Manifest {
+            schema: SCHEMA,
+            name: "rig".into(),
+            machine: MachineSpec {
+                memory: Bytes(pages as u64 * 4096),
+                cpus: cpus as u32,
+                packet_buffers,
+                on_panic: PanicAction::Halt,
+            },
+            console: Console { fault_injection: true, feed: true },
+            images: sources.iter().map(ImageSource::reference).collect(),
+            domains: domains.into_iter().map(|domain| domain.spec).collect(),
+        };
+        let key = SigningKey::from_seed([7; 32]);
+        let bytes = bundle(&manifest, &sources, &key, abi, build).expect("a bundle of a good manifest");
+        let machine: &'static Machine = Box::leak(Box::new(Machine::new(cpus, pages, functions)));
+        signals::install();
+        // SAFETY: the first call into the core in this process but for blocks; this is the only thread of the core.
+        unsafe { kernel_core::install(machine) };
+        let rig = Rig { machine, turn: Mutex::new(()) };
+        enter();
+        let trust = Trust { key: key.public(), abi };
+        boot(Boot { bundle: bytes.leak(), trust, devices }).expect("the box starts");
+        rig.until("the domains are started", || supervisor::booted_at().is_some());
+        rig
+    }
+
+    /// The tests of one process take turns.
+    pub fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `work` on a thread of the core on `cpu`, with a stack of the kernel's, and gives its result.
+    pub fn run<R: Send + 'static>(&self, cpu: usize, work: impl FnOnce() -> R + Send + 'static) -> R {
+        self.spawn(cpu, work).join()
+    }
+
+    /// The same, without waiting.
+    pub fn spawn<R: Send + 'static>(&self, cpu: usize, work: impl FnOnce() -> R + Send + 'static) -> Running<R> {
+        enter();
+        let (sender, receiver) = mpsc::channel();
+        let job = move || {
+            let result = catch_unwind(AssertUnwindSafe(work));
+            let _ = sender.send(result);
+        };
+        assert!(thread::spawn_kernel_thread("test", cpu, 128, Box::new(job)), "no memory for a test's thread");
+        Running(receiver)
+    }
+
+    /// A domain's export port, as an importer has it.
+    pub fn port<I: ?Sized + Interface>(&self, domain: &str, port: &str) -> Port<I> {
+        enter();
+        let object = domain::by_name(domain).and_then(|domain| domain.proxy(port, I::NAME)).expect("the rig has such a port");
+        // SAFETY: a proxy of this interface, which lives as long as the process.
+        Port::new(unsafe { &*I::from_raw(object) })
+    }
+
+    pub fn status(&self, domain: &str) -> Status {
+        enter();
+        domain::by_name(domain).expect("the rig has such a domain").status()
+    }
+
+    pub fn index(&self, domain: &str) -> usize {
+        enter();
+        domain::by_name(domain).expect("the rig has such a domain").index
+    }
+
+    /// Waits until the domain is live in a generation after `generation`.
+    pub fn until_restarted(&self, domain: &str, generation: u32) {
+        self.until(&format!("{domain} lives again"), || {
+            let status = self.status(domain);
+            status.state == "live" && status.generation > generation
+        });
+    }
+
+    /// Waits for something that must come soon.
+    pub fn until(&self, what: &str, mut condition: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !condition() {
+            if begun.elapsed() > Duration::from_secs(20) {
+                let states: Vec<String> = domain::all()
+                    .iter()
+                    .map(|domain| format!("{} {}", domain.name, domain.status().state))
+                    .collect();
+                panic!("waited too long until {what}; domains: {states:?}; log:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    /// The whole log.
+    pub fn log(&self) -> String {
+        enter();
+        let lines = kernel_core::log::read(0, None).0;
+        lines.iter().map(|line| format!("{} {}: {}\n", line.level.name(), domain::name_of(line.domain), line.text())).collect()
+    }
+}
+
+/// A thread that works for a test.
+pub struct Running<R>(mpsc::Receiver<std::thread::Result<R>>);
+
+impl<R> Running<R> {
+    /// Waits for it, at most half a minute.
+    pub fn join(self) -> R {
+        match self.0.recv_timeout(Duration::from_secs(30)) {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => resume_unwind(panic),
+            Err(_) => panic!("a test's thread has not come back"),
+        }
+    }
+
+    /// Whether it has come to its end.
+    pub fn try_join(&self) -> Option<R> {
+        self.0.try_recv().ok().map(|result| result.unwrap_or_else(|panic| resume_unwind(panic)))
+    }
+}
+
+/// Makes the calling thread one that may use the core.
+fn enter() {
+    thread_local! {
+        static ENTERED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    }
+    // Threads of the core are so already: their `gs` is set.
+    if !ENTERED.get() && !threads::is_of_the_core() {
+        threads::adopt(ThreadBlock::resident(0));
+    }
+    ENTERED.set(true);
+}
