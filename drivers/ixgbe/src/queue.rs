@@ -13,7 +13,6 @@ use runtime::time::now;
 use crate::{
     card::{Card, pause},
     registers::EIMS_EX,
-    statistics::QueueCells,
 };
 
 /// How long transmission may stand still while the link is up: far above the 0.4 ms that a full packet buffer takes at 10 Gb/s, or the pauses of a
@@ -31,6 +30,8 @@ pub struct Queue {
     tx: Cap<dyn TxRing>,
     interrupt: Option<Cap<dyn Interrupt>>,
     until_publish: u32,
+    /// The last look at the ring found nothing.
+    in_vain: bool,
     /// Packets that have left, when that was last seen to grow, or to be all.
     left: u64,
     moved_at: u64,
@@ -47,7 +48,7 @@ impl Queue {
         let rx = card.device.rx_ring(index, card.config.rx_ring).map_err(refused)?;
         let tx = card.device.tx_ring(index, card.config.tx_ring).map_err(refused)?;
         let interrupt = card.interrupts.then(|| card.device.queue_interrupt(index)).transpose().map_err(refused)?;
-        Ok(Queue { card, index, rx, tx, interrupt, until_publish: PUBLISH_EVERY, left: 0, moved_at: now() })
+        Ok(Queue { card, index, rx, tx, interrupt, until_publish: PUBLISH_EVERY, in_vain: false, left: 0, moved_at: now() })
     }
 
     /// A ring's answer: a failed call is the caller's business, anything else the end of this generation.
@@ -62,9 +63,11 @@ impl Queue {
     #[cold]
     fn publish(&mut self) {
         self.until_publish = PUBLISH_EVERY;
-        let cells: &QueueCells = &self.card.statistics.queues[usize::from(self.index)];
-        cells.rx.publish(self.rx.counts());
-        cells.tx.publish(self.tx.counts());
+        let cells = &self.card.statistics.queues[usize::from(self.index)];
+        cells.publish(self.rx.counts(), self.tx.counts());
+        if self.in_vain {
+            cells.looked_in_vain();
+        }
     }
 
     /// Packets wait to be sent: they must be leaving, as long as there is a link.
@@ -89,7 +92,7 @@ impl Queue {
 impl NetQueue for Queue {
     fn receive(&mut self, mut batch: RRef<Batch>) -> Result<RRef<Batch>, NetError> {
         let received = self.rx.receive(&mut batch, Batch::CAPACITY);
-        self.answer(received)?;
+        self.in_vain = self.answer(received)? == 0;
         self.until_publish -= 1;
         if self.until_publish == 0 {
             self.publish();

@@ -43,6 +43,11 @@ const REGISTERS: &[(&str, u32, bool)] = &[
     ("device.tx.bytes", 0x4090, true),          // GOTC
 ];
 
+/// QPRC: frames delivered to a queue.
+const fn delivered(queue: u16) -> u32 {
+    0x1030 + 0x40 * queue as u32
+}
+
 /// QPRDC: frames for a queue without descriptors, dropped.
 const fn dropped(queue: u16) -> u32 {
     0x1430 + 0x40 * queue as u32
@@ -50,7 +55,7 @@ const fn dropped(queue: u16) -> u32 {
 
 /// The counters of one ring, as its thread last published them.
 #[derive(Default)]
-pub struct RingCells {
+struct RingCells {
     packets: Cell,
     bytes: Cell,
     errors: Cell,
@@ -58,7 +63,7 @@ pub struct RingCells {
 }
 
 impl RingCells {
-    pub fn publish(&self, counts: RingCounts) {
+    fn publish(&self, counts: RingCounts) {
         self.packets.set(counts.packets);
         self.bytes.set(counts.bytes);
         self.errors.set(counts.errors);
@@ -68,10 +73,43 @@ impl RingCells {
 
 #[derive(Default)]
 pub struct QueueCells {
-    pub rx: RingCells,
-    pub tx: RingCells,
+    rx: RingCells,
+    tx: RingCells,
+    /// How often the queue's thread has published after it had found nothing.
+    in_vain: Cell,
+    /// Frames that the device says it has put into the ring.
+    delivered: Cell,
     /// Frames that the device dropped since the ring had no descriptor.
     dropped: Cell,
+}
+
+/// What is known of a receive queue from both of its ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// By the device.
+    pub delivered: u64,
+    /// By the ring: packets, dropped frames, and times without a buffer.
+    pub ring: u64,
+    /// How often the ring's thread has looked in vain.
+    pub looks: u64,
+}
+
+impl QueueCells {
+    /// For the queue's thread.
+    pub fn publish(&self, rx: RingCounts, tx: RingCounts) {
+        self.rx.publish(rx);
+        self.tx.publish(tx);
+    }
+
+    /// For the queue's thread: it has just looked, and there was nothing.
+    pub fn looked_in_vain(&self) {
+        self.in_vain.add(1);
+    }
+
+    pub fn ends(&self) -> Ends {
+        let ring = self.rx.packets.get() + self.rx.errors.get() + self.rx.no_buffer.get();
+        Ends { delivered: self.delivered.get(), ring, looks: self.in_vain.get() }
+    }
 }
 
 pub struct Statistics {
@@ -93,6 +131,7 @@ impl Statistics {
             cell.add(u64::from(low) | u64::from(high) << 32);
         }
         for (queue, cells) in (0..).zip(&*self.queues) {
+            cells.delivered.add(u64::from(device.read(delivered(queue))?));
             cells.dropped.add(u64::from(device.read(dropped(queue))?));
         }
         Ok(())
@@ -125,5 +164,5 @@ impl Statistics {
 /// Forgets what the device has counted.
 pub fn clear(device: Port<dyn IxgbeDevice>) -> Result<(), DeviceError> {
     Statistics::new(0).collect(device)?;
-    (0..16).try_for_each(|queue| device.read(dropped(queue)).map(drop))
+    (0..16).flat_map(|queue| [delivered(queue), dropped(queue)]).try_for_each(|register| device.read(register).map(drop))
 }
