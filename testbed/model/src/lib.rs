@@ -14,6 +14,25 @@
 //! let machine = Machine::new(NicConfig::default(), 1 << 20);
 //! assert_eq!(machine.read32(LINKS) & LINKS_UP, LINKS_UP);
 //! ```
+//!
+//! Serving a guest, as the lab does; QEMU then takes
+//! `-device '{"driver":"vfio-user-pci","bus":"rp0","socket":{"type":"unix","path":"nic.sock"}}'` behind a
+//! `pcie-root-port`, and its RAM must be a shared `memory-backend-memfd`:
+//!
+//! ```no_run
+//! use model::{NicConfig, SharedCounters, control, packet_socket::PacketSocket, vfio_user::Server};
+//!
+//! let counters = SharedCounters::new();
+//! let server = Server::bind("nic.sock".as_ref())?;                 // from here on QEMU may connect
+//! let wire = PacketSocket::open("box0", 1522)?.count_overruns(counters.clone());
+//! let (remote, inbox) = control::channel()?;
+//! let seen = counters.clone();
+//! let model = std::thread::spawn(move || server.serve(NicConfig::default(), wire, inbox, seen));
+//! // … start QEMU, watch `counters.snapshot()`, pull the cable by `remote.send(control::Control::Cable(false))` …
+//! remote.send(control::Control::Stop)?;
+//! let ended = model.join().expect("the model doesn't panic")?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod bank;
 pub mod control;
@@ -25,6 +44,7 @@ pub mod frames;
 pub mod harness;
 pub mod interop;
 mod interrupt;
+mod loopback;
 mod nic;
 mod offload;
 mod packet;

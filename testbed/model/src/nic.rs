@@ -13,6 +13,7 @@ use crate::counters::{SharedCounters, Snapshot};
 use crate::eeprom::Eeprom;
 use crate::fault::Faults;
 use crate::interrupt::InterruptLogic;
+use crate::loopback::Loopback;
 use crate::pci::{self, ConfigSpace};
 use crate::receive::{self, PACKET_BUFFER, Receiver};
 use crate::registers::*;
@@ -214,24 +215,43 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
 
     fn run_transmit(&mut self) {
         // Without link or bus mastering the transmitter holds what it was given.
-        if self.transmit_pending == 0 || !self.link_up || !self.space.bus_master() {
+        let looped = self.bank.has(HLREG0, HLREG0_LPBK);
+        if self.transmit_pending == 0 || !(self.link_up || looped) || !self.space.bus_master() {
             return;
         }
-        let mut through = transmit::Through {
+        let pending = std::mem::take(&mut self.transmit_pending);
+        if !looped {
+            let through = transmit::Through {
+                bank: &mut self.bank,
+                memory: &mut self.memory,
+                wire: &mut self.wire,
+                counters: &self.counters,
+                interrupts: &mut self.interrupt_logic,
+                faults: &mut self.faults,
+            };
+            run_queues(&mut self.transmitter, pending, through);
+            return;
+        }
+        let mut inside = Loopback::default();
+        let through = transmit::Through {
             bank: &mut self.bank,
             memory: &mut self.memory,
-            wire: &mut self.wire,
+            wire: &mut inside,
             counters: &self.counters,
             interrupts: &mut self.interrupt_logic,
             faults: &mut self.faults,
         };
-        for queue in 0..QUEUES {
-            if self.transmit_pending >> queue & 1 != 0 {
-                self.transmitter.run(&mut through, queue);
-            }
+        run_queues(&mut self.transmitter, pending, through);
+        while let Some(frame) = inside.receive() {
+            let mut through = receive::Through {
+                bank: &mut self.bank,
+                memory: &mut self.memory,
+                counters: &self.counters,
+                interrupts: &mut self.interrupt_logic,
+                faults: &mut self.faults,
+            };
+            self.receiver.arrive(&mut through, frame);
         }
-        self.transmit_pending = 0;
-        self.wire.flush();
     }
 
     fn deliver(&mut self) {
@@ -441,6 +461,12 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
                 self.run_transmit();
                 self.deliver();
             }
+            // Only the address and its valid bit exist in the high half (82599 §8.2.3.7.9).
+            RAL..RAL_END if offset & 4 != 0 => bank.set(offset, value & 0x8000_FFFF),
+            RSSRK..RSSRK_END => {
+                bank.set(offset, value);
+                self.receiver.hash_key.stale = true;
+            }
             FTQF..0xE800 => {
                 bank.set(offset, value);
                 self.receiver.filters_in_use =
@@ -456,7 +482,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         if statistic::clears_on_read(offset) {
             return;
         }
-        self.bank.set(offset, value);
+        self.bank.set(offset, value & ring_bits(register));
         // Descriptors, or permission to drop, may free the head of the packet buffer.
         if matches!(register, RDT | RXDCTL | SRRCTL) {
             self.drain();
@@ -474,11 +500,33 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         } else {
             value
         };
-        self.bank.set(offset, value);
+        self.bank.set(offset, value & ring_bits(register));
         if matches!(register, TDT | TXDCTL) {
             self.transmit_pending |= 1 << queue;
             self.run_transmit();
             self.deliver();
         }
     }
+}
+
+/// The bits that a ring's registers have; both directions number them alike (82599 §8.2.3.8, §8.2.3.9).
+fn ring_bits(register: u32) -> u32 {
+    match register {
+        RDBAL => !0x7F,
+        RDLEN => 0x000F_FF80,
+        RDH | RDT => 0xFFFF,
+        _ => u32::MAX,
+    }
+}
+
+/// Runs the transmit queues whose bits are set, and pushes out what they sent.
+fn run_queues<M: DmaMemory, W: Wire>(
+    transmitter: &mut Transmitter,
+    pending: u128,
+    mut through: transmit::Through<'_, M, W>,
+) {
+    for queue in (0..QUEUES).filter(|queue| pending >> queue & 1 != 0) {
+        transmitter.run(&mut through, queue);
+    }
+    through.wire.flush();
 }

@@ -8,7 +8,7 @@ use crate::fault::Faults;
 use crate::interrupt::{Direction, InterruptLogic};
 use crate::packet::{Network, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, Parsed};
 use crate::registers::*;
-use crate::steering::{Steered, steer};
+use crate::steering::{HashKey, Steered, steer};
 use crate::surroundings::{DmaMemory, DmaRefused};
 
 /// All of the receive packet buffer (82599 §7.1.3: 512 KiB).
@@ -31,6 +31,7 @@ pub struct Receiver {
     scratch: Vec<u8>,
     /// Whether any 5-tuple filter is enabled; kept up by the register write.
     pub filters_in_use: bool,
+    pub hash_key: HashKey,
 }
 
 /// What the receive path works on.
@@ -133,7 +134,7 @@ impl Receiver {
             bank.count(statistic::MPRC, 1);
         }
         let parsed = Parsed::new(frame);
-        let steered = steer(bank, self.filters_in_use, &parsed);
+        let steered = steer(bank, &mut self.hash_key, self.filters_in_use, &parsed);
         // Behind a frame that waits, all wait: the buffer is one FIFO (82599 §7.1.3).
         if self.held.is_empty() {
             match self.place(through, frame, steered.queue, Some((parsed, steered))) {
@@ -184,6 +185,7 @@ impl Receiver {
         self.held.clear();
         self.held_bytes = 0;
         self.filters_in_use = false;
+        self.hash_key.stale = true;
         counters.rx_held.set(0);
     }
 
@@ -222,7 +224,7 @@ impl Receiver {
         let strip_crc = bank.has(HLREG0, HLREG0_RXCRCSTRP);
         let (parsed, steered) = seen.unwrap_or_else(|| {
             let parsed = Parsed::new(frame);
-            let steered = steer(bank, self.filters_in_use, &parsed);
+            let steered = steer(bank, &mut self.hash_key, self.filters_in_use, &parsed);
             (parsed, steered)
         });
         let stripped = strip_tag && parsed.vlan.is_some();

@@ -31,6 +31,53 @@ pub fn toeplitz(key: &[u8; 40], input: &[u8]) -> u32 {
     hash
 }
 
+/// A hash key, unfolded so that hashing costs one look-up per byte.
+pub struct HashKey {
+    /// By position in the input and value of the byte there.
+    table: Box<[[u32; 256]; INPUT]>,
+    /// The key's registers have been written since.
+    pub stale: bool,
+}
+
+/// The longest input: two IPv6 addresses and two ports.
+const INPUT: usize = 36;
+
+impl Default for HashKey {
+    fn default() -> Self {
+        HashKey {
+            table: Box::new([[0; 256]; INPUT]),
+            stale: false,
+        }
+    }
+}
+
+impl HashKey {
+    /// Reads the key's registers anew.
+    fn refresh(&mut self, bank: &Bank) {
+        let mut key = [0u8; 40];
+        for (i, bytes) in key.chunks_exact_mut(4).enumerate() {
+            bytes.copy_from_slice(&bank.get(RSSRK + 4 * i as u32).to_le_bytes());
+        }
+        let mut input = [0; INPUT];
+        for at in 0..INPUT {
+            for value in 0..=255u8 {
+                input[at] = value;
+                // The hash is linear: what a byte adds doesn't depend on the others.
+                self.table[at][usize::from(value)] = toeplitz(&key, &input);
+            }
+            input[at] = 0;
+        }
+        self.stale = false;
+    }
+
+    fn hash(&self, input: &[u8]) -> u32 {
+        self.table
+            .iter()
+            .zip(input)
+            .fold(0, |hash, (table, byte)| hash ^ table[usize::from(*byte)])
+    }
+}
+
 /// Field-enable bits of MRQC (82599 §8.2.3.7.12) and the type each is reported as.
 const TCP_V4: (u32, u8) = (1 << 16, 1);
 const IPV4: (u32, u8) = (1 << 17, 2);
@@ -39,13 +86,13 @@ const TCP_V6: (u32, u8) = (1 << 21, 3);
 const UDP_V4: (u32, u8) = (1 << 22, 7);
 const UDP_V6: (u32, u8) = (1 << 23, 8);
 
-fn rss(bank: &Bank, parsed: &Parsed) -> Option<(u32, u8)> {
+fn rss(bank: &Bank, key: &mut HashKey, parsed: &Parsed) -> Option<(u32, u8)> {
     let mrqc = bank.get(MRQC);
     // MRQE 0001b: RSS only. The modes that mix in DCB or VMDq pools are not modelled, and hash nothing.
     if mrqc & 0xF != 1 {
         return None;
     }
-    let mut input = [0u8; 36];
+    let mut input = [0u8; INPUT];
     let (addresses, with_ports, plain) = match parsed.network? {
         Network::V4 {
             source,
@@ -84,11 +131,10 @@ fn rss(bank: &Bank, parsed: &Parsed) -> Option<(u32, u8)> {
     if mrqc & bit == 0 {
         return None;
     }
-    let mut key = [0u8; 40];
-    for (i, bytes) in key.chunks_exact_mut(4).enumerate() {
-        bytes.copy_from_slice(&bank.get(RSSRK + 4 * i as u32).to_le_bytes());
+    if key.stale {
+        key.refresh(bank);
     }
-    Some((toeplitz(&key, &input[..length]), kind))
+    Some((key.hash(&input[..length]), kind))
 }
 
 /// The 5-tuple filters (82599 §7.1.2.5): of the matching ones, that of the highest priority.
@@ -132,7 +178,7 @@ fn five_tuple(bank: &Bank, parsed: &Parsed) -> Option<usize> {
 }
 
 /// Chooses the queue for a frame.
-pub fn steer(bank: &Bank, filters_in_use: bool, parsed: &Parsed) -> Steered {
+pub fn steer(bank: &Bank, key: &mut HashKey, filters_in_use: bool, parsed: &Parsed) -> Steered {
     let mut steered = Steered {
         queue: 0,
         hash: 0,
@@ -153,7 +199,7 @@ pub fn steer(bank: &Bank, filters_in_use: bool, parsed: &Parsed) -> Steered {
             break;
         }
     }
-    let hashed = rss(bank, parsed);
+    let hashed = rss(bank, key, parsed);
     if let Some((hash, kind)) = hashed {
         (steered.hash, steered.hash_type) = (hash, kind);
     }
@@ -179,6 +225,18 @@ mod tests {
         0xf2, 0x0c, 0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
     ];
 
+    fn steered(bank: &Bank, filters: bool, parsed: &Parsed) -> Steered {
+        steer(
+            bank,
+            &mut HashKey {
+                stale: true,
+                ..HashKey::default()
+            },
+            filters,
+            parsed,
+        )
+    }
+
     fn bank(fields: u32) -> Bank {
         let mut bank = Bank::new();
         for (i, bytes) in KEY.chunks_exact(4).enumerate() {
@@ -196,11 +254,11 @@ mod tests {
     fn published_vectors() {
         let frame = frames::tcp([66, 9, 149, 187], [161, 142, 100, 80], 2794, 1766, 2, b"");
         let parsed = Parsed::new(&frame);
-        let with_ports = steer(&bank(TCP_V4.0 | IPV4.0), false, &parsed);
+        let with_ports = steered(&bank(TCP_V4.0 | IPV4.0), false, &parsed);
         assert_eq!((with_ports.hash, with_ports.hash_type), (0x51cc_c178, 1));
-        let plain = steer(&bank(IPV4.0), false, &parsed);
+        let plain = steered(&bank(IPV4.0), false, &parsed);
         assert_eq!((plain.hash, plain.hash_type), (0x323e_8fc2, 2));
-        assert_eq!(steer(&bank(UDP_V4.0), false, &parsed).hash_type, 0);
+        assert_eq!(steered(&bank(UDP_V4.0), false, &parsed).hash_type, 0);
     }
 
     /// Protects the redirection table: the hash's low seven bits pick the entry.
@@ -210,7 +268,7 @@ mod tests {
         // 0x51ccc178 & 0x7f = 0x78.
         bank.set(RETA + 0x78, 5);
         let frame = frames::tcp([66, 9, 149, 187], [161, 142, 100, 80], 2794, 1766, 2, b"");
-        assert_eq!(steer(&bank, false, &Parsed::new(&frame)).queue, 5);
+        assert_eq!(steered(&bank, false, &Parsed::new(&frame)).queue, 5);
     }
 
     /// A 5-tuple filter wins over RSS, and of two the higher priority.
@@ -224,9 +282,9 @@ mod tests {
             bank.set(L34TIMIR + 4 * i, queue << 21);
         }
         let dns = Parsed::new(&frames::udp([1, 2, 3, 4], [5, 6, 7, 8], 999, 53, b"x"));
-        assert_eq!(steer(&bank, true, &dns).queue, 11);
+        assert_eq!(steered(&bank, true, &dns).queue, 11);
         let other = Parsed::new(&frames::udp([1, 2, 3, 4], [5, 6, 7, 8], 999, 54, b"x"));
-        assert_eq!(steer(&bank, true, &other).queue, 0);
+        assert_eq!(steered(&bank, true, &other).queue, 0);
     }
 
     /// An ethertype filter with a queue wins over everything.
@@ -235,7 +293,7 @@ mod tests {
         let mut bank = bank(UDP_V4.0);
         bank.set(ETQF + 4, 1 << 31 | 0x0800);
         bank.set(ETQS + 4, 1 << 31 | 7 << 16);
-        let steered = steer(
+        let steered = steered(
             &bank,
             false,
             &Parsed::new(&frames::udp([1, 2, 3, 4], [5, 6, 7, 8], 1, 2, b"")),

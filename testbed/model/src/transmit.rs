@@ -61,23 +61,19 @@ impl Transmitter {
         }
     }
 
-    /// Sends what the ring of `number` holds. Returns whether anything was there.
-    pub fn run<M: DmaMemory, W: Wire>(
-        &mut self,
-        through: &mut Through<'_, M, W>,
-        number: usize,
-    ) -> bool {
+    /// Sends what the ring of `number` holds.
+    pub fn run<M: DmaMemory, W: Wire>(&mut self, through: &mut Through<'_, M, W>, number: usize) {
         let bank = &*through.bank;
         if !bank.has(DMATXCTL, DMATXCTL_TE)
             || !bank.has(tx(number, TXDCTL), DCTL_ENABLE)
             || through.faults.transmit_hangs(number)
         {
-            return false;
+            return;
         }
         let ring = bank.get(tx(number, TDLEN)) / 16;
         let (mut head, tail) = (bank.get(tx(number, TDH)), bank.get(tx(number, TDT)));
         if head >= ring || tail >= ring || head == tail {
-            return false;
+            return;
         }
         let base = bank.wide(tx(number, TDBAL), tx(number, TDBAH)) & !0x7F;
         let mut event = false;
@@ -107,7 +103,6 @@ impl Transmitter {
                 .interrupts
                 .queue_event(through.bank, Direction::Transmit, number);
         }
-        true
     }
 
     /// One descriptor.

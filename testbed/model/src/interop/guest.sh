@@ -32,7 +32,7 @@ up() {
 
 # How many of five pings were answered.
 answered() {
-	ping -c 5 -i 0.2 -W 2 $PEER | sed -n 's/.* \([0-9]*\) packets received.*/\1/p'
+	ping -c 5 -i 0.2 -W 2 $* $PEER | sed -n 's/.* \([0-9]*\) packets received.*/\1/p'
 }
 
 # $1 connections at once, each echoing $2 bytes; how many came back as they went.
@@ -62,10 +62,25 @@ echo "check tcp $(echoed 8 300000)"
 # The same without the card's help: checksums and segmentation by the guest's CPU.
 ethtool -K eth0 rx off tx off tso off gso off gro off
 echo "check tcp-plain $(echoed 4 300000)"
+
+# Jumbo frames, several descriptors each.
+ip link set eth0 mtu 9000
+n=0
+while [ "$(cat /sys/class/net/eth0/carrier)" != 1 ] && [ $n -lt 100 ]; do
+	usleep 100000
+	n=$((n + 1))
+done
+echo "check jumbo $(answered -s 8000)"
+
 errors=$(cat /sys/class/net/eth0/statistics/rx_errors /sys/class/net/eth0/statistics/tx_errors | awk '{ n += $1 } END { print n }')
 csum=$(ethtool -S eth0 | sed -n 's/.*rx_csum_offload_errors: //p')
 echo "check errors $((errors + csum))"
 ethtool -S eth0 | grep -v ' 0$' | head -60
+
+# The driver's own offline tests: registers, EEPROM, interrupts, loopback, link.
+ethtool -t eth0 offline >/tmp/selftest 2>&1
+cat /tmp/selftest
+echo "check selftest $(sed -n 's/The test result is //p' /tmp/selftest)"
 
 rmmod ixgbe
 insmod /modules/5-ixgbe.ko
