@@ -2,7 +2,7 @@
 //!
 //! The builder generates a binary crate round each domain, which is only
 //!
-//! ```ignore
+//! ```text
 //! #![no_std]
 //! #![no_main]
 //! runtime::entry!(maglev::start);
