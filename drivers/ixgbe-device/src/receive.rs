@@ -52,6 +52,9 @@ impl Receive {
 
     /// Posts fresh buffers wherever one is missing, all places but one (§7.1.9: head = tail means none). Returns the new tail if there are any.
     pub fn refill(&mut self, hardware: &impl Hardware) -> Option<u16> {
+        if self.posted == self.ring.length() - 1 {
+            return None;
+        }
         let mut tail = self.tail();
         let before = self.posted;
         loop {

@@ -72,7 +72,7 @@ impl Bus {
     fn cell(&self, address: u64) -> &AtomicU64 {
         let rings = self.0.rings.lock().unwrap();
         let (base, bytes) = rings.range(..=address).next_back().expect("a ring");
-        assert!(address + 8 <= base + *bytes as u64 && address % 8 == 0);
+        assert!(address + 8 <= base + *bytes as u64 && address.is_multiple_of(8));
         // SAFETY: inside a live ring, aligned.
         unsafe { AtomicU64::from_ptr(std::ptr::with_exposed_provenance_mut(address as usize)) }
     }
