@@ -14,8 +14,10 @@ use bundle::{
 use interfaces::abi;
 
 use crate::{
+    console,
     device::{DeviceClass, Lease},
     domain::{self, Domain},
+    feed,
     log::{self, Level},
     machine, packets, supervisor,
     thread::MAX_DOMAINS,
@@ -64,7 +66,11 @@ pub fn boot(boot: Boot) -> Result<(), BootError> {
         let domain = Domain::new(place + 1, spec.clone(), image, lease).map_err(BootError::Machine)?;
         domain::enlist(domain);
     }
+    if manifest.console.feed {
+        feed::spawn();
+    }
     supervisor::spawn();
+    console::spawn(manifest.console.fault_injection);
     Ok(())
 }
 

@@ -219,20 +219,24 @@ fn failure(block: &ThreadBlock, gate: &SlotGate, how: u32) -> Option<CallError> 
             Some(CallError::StackShort)
         }
         DEEP => Some(CallError::StackShort),
-        _ => match refusal(block, gate) {
-            Refusal::Again => None,
-            Refusal::Error(error) => Some(error),
-            Refusal::Fault(mut reason) => {
-                // SAFETY: `fault` takes a `u32`.
-                let how = unsafe { enter(block, &gate.slot, fault, (&raw mut reason).cast()) };
-                match how {
-                    // The arguments were not yet moved, but the callee did crash in our visit.
-                    LANDED => Some(CallError::Crashed),
-                    RETURNED => None,
-                    how => failure(block, gate, how),
-                }
+        how => {
+            debug_assert_eq!(how, REFUSED);
+            match refusal(block, gate) {
+                Refusal::Again => None,
+                Refusal::Error(error) => Some(error),
+                Refusal::Fault(reason) => commit(block, gate, reason),
             }
-        },
+        }
+    }
+}
+
+/// Has the callee commit a fault; `None` if it came back from that.
+fn commit(block: &ThreadBlock, gate: &SlotGate, mut reason: u32) -> Option<CallError> {
+    // SAFETY: `fault` takes a `u32`.
+    match unsafe { enter(block, &gate.slot, fault, (&raw mut reason).cast()) } {
+        RETURNED => None,
+        // The arguments were not yet moved, but the callee did crash in our visit.
+        how => failure(block, gate, how),
     }
 }
 

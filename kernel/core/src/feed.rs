@@ -1,14 +1,22 @@
 //! The feed: what happens, as JSON lines on the second serial port, for the lab.
 
-use alloc::{format, string::String};
-use core::fmt::Write;
+use alloc::{collections::BTreeMap, format, string::String};
+use core::{
+    fmt::Write,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use interfaces::abi::Reason;
 
 use crate::{
-    domain::Domain,
+    control,
+    domain::{self, Domain},
     incarnation::{Death, Incarnation},
-    machine, supervisor,
+    interrupt::Vector,
+    lock::Lock,
+    machine,
+    platform::NEVER,
+    supervisor, wait,
 };
 
 /// A text as a JSON string.
@@ -30,9 +38,92 @@ impl core::fmt::Display for Json<'_> {
     }
 }
 
+/// Whether anybody listens: the manifest's word.
+static ON: AtomicBool = AtomicBool::new(false);
+/// Between two reports of all counters.
+const PACE: u64 = 1_000_000_000;
+
+/// Begins to report, once a second, besides the events.
+pub(crate) fn spawn() {
+    ON.store(true, Ordering::Relaxed);
+    for (name, work) in [("feed", report as fn()), ("feed writer", write_lines as fn())] {
+        assert!(supervisor::kernel_thread(name, 0, work), "no memory for the kernel's own threads");
+    }
+}
+
+fn report() {
+    loop {
+        wait::sleep(machine().now() + PACE);
+        stats();
+    }
+}
+
+fn write_lines() {
+    loop {
+        let lines = core::mem::take(&mut *LINES.lock());
+        if lines.is_empty() {
+            PENDING.wait(NEVER);
+        } else {
+            machine().feed_write(lines.as_bytes());
+        }
+    }
+}
+
+/// Fires when there are lines to write.
+static PENDING: Vector = Vector::new();
+
+/// Lines wait here for the wire, which is slower than what happens: the supervisor isn't held up by it.
+static LINES: Lock<String> = Lock::new(String::new());
+/// More than this is dropped: nobody reads.
+const BACKLOG: usize = 256 * 1024;
+
 fn emit(line: String) {
-    machine().feed_write(line.as_bytes());
-    machine().feed_write(b"\n");
+    if !ON.load(Ordering::Relaxed) {
+        return;
+    }
+    {
+        let mut lines = LINES.lock();
+        if lines.len() < BACKLOG {
+            lines.push_str(&line);
+            lines.push('\n');
+        }
+    }
+    PENDING.fire();
+}
+
+/// Counters of all domains, and packets by CPU as the domains that count them so (`cpu.N.received`) say.
+fn stats() {
+    let mut line = format!(r#"{{"event":"stats","at_ns":{},"domains":["#, machine().now());
+    let mut cpus = BTreeMap::<usize, u64>::new();
+    for (at, domain) in domain::all().into_iter().enumerate() {
+        let counters = control::counters(domain);
+        let status = domain.status();
+        let _ = write!(
+            line,
+            r#"{}{{"name":{},"state":"{}","generation":{},"restarts":{},"pages":{},"counters":{{"#,
+            if at == 0 { "" } else { "," },
+            Json(&domain.name),
+            status.state,
+            status.generation,
+            status.restarts,
+            status.pages
+        );
+        for (at, (name, value)) in counters.iter().enumerate() {
+            let _ = write!(line, "{}{}:{value}", if at == 0 { "" } else { "," }, Json(name));
+            let cpu = name.strip_prefix("cpu.").and_then(|rest| rest.strip_suffix(".received")).and_then(|cpu| cpu.parse().ok());
+            if let Some(cpu) = cpu.filter(|cpu| *cpu < machine().cpus()) {
+                *cpus.entry(cpu).or_default() += value;
+            }
+        }
+        line.push_str("}}");
+    }
+    line.push_str(r#"],"cpus":["#);
+    for cpu in 0..machine().cpus() {
+        let packets = cpus.get(&cpu).copied().unwrap_or(0);
+        let _ = write!(line, r#"{}{{"packets":{packets}}}"#, if cpu == 0 { "" } else { "," });
+    }
+    line.push_str("]}");
+    emit(line);
 }
 
 /// All domains have been started.

@@ -197,10 +197,6 @@ impl Incarnation {
         self.stack_need
     }
 
-    pub(crate) fn base_slot(&self) -> &Slot {
-        &self.base
-    }
-
     /// The record that leads to no object.
     pub(crate) fn base(&self) -> &'static PortRecord {
         // SAFETY: set once, in `build`; records are never unmapped.

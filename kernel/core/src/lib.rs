@@ -12,6 +12,8 @@ extern crate std;
 pub mod boot;
 pub mod call;
 pub mod capability;
+mod console;
+mod control;
 pub mod device;
 pub mod domain;
 pub mod exchange;

@@ -5,7 +5,7 @@
 //! incarnation (kicking those that are) nor moving objects; then let the held threads go; then free. Nothing here waits for one domain while another needs
 //! it: each domain is a state machine that is stepped.
 
-use alloc::{collections::VecDeque, format, string::String, sync::Arc, vec::Vec};
+use alloc::{collections::VecDeque, string::String, sync::Arc, vec::Vec};
 use core::{
     ptr,
     sync::atomic::{AtomicPtr, AtomicU64, Ordering},
@@ -429,7 +429,7 @@ pub(crate) fn chain(death: &crate::incarnation::Death) -> Vec<String> {
 /// A thread of the kernel's own that runs for good.
 pub(crate) fn kernel_thread(name: &str, cpu: usize, work: fn()) -> bool {
     let spawn = Spawn {
-        name: format!("{name}"),
+        name: name.into(),
         cpu,
         priority: Priority::Normal,
         stack_pages: STACK_PAGES,

@@ -32,7 +32,7 @@ pub struct Machine {
     memory: Memory,
     functions: Vec<&'static dyn PciFunction>,
     typed: Mutex<Vec<u8>>,
-    typed_vector: Vector,
+    typed_vector: &'static Vector,
     /// What the console and the feed have said.
     pub console: Mutex<Vec<u8>>,
     pub feed: Mutex<Vec<u8>>,
@@ -49,7 +49,7 @@ impl Machine {
             memory: Memory::new(pages),
             functions,
             typed: Mutex::default(),
-            typed_vector: Vector::new(),
+            typed_vector: Box::leak(Box::new(Vector::new())),
             console: Mutex::default(),
             feed: Mutex::default(),
         }
@@ -160,8 +160,7 @@ impl Platform for Machine {
     }
 
     fn console_vector(&self) -> &'static Vector {
-        // SAFETY: the one machine of this process is never dropped (`Rig::start` leaks it).
-        unsafe { &*(&raw const self.typed_vector) }
+        self.typed_vector
     }
 
     fn feed_write(&self, bytes: &[u8]) {

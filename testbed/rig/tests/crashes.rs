@@ -10,8 +10,8 @@ use interfaces::{
 use kernel_core::incarnation::Cause;
 use rig::{DomainSpec, Rig, Settings, Start};
 
-const LAST: Start = Start { name: "probe-last", package: "probe", path: "probe::start_last" };
-const MIDDLE: Start = Start { name: "probe", package: "probe", path: "probe::start" };
+const LAST: Start = Start { name: "probe", package: "probe", path: "probe::start" };
+const MIDDLE: Start = Start { name: "relay", package: "relay", path: "relay::start" };
 
 static RIG: LazyLock<Rig> = LazyLock::new(|| {
     let probe = |name: &str, image| DomainSpec::new(name, image).export("probe", "Probe");

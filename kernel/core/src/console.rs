@@ -1,0 +1,210 @@
+//! The operator's console on the serial line.
+//!
+//! A line is read with the least of editing (backspace, Ctrl-C, Ctrl-U), then carried out. Nothing typed here reaches a domain but through its `control`
+//! port, as a contained visit.
+
+use alloc::{format, string::String, vec::Vec};
+use core::{
+    fmt,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use interfaces::abi::Reason;
+
+use crate::{
+    capability, control,
+    domain::{self, Domain},
+    exchange,
+    incarnation::Cause,
+    log, machine, packets,
+    platform::NEVER,
+    supervisor::{self, Command},
+};
+
+/// Whether `crash` is there: the manifest's word.
+static FAULT_INJECTION: AtomicBool = AtomicBool::new(false);
+
+const PROMPT: &str = "redleaf> ";
+const MAX_LINE: usize = 240;
+/// Between looks at new lines while following the log.
+const FOLLOW: u64 = 200_000_000;
+
+const HELP: &str = "\
+help                     this
+domains                  each domain's state, generation, restarts and memory
+stats [NAME]             counters of all domains, or of one
+log [NAME] [--follow]    the log, of all or of one domain; any key ends --follow
+start NAME               start a domain that has stopped, or was given up
+stop NAME                stop a domain; its callers are told so
+restart NAME             stop and start
+kill NAME                end a domain as a crash, with all that follows
+";
+const HELP_FAULTS: &str = "\
+crash NAME [KIND]        commit a real fault at the domain's next visit: panic, stack-overflow, page-fault,
+                         cpu-exception, quota, watchdog or killed (default: panic)
+";
+const HELP_DOMAINS: &str = "\
+Any other line is handed to the domains that take commands, such as `backend NAME up|down|drain`.
+";
+
+pub(crate) fn spawn(fault_injection: bool) {
+    FAULT_INJECTION.store(fault_injection, Ordering::Relaxed);
+    assert!(supervisor::kernel_thread("console", 0, converse), "no memory for the kernel's own threads");
+}
+
+fn say(text: impl fmt::Display) {
+    let text = format!("{text}").replace('\n', "\r\n");
+    machine().console_write(text.as_bytes());
+}
+
+/// Reads lines for ever.
+fn converse() {
+    let mut line = String::new();
+    say(PROMPT);
+    loop {
+        let mut bytes = [0; 64];
+        let count = machine().console_read(&mut bytes);
+        if count == 0 {
+            machine().console_vector().wait(NEVER);
+            continue;
+        }
+        for byte in &bytes[..count] {
+            match byte {
+                b'\r' | b'\n' => {
+                    say("\n");
+                    carry_out(line.trim());
+                    line.clear();
+                    say(PROMPT);
+                }
+                0x08 | 0x7f => {
+                    let rub_out: &[u8] = if line.pop().is_some() { b"\x08 \x08" } else { b"" };
+                    machine().console_write(rub_out);
+                }
+                // Ctrl-C, Ctrl-U: forget the line.
+                0x03 | 0x15 => {
+                    line.clear();
+                    say("\n");
+                    say(PROMPT);
+                }
+                b' '..=b'~' if line.len() < MAX_LINE => {
+                    line.push(char::from(*byte));
+                    machine().console_write(&[*byte]);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn carry_out(line: &str) {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    match words[..] {
+        [] => {}
+        ["help"] => {
+            say(HELP);
+            if FAULT_INJECTION.load(Ordering::Relaxed) {
+                say(HELP_FAULTS);
+            }
+            say(HELP_DOMAINS);
+        }
+        ["domains"] => domains(),
+        ["stats"] => domain::all().into_iter().for_each(stats),
+        ["stats", name] => with(name, stats),
+        ["log"] => show_log(None, false),
+        ["log", "--follow"] => show_log(None, true),
+        ["log", name] => with(name, |domain| show_log(Some(domain.index), false)),
+        ["log", name, "--follow"] | ["log", "--follow", name] => with(name, |domain| show_log(Some(domain.index), true)),
+        ["start", name] => with(name, |domain| supervisor::order(Command::Start(domain))),
+        ["stop", name] => with(name, |domain| supervisor::order(Command::Stop(domain))),
+        ["restart", name] => with(name, |domain| supervisor::order(Command::Restart(domain))),
+        ["kill", name] => with(name, |domain| supervisor::order(Command::Kill(domain))),
+        ["crash", name] => crash(name, Reason::Panic.name()),
+        ["crash", name, kind] => crash(name, kind),
+        ["start" | "stop" | "restart" | "kill" | "crash", ..] => say("name one domain; `domains` lists them\n"),
+        _ => match control::command(line) {
+            Some((_, Ok(answer))) => say(format_args!("{}\n", answer.trim_end())),
+            Some((name, Err(error))) => say(format_args!("{name} does not answer: {error:?}\n")),
+            None => say("no such command; `help` lists them\n"),
+        },
+    }
+}
+
+fn with(name: &str, work: impl FnOnce(&'static Domain)) {
+    match domain::by_name(name) {
+        Some(domain) => work(domain),
+        None => say(format_args!("there is no domain {name}; `domains` lists them\n")),
+    }
+}
+
+fn crash(name: &str, kind: &str) {
+    if !FAULT_INJECTION.load(Ordering::Relaxed) {
+        say("this box's manifest does not allow fault injection (console.fault-injection)\n");
+        return;
+    }
+    match Reason::from_name(kind) {
+        None => say(format_args!("there is no kind of crash {kind}; `help` lists them\n")),
+        Some(Reason::Killed) => with(name, |domain| supervisor::order(Command::Kill(domain))),
+        Some(reason) => with(name, |domain| supervisor::order(Command::Inject(domain, reason))),
+    }
+}
+
+fn domains() {
+    say(format_args!("{:<16} {:<11} {:>10} {:>8} {:>7} {:>7} {:>9}  last death\n", "domain", "state", "generation", "restarts", "pages", "threads", "exchange"));
+    for domain in domain::all() {
+        let status = domain.status();
+        let death = status.last_death.map_or(String::new(), |(generation, death)| {
+            let words = String::from_utf8_lossy(&death.words[..death.words_len]).into_owned();
+            match death.cause {
+                Cause::Crash(reason) => {
+                    let chain = supervisor::chain(&death).join(" > ");
+                    format!("{} in generation {generation}, cpu {}, {chain}: {words}", reason.name(), death.cpu)
+                }
+                Cause::Stopped => String::from("stopped by the operator"),
+                Cause::Refused => format!("did not start: {words}"),
+            }
+        });
+        say(format_args!(
+            "{:<16} {:<11} {:>10} {:>8} {:>7} {:>7} {:>9}  {}\n",
+            domain.name,
+            status.state,
+            status.generation,
+            status.restarts,
+            status.pages,
+            status.threads,
+            exchange::bytes(domain.index),
+            death.replace('\n', " ")
+        ));
+    }
+    let (pages, (buffers, free), (_, handles)) = (machine().pages(), packets::counts(), capability::counts(0));
+    say(format_args!("pages {} used, {} free; packet buffers {buffers}, {free} free; handles {handles}\n", pages.used, pages.free));
+}
+
+fn stats(domain: &'static Domain) {
+    let counters = control::counters(domain);
+    if counters.is_empty() {
+        say(format_args!("{}: no counters\n", domain.name));
+    }
+    for (name, value) in counters {
+        say(format_args!("{}.{name} {value}\n", domain.name));
+    }
+}
+
+fn show_log(of: Option<usize>, follow: bool) {
+    let mut next = 0;
+    loop {
+        let (lines, after) = log::read(next, of);
+        next = after;
+        for line in lines {
+            let (seconds, micros) = (line.at / 1_000_000_000, line.at / 1_000 % 1_000_000);
+            let text = line.text();
+            say(format_args!("{seconds:>6}.{micros:06} {:<5} {}: {}\n", line.level.name(), domain::name_of(line.domain), text.trim_end()));
+        }
+        if !follow {
+            return;
+        }
+        machine().console_vector().wait(machine().now() + FOLLOW);
+        if machine().console_read(&mut [0; 64]) > 0 {
+            return;
+        }
+    }
+}

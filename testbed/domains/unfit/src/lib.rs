@@ -1,0 +1,23 @@
+//! A domain that never gets as far as serving: it crashes while it starts, or refuses to.
+#![no_std]
+#![forbid(unsafe_code)]
+
+use interfaces::config::NoConfig;
+use runtime::env::{Env, StartError};
+
+/// Crashes while it starts.
+pub fn start(_env: Env, _imports: (), _config: NoConfig) -> Result<(), StartError> {
+    panic!("this domain crashes while it starts")
+}
+
+/// Has a reason not to start.
+pub fn start_refusing(_env: Env, _imports: (), _config: NoConfig) -> Result<(), StartError> {
+    Err("this domain has a reason not to start".into())
+}
+
+/// Never comes back.
+pub fn start_hanging(_env: Env, _imports: (), _config: NoConfig) -> Result<(), StartError> {
+    loop {
+        core::hint::spin_loop();
+    }
+}
