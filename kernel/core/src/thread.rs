@@ -7,6 +7,7 @@ use alloc::{boxed::Box, string::String, sync::Arc};
 use core::{
     arch::asm,
     cell::UnsafeCell,
+    fmt,
     ptr::{self, NonNull},
     sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
@@ -216,6 +217,17 @@ impl ThreadBlock {
     /// The thread's name, for reports.
     pub fn name(&self) -> String {
         self.life.lock().name.clone()
+    }
+
+    /// Writes through which domains this thread has come, the innermost last. For a kernel's panic on this thread, so it takes no lock.
+    pub fn write_chain(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        for (depth, frame) in self.published().iter().enumerate() {
+            // SAFETY: published frames of the thread that asks.
+            let domain = unsafe { frame.record().incarnation() }.domain;
+            let name = domain.map_or("kernel", |domain| domain.spec.name.as_str());
+            write!(out, "{}{name}", if depth == 0 { "" } else { " > " })?;
+        }
+        Ok(())
     }
 
     /// The incarnation whose code this thread executes. For the thread itself, its trap, or the supervisor.

@@ -8,7 +8,7 @@ pub mod segments;
 pub mod start;
 pub mod trap;
 
-use alloc::{boxed::Box, vec::Vec};
+use alloc::boxed::Box;
 use core::{
     arch::asm,
     cell::UnsafeCell,
@@ -40,6 +40,8 @@ pub struct Cpu {
     asked: AtomicU64,
     done: AtomicU64,
     wants_flush: AtomicBool,
+    /// An interrupt's handler runs, and [`trap`] will look at the run queue when it returns.
+    pub in_handler: AtomicBool,
     pub scheduler: Scheduler,
     /// Interrupts taken, for the statistics.
     pub interrupts: AtomicU64,
@@ -62,6 +64,7 @@ pub fn create(id: usize, apic: u32, idle: &'static ThreadBlock) -> &'static Cpu 
         asked: AtomicU64::new(0),
         done: AtomicU64::new(0),
         wants_flush: AtomicBool::new(false),
+        in_handler: AtomicBool::new(false),
         scheduler: Scheduler::new(id, idle),
         interrupts: AtomicU64::new(0),
     }));
@@ -159,19 +162,17 @@ fn ask_others(what: Ask) {
         return;
     }
     let me = this();
-    let waiting: Vec<(&Cpu, u64)> = all()
-        .filter(|cpu| cpu.id != me.id)
-        .map(|cpu| {
-            if what == Ask::Flush {
-                cpu.wants_flush.store(true, Ordering::SeqCst);
-            }
-            let ticket = cpu.asked.fetch_add(1, Ordering::SeqCst) + 1;
-            apic::send(cpu.apic, trap::VECTOR_SERVE);
-            (cpu, ticket)
-        })
-        .collect();
-    for (cpu, ticket) in waiting {
-        while cpu.done.load(Ordering::SeqCst) < ticket {
+    let mut tickets = [0; MAX_CPUS];
+    for cpu in all().filter(|cpu| cpu.id != me.id) {
+        if what == Ask::Flush {
+            cpu.wants_flush.store(true, Ordering::SeqCst);
+        }
+        tickets[cpu.id] = cpu.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        apic::send(cpu.apic, trap::VECTOR_SERVE);
+    }
+    for cpu in all() {
+        // No ticket, no wait: this CPU's own, and one that has come online meanwhile and knows nothing old.
+        while cpu.done.load(Ordering::SeqCst) < tickets[cpu.id] {
             if !interrupts::are_enabled() {
                 me.serve();
             }

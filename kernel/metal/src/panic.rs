@@ -149,6 +149,10 @@ fn finish(frame: u64) -> ! {
         let block = cpu.scheduler.current_block();
         let who = if cpu.scheduler.is_idle() { "idle" } else { "thread" };
         line(&mut out, format_args!("  CPU {}, {who} {:p}, {} ms after boot", cpu.id, block, crate::clock::now() / 1_000_000));
+        // Neither place can fail.
+        let _ = out.write_str("  on behalf of ");
+        let _ = block.write_chain(&mut out);
+        line(&mut out, format_args!(""));
     }
     backtrace(&mut out, frame);
     let code = TEST_EXIT.load(Ordering::Relaxed);

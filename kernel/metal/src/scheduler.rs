@@ -430,6 +430,10 @@ fn record(block: &ThreadBlock) -> Option<&'static Thread> {
 
 /// Makes a CPU look at its queue again. A self-interrupt serves as well: it is taken when interrupts are on again.
 fn nudge(cpu: &Cpu) {
+    let me = cpu::this();
+    if ptr::eq(me, cpu) && me.in_handler.load(Ordering::Relaxed) {
+        return;
+    }
     apic::send(cpu.apic, VECTOR_RESCHEDULE);
 }
 

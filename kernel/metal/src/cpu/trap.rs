@@ -239,6 +239,7 @@ extern "C" fn enter(frame: &mut Frame) -> *const Frame {
         VECTOR_SWITCH => scheduler::give_up(cpu, frame),
         VECTOR_SPURIOUS => {}
         _ => {
+            cpu.in_handler.store(true, Ordering::Relaxed);
             match vector {
                 // Whatever is due is found on the way out.
                 VECTOR_TIMER => cpu.scheduler.timer_fired(),
@@ -247,8 +248,12 @@ extern "C" fn enter(frame: &mut Frame) -> *const Frame {
                 VECTOR_CONSOLE => serial::console_interrupt(),
                 FIRST_DEVICE_VECTOR..=LAST_DEVICE_VECTOR => interrupt::dispatch(cpu.id, vector),
                 // The legacy controller is masked; what it sends regardless is spurious and needs no answer.
-                _ => return leave(cpu, frame),
+                _ => {
+                    cpu.in_handler.store(false, Ordering::Relaxed);
+                    return leave(cpu, frame);
+                }
             }
+            cpu.in_handler.store(false, Ordering::Relaxed);
             apic::end_of_interrupt();
         }
     }
