@@ -90,6 +90,8 @@ impl Inbox {
                 .map(Some)
                 .map_err(io::Error::other),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            // The commanding end has gone; that alone stops nobody.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -11,6 +11,7 @@ use rustix::net::{
 };
 
 use crate::surroundings::Wire;
+use crate::vfio_user::PollableWire;
 
 /// Bytes under way in each direction.
 const CAPACITY: usize = 4 << 20;
@@ -66,6 +67,12 @@ impl Wire for FrameSocket {
             Ok((length, _)) if length > 0 => Some(&self.frame[..length]),
             _ => None,
         }
+    }
+}
+
+impl PollableWire for FrameSocket {
+    fn outlives_error(&mut self) -> bool {
+        !self.closed()
     }
 }
 

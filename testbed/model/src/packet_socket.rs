@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::counters::SharedCounters;
 use crate::surroundings::Wire;
+use crate::vfio_user::PollableWire;
 
 /// Frames that wait to be sent in one system call.
 const SEND_BATCH: usize = 64;
@@ -358,6 +359,21 @@ impl Wire for PacketSocket {
         let padded = self.rebuilt.len().max(SHORTEST);
         self.rebuilt.resize(padded, 0);
         Some(&self.rebuilt)
+    }
+}
+
+impl PollableWire for PacketSocket {
+    /// The interface went down, or away. Asking for the error clears it; if the interface comes back,
+    /// frames do.
+    fn outlives_error(&mut self) -> bool {
+        match rustix::net::sockopt::socket_error(&self.socket) {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                log::warn!("the cable's interface reports: {error}");
+                true
+            }
+            Err(_) => false,
+        }
     }
 }
 

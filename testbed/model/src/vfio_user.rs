@@ -31,8 +31,11 @@ use guest_memory::GuestMemory;
 use message::{Fields, Filled, Stream};
 
 /// A wire that can be waited for.
-pub trait PollableWire: Wire + AsFd {}
-impl<W: Wire + AsFd> PollableWire for W {}
+pub trait PollableWire: Wire + AsFd {
+    /// Called when waiting reports an error instead of frames. False: the wire is dead, and waiting for it
+    /// again would only spin.
+    fn outlives_error(&mut self) -> bool;
+}
 
 /// How serving ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,8 +141,19 @@ impl Server {
             EventFds((0..VECTORS).map(|_| None).collect()),
             counters,
         );
-        let Some(socket) = self.accept(&mut nic, &control)? else {
-            return Ok(Ended::Stopped);
+        let mut wire_lives = true;
+        let socket = loop {
+            let ready = wait(&self.listener, &mut nic, &control, &mut wire_lives, None)?;
+            if ready.command && obey(&mut nic, &control)? {
+                return Ok(Ended::Stopped);
+            }
+            // What arrives before the guest finds no receiver, and is counted so.
+            if ready.wire {
+                nic.process();
+            }
+            if ready.guest {
+                break self.listener.accept().map_err(ServeError::Wait)?.0;
+            }
         };
         let mut connection = Connection {
             stream: Stream::new(socket),
@@ -148,71 +162,78 @@ impl Server {
         let began = Instant::now();
         loop {
             let now = began.elapsed().as_nanos() as u64;
-            let wait = connection.nic.next_deadline().map(|at| {
-                let left = at.saturating_sub(now);
-                Timespec {
-                    tv_sec: (left / 1_000_000_000) as i64,
-                    tv_nsec: (left % 1_000_000_000) as i64,
-                }
-            });
-            let [guest, wire, command] = {
-                let nic = &mut connection.nic;
-                let mut fds = [
-                    PollFd::new(connection.stream.socket(), PollFlags::IN),
-                    PollFd::new(nic.wire(), PollFlags::IN),
-                    PollFd::new(&control, PollFlags::IN),
-                ];
-                match poll(&mut fds, wait.as_ref()) {
-                    Ok(_) | Err(Errno::INTR) => {}
-                    Err(error) => return Err(ServeError::Wait(error.into())),
-                }
-                fds.map(|fd| !fd.revents().is_empty())
-            };
-            connection.nic.set_time(began.elapsed().as_nanos() as u64);
-            if guest && !connection.take_messages().map_err(ServeError::Connection)? {
+            let timeout = connection
+                .nic
+                .next_deadline()
+                .map(|at| at.saturating_sub(now));
+            let nic = &mut connection.nic;
+            let ready = wait(
+                connection.stream.socket(),
+                nic,
+                &control,
+                &mut wire_lives,
+                timeout,
+            )?;
+            nic.set_time(began.elapsed().as_nanos() as u64);
+            if ready.guest && !connection.take_messages().map_err(ServeError::Connection)? {
                 return Ok(Ended::GuestGone);
             }
             let due = connection.nic.next_deadline().is_some();
-            if wire || due {
+            if ready.wire || due {
                 connection.nic.process();
             }
-            if command && obey(&mut connection.nic, &control)? {
+            if ready.command && obey(&mut connection.nic, &control)? {
                 return Ok(Ended::Stopped);
             }
         }
     }
+}
 
-    /// Waits for the connection. What arrives on the wire before it finds no receiver, and is counted so.
-    fn accept<W: PollableWire>(
-        &self,
-        nic: &mut Nic<GuestMemory, W, EventFds>,
-        control: &Inbox,
-    ) -> Result<Option<UnixStream>, ServeError> {
-        loop {
-            let [guest, wire, command] = {
-                let mut fds = [
-                    PollFd::new(&self.listener, PollFlags::IN),
-                    PollFd::new(nic.wire(), PollFlags::IN),
-                    PollFd::new(control, PollFlags::IN),
-                ];
-                match poll(&mut fds, None) {
-                    Ok(_) | Err(Errno::INTR) => {}
-                    Err(error) => return Err(ServeError::Wait(error.into())),
-                }
-                fds.map(|fd| !fd.revents().is_empty())
-            };
-            if command && obey(nic, control)? {
-                return Ok(None);
-            }
-            if wire {
-                nic.process();
-            }
-            if guest {
-                let (socket, _) = self.listener.accept().map_err(ServeError::Wait)?;
-                return Ok(Some(socket));
-            }
+/// Who has something to say.
+struct Ready {
+    guest: bool,
+    wire: bool,
+    command: bool,
+}
+
+/// Sleeps until the guest, the wire or a command is there, or for `timeout` nanoseconds.
+fn wait<W: PollableWire>(
+    guest: &impl AsFd,
+    nic: &mut Nic<GuestMemory, W, EventFds>,
+    control: &Inbox,
+    wire_lives: &mut bool,
+    timeout: Option<u64>,
+) -> Result<Ready, ServeError> {
+    let timeout = timeout.map(|nanoseconds| Timespec {
+        tv_sec: (nanoseconds / 1_000_000_000) as i64,
+        tv_nsec: (nanoseconds % 1_000_000_000) as i64,
+    });
+    let flags = {
+        let mut fds = [
+            PollFd::new(guest, PollFlags::IN),
+            PollFd::new(control, PollFlags::IN),
+            PollFd::new(nic.wire(), PollFlags::IN),
+        ];
+        let watched = if *wire_lives { 3 } else { 2 };
+        match poll(&mut fds[..watched], timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(ServeError::Wait(error.into())),
         }
+        fds.map(|fd| fd.revents())
+    };
+    let [guest, command, wire] = flags;
+    if wire.intersects(PollFlags::ERR | PollFlags::HUP) && !wire.contains(PollFlags::IN) {
+        *wire_lives = nic.wire_mut().outlives_error();
+    } else if wire.contains(PollFlags::HUP) {
+        // Frames that were under way when the far end went come first.
+        nic.process();
+        *wire_lives = nic.wire_mut().outlives_error();
     }
+    Ok(Ready {
+        guest: !guest.is_empty(),
+        wire: wire.contains(PollFlags::IN),
+        command: !command.is_empty(),
+    })
 }
 
 /// Carries out commands. True: stop.

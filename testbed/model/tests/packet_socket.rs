@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use model::packet_socket::{PacketSocket, WireError};
+use model::vfio_user::PollableWire;
 use model::{SharedCounters, Wire, frames};
 
 /// Puts this thread into a fresh network namespace with the veth pair `near`–`far`.
@@ -123,4 +124,40 @@ fn a_missing_interface_is_named() {
     assert!(
         matches!(error, WireError::NoInterface { .. }) && error.to_string().contains("nosuchnic")
     );
+}
+
+/// An interface that goes down and comes back is an outage of the cable, neither its end nor a busy loop.
+#[test]
+fn an_interface_may_go_down() {
+    if !namespace() {
+        return;
+    }
+    let (mut near, mut far) = (open("near"), open("far"));
+    let ip = |state| {
+        Command::new("ip")
+            .args(["link", "set", "near", state])
+            .status()
+            .unwrap()
+    };
+    let errors = |wire: &PacketSocket| {
+        let mut fds = [rustix::event::PollFd::new(
+            wire,
+            rustix::event::PollFlags::IN,
+        )];
+        let now = rustix::time::Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        rustix::event::poll(&mut fds, Some(&now)).unwrap();
+        fds[0].revents().contains(rustix::event::PollFlags::ERR)
+    };
+    assert!(ip("down").success());
+    assert!(errors(&near));
+    assert!(near.outlives_error());
+    assert!(!errors(&near), "told once");
+    assert!(ip("up").success());
+    let frame = frames::udp([10, 0, 0, 1], [10, 0, 0, 2], 1, 2, &[7; 100]);
+    far.send(&frame);
+    far.flush();
+    assert!(next(&mut near) == frame);
 }

@@ -229,3 +229,43 @@ fn a_taken_path_is_named() {
     served.remote.send(Control::Stop).unwrap();
     served.thread.join().unwrap().unwrap();
 }
+
+/// Clock ticks that threads of this name have run for.
+fn ticks(name: &str) -> u64 {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let stats =
+        tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
+    let named = stats.filter_map(|stat| {
+        let (_, rest) = stat.split_once(&format!("({name}) "))?;
+        let fields: Vec<&str> = rest.split(' ').collect();
+        // User and system time are the fields 14 and 15 of the line (proc(5)).
+        Some(fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap())
+    });
+    named.sum()
+}
+
+/// A dead cable must not make the model spin: it shares two CPUs with its guest.
+#[test]
+fn a_dead_wire_costs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nic");
+    let server = Server::bind(&path).unwrap();
+    let (near, far) = frame_socket::pair().unwrap();
+    let (remote, inbox) = control::channel().unwrap();
+    let serve = move || server.serve(NicConfig::default(), near, inbox, SharedCounters::new());
+    let thread = std::thread::Builder::new()
+        .name("dead-wire".into())
+        .spawn(serve)
+        .unwrap();
+    let mut guest = Guest::new(&path);
+    drop(far);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(
+        ticks("dead-wire") <= 10,
+        "ran for {} of 50 ticks",
+        ticks("dead-wire")
+    );
+    assert_eq!(guest.read(LINKS) & LINKS_UP, LINKS_UP);
+    remote.send(Control::Stop).unwrap();
+    assert_eq!(thread.join().unwrap().unwrap(), Ended::Stopped);
+}
