@@ -114,8 +114,17 @@ const EXPECTED: [(&str, &str); 12] = [
     ("reload", "5"),
 ];
 
+/// How the guest's machine is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Platform {
+    /// The device reaches all of the guest's RAM.
+    Plain,
+    /// Behind an IOMMU that the guest's kernel uses: the device reaches what the driver maps, page by page.
+    Iommu,
+}
+
 /// Linux's own `ixgbe` as judge.
-pub fn linux() -> Result<Report, Error> {
+pub fn linux(platform: Platform) -> Result<Report, Error> {
     let began = Instant::now();
     let prefix =
         Prefix::ensure(&[Tool::Qemu, Tool::Linux, Tool::Network]).map_err(Error::Prefix)?;
@@ -131,7 +140,7 @@ pub fn linux() -> Result<Report, Error> {
     let model =
         std::thread::spawn(move || server.serve(NicConfig::default(), near, inbox, counted));
     let peer = std::thread::spawn(move || peer::answer(far));
-    let console = guest::run(&prefix, &initramfs, &socket, LIMIT);
+    let console = guest::run(&prefix, platform, &initramfs, &socket, LIMIT);
     // Whatever became of the guest, the model ends, and with its end of the cable the peer.
     let _ = remote.send(Control::Stop);
     let served = model.join().expect("the model doesn't panic");
@@ -141,7 +150,15 @@ pub fn linux() -> Result<Report, Error> {
     let console = console?;
     served.map_err(Error::Model)?;
     let checks = guest::checks(&console);
-    for (check, wanted) in EXPECTED {
+    let iommu = (
+        "iommu",
+        if platform == Platform::Iommu {
+            "on"
+        } else {
+            "off"
+        },
+    );
+    for (check, wanted) in std::iter::once(iommu).chain(EXPECTED) {
         let answer = checks
             .iter()
             .find(|(name, _)| name == check)

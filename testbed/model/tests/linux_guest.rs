@@ -3,17 +3,31 @@
 //! It fetches QEMU and a kernel into the user's cache the first time, so it runs on request:
 //! `cargo test -p model --test linux_guest -- --ignored`.
 
+use model::interop::{self, Platform};
+
+fn judge(platform: Platform) {
+    match interop::linux(platform) {
+        Ok(report) => {
+            let (checks, took) = (report.checks.len(), report.took.as_secs_f32());
+            println!(
+                "{checks} checks in {took:.1} s: {:?}",
+                report.counters.named()
+            );
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
 /// Protects what every other test of the model can't see: that a driver which we did not write works on it.
 #[test]
 #[ignore = "boots a guest in QEMU, and fetches both the first time"]
 fn linux_ixgbe_accepts_the_model() {
-    match model::interop::linux() {
-        Ok(report) => println!(
-            "{} checks in {:.1} s: {:?}",
-            report.checks.len(),
-            report.took.as_secs_f32(),
-            report.counters.named()
-        ),
-        Err(error) => panic!("{error}"),
-    }
+    judge(Platform::Plain);
+}
+
+/// The same behind an IOMMU, where each access outside what the driver mapped would be refused and found.
+#[test]
+#[ignore = "boots a guest in QEMU, and fetches both the first time"]
+fn linux_ixgbe_accepts_the_model_behind_an_iommu() {
+    judge(Platform::Iommu);
 }

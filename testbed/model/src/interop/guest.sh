@@ -18,6 +18,7 @@ if [ ! -d /sys/class/net/eth0 ]; then
 	poweroff -f
 fi
 echo "check loaded yes"
+[ -e /sys/class/net/eth0/device/iommu_group ] && echo "check iommu on" || echo "check iommu off"
 
 up() {
 	ethtool -L eth0 combined 2
