@@ -335,6 +335,11 @@ fn for_each(mut visit: impl FnMut(*mut Head)) {
     }
 }
 
+/// Pages of all slabs. They stay: an object may come back to its slab at any time.
+pub fn slab_pages() -> usize {
+    STORE.lock().slabs.iter().map(|slab| (slab.objects * stride(slab.class)).div_ceil(PAGE)).sum()
+}
+
 /// Objects that a domain's generations own, and packet buffers in its batches. For tests and `domains`; exact while nothing moves.
 pub fn objects(domain: usize) -> (usize, usize) {
     let (mut objects, mut buffers) = (0, 0);

@@ -40,7 +40,7 @@ static BOOTED: AtomicU64 = AtomicU64::new(0);
 
 /// What the operator asks for.
 #[derive(Clone, Copy)]
-pub(crate) enum Command {
+pub enum Command {
     Start(&'static Domain),
     Stop(&'static Domain),
     Restart(&'static Domain),
@@ -57,7 +57,7 @@ pub(crate) fn notice() {
     }
 }
 
-pub(crate) fn order(command: Command) {
+pub fn order(command: Command) {
     COMMANDS.lock().push_back(command);
     notice();
 }

@@ -151,7 +151,7 @@ pub(crate) mod offsets {
 }
 
 impl ThreadBlock {
-    fn new() -> &'static ThreadBlock {
+    fn new(name: &str) -> &'static ThreadBlock {
         let block: &'static ThreadBlock = Box::leak(Box::new(ThreadBlock {
             top: AtomicPtr::new(ptr::null_mut()),
             stack_limit: AtomicUsize::new(0),
@@ -171,7 +171,7 @@ impl ThreadBlock {
             exchange: [const { AtomicI64::new(0) }; MAX_DOMAINS],
             magazines: UnsafeCell::new(Magazines::new()),
             buffers: UnsafeCell::new(BufferCache::new()),
-            life: Lock::new(Life::default()),
+            life: Lock::new(Life { name: name.into(), ..Life::default() }),
             frames: [const { Frame::new() }; MAX_FRAMES],
         }));
         let frames = (&raw const block.frames).cast::<Frame>().cast_mut();
@@ -183,7 +183,7 @@ impl ThreadBlock {
 
     /// A block for a thread that the platform itself makes: one that idles, or the one that boots. Its stack is taken to be long enough.
     pub fn resident(cpu: usize) -> &'static ThreadBlock {
-        let block = ThreadBlock::new();
+        let block = ThreadBlock::new("resident");
         block.cpu.store(cpu as u32, Ordering::Relaxed);
         assert!(block.enlist(), "more CPUs than there is room for threads");
         block
@@ -274,6 +274,11 @@ pub(crate) fn all() -> impl Iterator<Item = &'static ThreadBlock> {
     THREADS.iter().filter_map(|place| unsafe { place.load(Ordering::SeqCst).as_ref() })
 }
 
+/// The names of all threads; empty for one that is just coming or going.
+pub fn names() -> alloc::vec::Vec<String> {
+    all().map(ThreadBlock::name).collect()
+}
+
 pub fn preemption_off() {
     let block = current();
     block.preempt_off.store(block.preempt_off.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -314,7 +319,7 @@ pub(crate) fn spawn(spawn: Spawn) -> Option<u64> {
         refund();
         return None;
     };
-    let block = SPARE.lock().pop().unwrap_or_else(ThreadBlock::new);
+    let block = SPARE.lock().pop().unwrap_or_else(|| ThreadBlock::new(""));
     if !block.enlist() {
         SPARE.lock().push(block);
         // SAFETY: mapped above, used by nobody.

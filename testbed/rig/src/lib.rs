@@ -14,4 +14,4 @@ mod threads;
 
 pub use images::{Start, build};
 pub use machine::Machine;
-pub use rig::{DomainSpec, Rig, Settings};
+pub use rig::{Counts, DomainSpec, PROBE, RELAY, Rig, Running, Settings};

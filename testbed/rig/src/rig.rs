@@ -17,10 +17,12 @@ use bundle::{
 use interfaces::{Interface, Port};
 use kernel_core::{
     boot::{Boot, boot},
+    capability,
     device::DeviceClass,
     domain::{self, Status},
+    exchange, packets,
     platform::PciFunction,
-    supervisor,
+    supervisor::{self, Command},
     thread::{self, ThreadBlock},
 };
 
@@ -98,6 +100,36 @@ impl Default for Settings {
     fn default() -> Self {
         Settings { cpus: 2, pages: 64 << 10, packet_buffers: 256, domains: vec![], functions: vec![], devices: &[] }
     }
+}
+
+/// The image of a probe with no other behind it, and of one that has.
+pub const PROBE: Start = Start { name: "probe", package: "probe", path: "probe::start" };
+pub const RELAY: Start = Start { name: "relay", package: "relay", path: "relay::start" };
+
+impl Settings {
+    /// Three probes, `a` → `b` → `c`, each changed by `change`.
+    pub fn chain(change: impl Fn(&mut Domain)) -> Settings {
+        let probe = |name: &str, image| DomainSpec::new(name, image).export("probe", "Probe").with(&change);
+        let domains = vec![
+            probe("c", PROBE),
+            probe("b", RELAY).import("next", "Probe", 0, "probe"),
+            probe("a", RELAY).import("next", "Probe", 1, "probe"),
+        ];
+        Settings { domains, ..Settings::default() }
+    }
+}
+
+/// What there is in the box, for "as it was before".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Pages of the machine, without the slabs of the exchange heap, which stay.
+    pub pages: usize,
+    /// For each domain: state, its pages, threads, exchange objects, packet buffers in them, exchange bytes, handles held.
+    pub domains: Vec<(String, &'static str, usize, usize, usize, usize, i64, usize)>,
+    /// Packet buffers that are free.
+    pub buffers: usize,
+    /// Handles in the box.
+    pub handles: usize,
 }
 
 /// The box of this process.
@@ -195,6 +227,47 @@ impl Rig {
             let status = self.status(domain);
             status.state == "live" && status.generation > generation
         });
+    }
+
+    /// What there is when all that earlier tests began has come to an end.
+    pub fn baseline(&self) -> Counts {
+        enter();
+        let passing = |name: &str| name.is_empty() || name == "test" || name.starts_with("start ");
+        self.until("earlier threads have ended", || !thread::names().iter().any(|name| passing(name)));
+        self.until("every domain lives", || domain::all().iter().all(|domain| domain.status().state == "live"));
+        self.counts()
+    }
+
+    /// What there is now. Meaningful while nothing runs.
+    pub fn counts(&self) -> Counts {
+        enter();
+        let domains = domain::all().into_iter().map(|domain| {
+            let status = domain.status();
+            let (objects, buffers) = exchange::objects(domain.index);
+            let (held, bytes) = (capability::counts(domain.index).0, exchange::bytes(domain.index));
+            (domain.name.clone(), status.state, status.pages, status.threads, objects, buffers, bytes, held)
+        });
+        Counts {
+            domains: domains.collect(),
+            pages: kernel_core::machine().pages().used - exchange::slab_pages(),
+            buffers: packets::counts().1,
+            handles: capability::counts(0).1,
+        }
+    }
+
+    /// Waits until everything is as it was.
+    pub fn until_as_before(&self, before: &Counts) {
+        let begun = Instant::now();
+        while self.counts() != *before {
+            assert!(begun.elapsed() < Duration::from_secs(10), "before {before:#?}\nnow {:#?}\nlog:\n{}", self.counts(), self.log());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Gives an order to the supervisor, as the console does.
+    pub fn order(&self, order: impl FnOnce(&'static kernel_core::domain::Domain) -> Command, domain: &str) {
+        enter();
+        supervisor::order(order(domain::by_name(domain).expect("the rig has such a domain")));
     }
 
     /// Waits for something that must come soon.
