@@ -18,18 +18,6 @@ use crate::{
     transmit::Transmit,
 };
 
-/// Device ids of the family whose register map this crate holds: 82599, X540, X550 (physical functions).
-const FAMILY: &[u16] = &[
-    0x10F7, 0x1514, 0x1517, 0x10F8, 0x154F, 0x10F9, 0x10FB, 0x152A, 0x1529, 0x1507, 0x154D, 0x154A, 0x1558, 0x1557, 0x10FC, 0x151C, // 82599
-    0x1528, 0x1560, // X540
-    0x1563, 0x15D1, // X550
-];
-
-/// Whether this crate can take charge of the function.
-pub fn matches(vendor: u16, device: u16) -> bool {
-    vendor == 0x8086 && FAMILY.contains(&device)
-}
-
 /// A domain's access to the lease. All of them are alike; a generation's is dropped with it.
 pub struct Device<H: Hardware> {
     lease: Arc<Lease<H>>,

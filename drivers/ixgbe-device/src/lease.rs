@@ -10,6 +10,7 @@ use core::{
 use interfaces::device::ixgbe::{DeviceError, LeaseState};
 
 use crate::{
+    family::has_link_reset,
     hardware::Hardware,
     receive::Receive,
     registers::*,
@@ -171,7 +172,7 @@ impl<H: Hardware> Lease<H> {
     }
 
     pub(crate) fn write(&self, offset: u32, value: u32) -> Result<(), DeviceError> {
-        if !driver_may_write(offset) {
+        if !driver_may_write(offset, value) {
             return Err(DeviceError::ForbiddenRegister);
         }
         // SAFETY: the registers of that list steer no memory access.
@@ -205,7 +206,7 @@ impl<H: Hardware> Lease<H> {
         if self.suspect.load(Ordering::Acquire) || !self.was_reset.load(Ordering::Acquire) {
             Err(DeviceError::NotReset)
         } else if length == 0 || length > MAX_LENGTH || !length.is_multiple_of(8) {
-            Err(DeviceError::NoMemory)
+            Err(DeviceError::WrongLength)
         } else if !self.present() {
             Err(DeviceError::Vanished)
         } else {
@@ -291,10 +292,10 @@ impl<H: Hardware> Lease<H> {
         Ok(held)
     }
 
-    /// Routes the causes of queue pair `queue` to `vector` (82599 §7.3.4).
+    /// Routes what arrives at `queue` to `vector` (82599 §7.3.4). Nobody waits for what has been sent, so the pair's other half is left out.
     pub(crate) fn route_queue(&self, queue: u16, vector: u16) {
         let (register, shift) = ivar(queue);
-        let route = (u32::from(vector) | IVAR_VALID) * 0x0101;
+        let route = u32::from(vector) | IVAR_VALID;
         let value = self.hardware.read(register) & !(0xFFFF << shift) | route << shift;
         // SAFETY: the vector is one that `Hardware::interrupt` has attached for this domain.
         unsafe { self.hardware.write(register, value) };
@@ -384,10 +385,12 @@ impl<H: Hardware> Lease<H> {
     /// Software and link reset (82599 §4.2.1.6, §4.6.3.2).
     fn reset_device(&self) -> Result<(), DeviceError> {
         let hardware = &self.hardware;
+        // The 82599's link is reset with it; later members leave theirs to the PHY (Linux's ixgbe_reset_hw_X540).
+        let reset = if has_link_reset(hardware.identity().device) { CTRL_RST | CTRL_LRST } else { CTRL_RST };
         // SAFETY: a reset ends all activity of the device, and it isn't master of the bus.
-        unsafe { hardware.write(CTRL, hardware.read(CTRL) | CTRL_RST | CTRL_LRST) };
+        unsafe { hardware.write(CTRL, hardware.read(CTRL) | reset) };
         hardware.delay_micros(1_000);
-        if !self.wait_for(CTRL, CTRL_RST | CTRL_LRST, 0, 100_000) {
+        if !self.wait_for(CTRL, reset, 0, 100_000) {
             return Err(if self.present() { DeviceError::TimedOut } else { DeviceError::Vanished });
         }
         // §4.6.3.2: at least 10 ms before anything else is touched.

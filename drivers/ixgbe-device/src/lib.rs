@@ -21,6 +21,7 @@ extern crate alloc;
 
 mod descriptors;
 mod device;
+mod family;
 mod hardware;
 mod lease;
 mod receive;
@@ -28,7 +29,8 @@ mod registers;
 mod ring;
 mod transmit;
 
-pub use device::{Device, matches};
+pub use device::Device;
+pub use family::matches;
 pub use hardware::{DmaMemory, Hardware};
 pub use lease::{Lease, MAX_QUEUES};
 pub use registers::BAR_BYTES;

@@ -159,14 +159,20 @@ const WRITABLE: &[(u32, u32)] = &[
     (0x1_0160, 0x1_0160), // SW_FW_SYNC
 ];
 
-/// Whether a driver may write this register.
-pub fn driver_may_write(offset: u32) -> bool {
-    offset.is_multiple_of(4) && WRITABLE.iter().any(|&(first, last)| (first..=last).contains(&offset))
+/// Whether a driver may write this to this register.
+pub fn driver_may_write(offset: u32, value: u32) -> bool {
+    // Besides its enable bit RXCTRL has one that has descriptors used unseen (§8.2.3.8.10).
+    let harmless = offset != RXCTRL || value & !RXCTRL_RXEN == 0;
+    harmless && offset.is_multiple_of(4) && WRITABLE.iter().any(|&(first, last)| (first..=last).contains(&offset))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn open(offset: u32) -> bool {
+        driver_may_write(offset, 0)
+    }
 
     /// Protects "no device writes memory that has been given to someone else" against the driver: none of the registers by which this crate
     /// steers DMA, nor an interrupt's route, is open to it.
@@ -176,26 +182,27 @@ mod tests {
             // All aliases of the queue's block (§8.2.3.8.1: RX 0-63 at 0x1000, 64-127 at 0xD000; TX at 0x6000).
             let rx = if queue < 64 { 0x1000 + 0x40 * queue } else { 0xD000 + 0x40 * (queue - 64) };
             for offset in (0..0x40).step_by(4) {
-                assert!(!driver_may_write(rx + offset), "receive queue {queue}, {offset:#x}");
-                assert!(!driver_may_write(0x6000 + 0x40 * queue + offset), "transmit queue {queue}, {offset:#x}");
+                assert!(!open(rx + offset), "receive queue {queue}, {offset:#x}");
+                assert!(!open(0x6000 + 0x40 * queue + offset), "transmit queue {queue}, {offset:#x}");
             }
         }
         for queue in 0..16 {
-            assert!(!driver_may_write(RxQueue(queue).split()) && !driver_may_write(RxQueue(queue).cache()));
-            assert!(!driver_may_write(ivar(queue).0));
+            assert!(!open(RxQueue(queue).split()) && !open(RxQueue(queue).cache()));
+            assert!(!open(ivar(queue).0));
         }
         for offset in [CTRL, 0x0004, IVAR_MISC, 0x1_1074, 0x2410, 0x5108, 0xEE00] {
-            assert!(!driver_may_write(offset), "{offset:#x}: reset, interrupts, DCA, FCoE contexts, flow director");
+            assert!(!open(offset), "{offset:#x}: reset, interrupts, DCA, FCoE contexts, flow director");
         }
         for (first, last) in [(0x0900, 0x09FC), (0x1_0200, BAR_BYTES + 64)] {
-            assert!((first..=last).all(|offset| !driver_may_write(offset)), "{first:#x}");
+            assert!((first..=last).all(|offset| !open(offset)), "{first:#x}");
         }
     }
 
     /// Protects the driver's own work, and that an odd offset isn't taken for its neighbour.
     #[test]
     fn plain_registers_are_open() {
-        assert!([RXCTRL, 0x5080, 0x0880, 0x42A0].into_iter().all(driver_may_write));
-        assert!(!driver_may_write(0x5081) && !driver_may_write(BAR_BYTES) && !driver_may_write(u32::MAX));
+        assert!(driver_may_write(RXCTRL, 1) && !driver_may_write(RXCTRL, 2));
+        assert!([RXCTRL, 0x5080, 0x0880, 0x42A0].into_iter().all(open));
+        assert!(!open(0x5081) && !open(BAR_BYTES) && !open(u32::MAX));
     }
 }

@@ -104,8 +104,8 @@ impl World {
         self.device.reset_lease().unwrap();
         assert_eq!((self.lease.buffers(), self.bench.pool.available()), (0, BUFFERS), "a reset brings every buffer back");
         let write = |register: u32, value: u32| self.device.write(register, value).unwrap();
-        // RSS over two queues (82599 §7.1.2.8), any key.
-        (0..10).for_each(|at| write(0x5C80 + 4 * at, 0x5A6D_5A6D));
+        // RSS over two queues (82599 §7.1.2.8), with as much of a key as ports need.
+        (2..5).for_each(|at| write(0x5C80 + 4 * at, 0x5A6D_5A6D));
         (0..32).for_each(|at| write(0x5C00 + 4 * at, 0x0100_0100));
         write(0x5818, 1 | 1 << 22);
         write(0x4A80, 1);
@@ -224,7 +224,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 200, ..Config::default() })]
+    #![proptest_config(Config { cases: 100, ..Config::default() })]
 
     /// Invariant 5 of the design: no device writes memory that has been given to someone else; and no buffer or packet is lost or doubled.
     #[test]

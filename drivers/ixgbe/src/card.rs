@@ -16,7 +16,7 @@ use runtime::{
 
 use crate::{
     config::{Config, HEADER},
-    family::Model,
+    family::Variant,
     initialise, link,
     registers::*,
     statistics::Statistics,
@@ -29,7 +29,7 @@ const HANDOVER_LIMIT: u64 = 200_000_000;
 
 pub struct Card {
     pub device: Port<dyn IxgbeDevice>,
-    pub model: &'static Model,
+    pub variant: &'static Variant,
     pub config: Config,
     pub mac: MacAddress,
     pub queues: u16,
@@ -44,25 +44,25 @@ impl Card {
     /// Finds out what the device is, then adopts or initialises it.
     pub fn take_charge(device: Port<dyn IxgbeDevice>, config: &Config, cpus: usize) -> Result<Self, StartError> {
         let identity = device.identity();
-        let model = Model::find(identity.vendor, identity.device).ok_or_else(|| unknown(identity.vendor, identity.device))?;
+        let variant = Variant::find(identity.vendor, identity.device).ok_or_else(|| unknown(identity.vendor, identity.device))?;
         let queues = if config.rss { cpus.clamp(1, MAX_QUEUES) as u16 } else { 1 };
         let interrupts = identity.vectors > queues;
         let state = device.lease();
         let adopted = state == LeaseState::Live { rx_queues: queues, tx_queues: queues };
         if adopted {
-            log::info!("{}: adopting {queues} live queue pairs", model.name);
+            log::info!("{}: adopting {queues} live queue pairs", variant.name);
         } else {
             let lost = reset(device).map_err(|error| failed("reset", error))?;
             if state != LeaseState::Fresh {
-                log::warn!("{}: was {state:?}, has been reset; {lost} received frames lost", model.name);
+                log::warn!("{}: was {state:?}, has been reset; {lost} received frames lost", variant.name);
             }
-            initialise::initialise(device, model, config, queues).map_err(|error| failed("initialisation", error))?;
+            initialise::initialise(device, variant, config, queues).map_err(|error| failed("initialisation", error))?;
             device.set_live(queues, queues).map_err(|error| failed("initialisation", error))?;
         }
         let mac = initialise::address(device).map_err(|error| failed("reading the address", error))?;
         let card = Card {
             device,
-            model,
+            variant,
             config: config.clone(),
             mac,
             queues,
@@ -71,7 +71,7 @@ impl Card {
             statistics: Statistics::new(queues),
         };
         card.read_link().map_err(|error| failed("reading the link", error))?;
-        log::info!("{}: {}, {queues} queue pairs, link {}", model.name, Shown(mac), card.link_words());
+        log::info!("{}: {}, {queues} queue pairs, link {}", variant.name, Shown(mac), card.link_words());
         Ok(card)
     }
 
@@ -85,7 +85,7 @@ impl Card {
 
     /// Reads the link's state; true if it has changed.
     pub fn read_link(&self) -> Result<bool, DeviceError> {
-        let mbps = match link::decode(self.device.read(LINKS)?, self.model.mac) {
+        let mbps = match link::decode(self.device.read(LINKS)?, self.variant.mac) {
             Link::Down => 0,
             Link::Up { mbps } => mbps,
         };
@@ -144,6 +144,6 @@ fn failed(step: &str, error: DeviceError) -> StartError {
 
 fn unknown(vendor: u16, device: u16) -> StartError {
     let known: alloc::vec::Vec<String> =
-        crate::MODELS.iter().map(|model| format!("8086:{:04x} ({})", model.device, model.name)).collect();
+        crate::VARIANTS.iter().map(|variant| format!("8086:{:04x} ({})", variant.device, variant.name)).collect();
     StartError(format!("{vendor:04x}:{device:04x} is no device of this driver, which knows {}", known.join(", ")))
 }

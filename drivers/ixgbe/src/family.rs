@@ -21,14 +21,14 @@ pub enum Media {
 
 /// One line of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Model {
+pub struct Variant {
     pub device: u16,
     pub name: &'static str,
     pub mac: Mac,
     pub media: Media,
 }
 
-impl Model {
+impl Variant {
     /// KiB of receive packet buffer (82599 §7.1.3; X540 §7.1.3: 384).
     pub fn packet_buffer_kib(&self) -> u32 {
         match self.mac {
@@ -37,57 +37,57 @@ impl Model {
         }
     }
 
-    /// The model with this PCI device id.
-    pub fn find(vendor: u16, device: u16) -> Option<&'static Model> {
-        MODELS.iter().find(|model| vendor == INTEL && model.device == device)
+    /// The variant with this PCI device id.
+    pub fn find(vendor: u16, device: u16) -> Option<&'static Variant> {
+        VARIANTS.iter().find(|variant| vendor == INTEL && variant.device == device)
     }
 }
 
 const INTEL: u16 = 0x8086;
 
-const fn model(device: u16, name: &'static str, mac: Mac, media: Media) -> Model {
-    Model { device, name, mac, media }
+const fn variant(device: u16, name: &'static str, mac: Mac, media: Media) -> Variant {
+    Variant { device, name, mac, media }
 }
 
-pub const MODELS: &[Model] = &[
-    model(0x10FB, "82599 SFP+", Mac::I82599, Media::Sfp),
-    model(0x10F7, "82599 KX4", Mac::I82599, Media::Backplane),
-    model(0x1514, "82599 KX4 mezzanine", Mac::I82599, Media::Backplane),
-    model(0x1517, "82599 KR", Mac::I82599, Media::Backplane),
-    model(0x10F8, "82599 combined backplane", Mac::I82599, Media::Backplane),
-    model(0x10F9, "82599 CX4", Mac::I82599, Media::Backplane),
-    model(0x10FC, "82599 XAUI", Mac::I82599, Media::Backplane),
-    model(0x152A, "82599 backplane FCoE", Mac::I82599, Media::Backplane),
-    model(0x1529, "82599 SFP+ FCoE", Mac::I82599, Media::Sfp),
-    model(0x1507, "82599 SFP+ EM", Mac::I82599, Media::Sfp),
-    model(0x154D, "82599 SFP+ SF2", Mac::I82599, Media::Sfp),
-    model(0x154A, "82599 SFP+ quad", Mac::I82599, Media::Sfp),
-    model(0x1557, "82599EN SFP+", Mac::I82599, Media::Sfp),
-    model(0x1528, "X540-T2", Mac::X540, Media::Copper),
-    model(0x1560, "X540-T1", Mac::X540, Media::Copper),
-    model(0x1563, "X550-T2", Mac::X550, Media::Copper),
-    model(0x15D1, "X550-T1", Mac::X550, Media::Copper),
+pub const VARIANTS: &[Variant] = &[
+    variant(0x10FB, "82599 SFP+", Mac::I82599, Media::Sfp),
+    variant(0x10F7, "82599 KX4", Mac::I82599, Media::Backplane),
+    variant(0x1514, "82599 KX4 mezzanine", Mac::I82599, Media::Backplane),
+    variant(0x1517, "82599 KR", Mac::I82599, Media::Backplane),
+    variant(0x10F8, "82599 combined backplane", Mac::I82599, Media::Backplane),
+    variant(0x10F9, "82599 CX4", Mac::I82599, Media::Backplane),
+    variant(0x10FC, "82599 XAUI", Mac::I82599, Media::Backplane),
+    variant(0x152A, "82599 backplane FCoE", Mac::I82599, Media::Backplane),
+    variant(0x1529, "82599 SFP+ FCoE", Mac::I82599, Media::Sfp),
+    variant(0x1507, "82599 SFP+ EM", Mac::I82599, Media::Sfp),
+    variant(0x154D, "82599 SFP+ SF2", Mac::I82599, Media::Sfp),
+    variant(0x154A, "82599 SFP+ quad", Mac::I82599, Media::Sfp),
+    variant(0x1557, "82599EN SFP+", Mac::I82599, Media::Sfp),
+    variant(0x1528, "X540-T2", Mac::X540, Media::Copper),
+    variant(0x1560, "X540-T1", Mac::X540, Media::Copper),
+    variant(0x1563, "X550-T2", Mac::X550, Media::Copper),
+    variant(0x15D1, "X550-T1", Mac::X550, Media::Copper),
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Every model is one whose registers the trusted layer knows: else the kernel would offer no device for it.
+    /// Every variant is one whose registers the trusted layer knows: else the kernel would offer no device for it.
     #[test]
-    fn the_trusted_layer_takes_every_model() {
-        for model in MODELS {
-            assert!(ixgbe_device::matches(INTEL, model.device), "{}", model.name);
+    fn the_trusted_layer_takes_every_variant() {
+        for variant in VARIANTS {
+            assert!(ixgbe_device::matches(INTEL, variant.device), "{}", variant.name);
         }
     }
 
-    /// An id stands for one model, and another vendor's same number for none.
+    /// An id stands for one variant, and another vendor's same number for none.
     #[test]
     fn ids_are_unique() {
-        for model in MODELS {
-            assert_eq!(Model::find(INTEL, model.device), Some(model));
-            assert_eq!(Model::find(0x8087, model.device), None);
+        for variant in VARIANTS {
+            assert_eq!(Variant::find(INTEL, variant.device), Some(variant));
+            assert_eq!(Variant::find(0x8087, variant.device), None);
         }
-        assert_eq!(Model::find(INTEL, 0x10B6), None, "an 82598 has other registers");
+        assert_eq!(Variant::find(INTEL, 0x10B6), None, "an 82598 has other registers");
     }
 }

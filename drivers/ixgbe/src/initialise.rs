@@ -10,7 +10,7 @@ use runtime::time::now;
 use crate::{
     card::pause,
     config::{Config, HEADER},
-    family::Model,
+    family::Variant,
     link,
     registers::*,
     statistics, steering,
@@ -26,18 +26,18 @@ const CHECK_SEQUENCE: u32 = 4;
 
 type Device = Port<dyn IxgbeDevice>;
 
-pub fn initialise(device: Device, model: &Model, config: &Config, queues: u16) -> Result<(), DeviceError> {
+pub fn initialise(device: Device, variant: &Variant, config: &Config, queues: u16) -> Result<(), DeviceError> {
     // §4.6.3: the EEPROM has been read, DMA is initialised.
     wait_for(device, EEC, EEC_AUTO_READ_DONE)?;
     wait_for(device, RDRXCTL, RDRXCTL_DMA_INIT_DONE)?;
     set(device, CTRL_EXT, CTRL_EXT_DRV_LOAD)?;
     statistics::clear(device)?;
     frames(device, config)?;
-    receive(device, model, config, queues)?;
+    receive(device, variant, config, queues)?;
     transmit(device, config, queues)?;
     interrupts(device, config, queues)?;
     enable_receiver(device)?;
-    link::bring_up(device, model)
+    link::bring_up(device, variant)
 }
 
 /// The station's address, which the EEPROM's auto-read has put into the first receive address (§8.2.3.7.8).
@@ -62,10 +62,10 @@ fn frames(device: Device, config: &Config) -> Result<(), DeviceError> {
 }
 
 /// §4.6.7, with RSS (§4.6.11.3.4: no DCB, no virtualisation: one packet buffer).
-fn receive(device: Device, model: &Model, config: &Config, queues: u16) -> Result<(), DeviceError> {
+fn receive(device: Device, variant: &Variant, config: &Config, queues: u16) -> Result<(), DeviceError> {
     device.write(RXCTRL, device.read(RXCTRL)? & !RXCTRL_RXEN)?;
     for buffer in 0..8 {
-        device.write(RXPBSIZE + 4 * buffer, if buffer == 0 { model.packet_buffer_kib() << 10 } else { 0 })?;
+        device.write(RXPBSIZE + 4 * buffer, if buffer == 0 { variant.packet_buffer_kib() << 10 } else { 0 })?;
     }
     // Stripping the CRC is said in two places, and the second has a field that must be 0 (§8.2.3.8.8).
     let rdrxctl = device.read(RDRXCTL)? & !RDRXCTL_RSC_FIRST_SIZE;

@@ -71,7 +71,7 @@ impl Keeper {
     pub fn look(&mut self) -> Result<(), DeviceError> {
         let card = &*self.card;
         if card.read_link()? {
-            log::info!("{}: link {}", card.model.name, card.link_words());
+            log::info!("{}: link {}", card.variant.name, card.link_words());
         }
         card.statistics.collect(card.device)?;
         for (silence, queue) in self.silences.iter_mut().zip(&*card.statistics.queues) {

@@ -32,7 +32,7 @@ use interfaces::{Port, control::Control, device::ixgbe::IxgbeDevice, net::Net};
 use runtime::env::{Env, StartError};
 
 pub use config::Config;
-pub use family::{MODELS, Model};
+pub use family::{VARIANTS, Variant};
 
 #[derive(runtime::Imports)]
 pub struct Imports {

@@ -7,14 +7,14 @@ use interfaces::{
 };
 
 use crate::{
-    family::{Mac, Media, Model},
+    family::{Mac, Media, Variant},
     registers::*,
 };
 
 /// Has the device bring its link up; that takes a while, up to seconds (82599 §4.6.4).
-pub fn bring_up(device: Port<dyn IxgbeDevice>, model: &Model) -> Result<(), DeviceError> {
+pub fn bring_up(device: Port<dyn IxgbeDevice>, variant: &Variant) -> Result<(), DeviceError> {
     let autoc = device.read(AUTOC)?;
-    match model.media {
+    match variant.media {
         Media::Sfp => {
             device.write(ESDP, device.read(ESDP)? & !ESDP_SDP3)?;
             device.write(AUTOC, autoc & !AUTOC_LINK_MODE | AUTOC_10G_SERIAL | AUTOC_RESTART)

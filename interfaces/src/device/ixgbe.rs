@@ -30,6 +30,8 @@ pub enum DeviceError {
     Vanished,
     /// The device wrote back something impossible (length, index, repeated); the ring is to be reset.
     Lied,
+    /// A ring can't have that many descriptors.
+    WrongLength,
     /// No memory for rings or buffers.
     NoMemory,
     /// A step that should complete in bounded time did not.
@@ -48,6 +50,7 @@ impl fmt::Display for DeviceError {
             DeviceError::NoSuchQueue => "no such queue or vector",
             DeviceError::Vanished => "the device has left the bus",
             DeviceError::Lied => "the device wrote back what cannot be",
+            DeviceError::WrongLength => "a ring cannot have that length",
             DeviceError::NoMemory => "no memory for the ring or its buffers",
             DeviceError::TimedOut => "the device did not do a step in time",
             DeviceError::Busy => "a ring is open",
@@ -106,7 +109,7 @@ pub trait IxgbeDevice {
     /// The same for a TX ring. The device's DMA transmission must be on (DMATXCTL.TE), or the ring can't be enabled (82599 §4.6.8).
     fn tx_ring(&self, queue: u16, length: u16) -> Result<Cap<dyn TxRing>, DeviceError>;
 
-    /// Routes causes of `queue` to an MSI-X vector whose interrupt is delivered to the domain's `queue`-th CPU.
+    /// Routes what arrives at `queue` to an MSI-X vector whose interrupt is delivered to the domain's `queue`-th CPU.
     fn queue_interrupt(&self, queue: u16) -> Result<Cap<dyn Interrupt>, DeviceError>;
 
     /// The vector for link changes and errors.
