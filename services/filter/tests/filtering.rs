@@ -266,10 +266,12 @@ fn a_filter_takes_no_commands() {
 }
 
 #[test]
-fn a_good_table_has_no_faults() {
+fn a_good_table_has_no_faults_and_is_read_back_as_written_and_as_compiled() {
     let config: Config = toml::from_str(RULES).unwrap();
     assert_eq!(config.validate(), []);
     assert_eq!(toml::from_str::<Config>(&toml::to_string(&config).unwrap()).unwrap(), config);
+    let compiled = postcard::to_allocvec(&config).unwrap();
+    assert_eq!(postcard::from_bytes::<Config>(&compiled).unwrap(), config);
 }
 
 /// Each a rule, the path of its fault and words of the message.

@@ -22,10 +22,12 @@ fn a_good_table_has_no_faults_and_sensible_defaults() {
 
 /// The builder compiles the table to a form without names and units; nothing may get lost on that way.
 #[test]
-fn text_is_read_back_as_written() {
-    let config: Config = toml::from_str(CONFIG).unwrap();
+fn a_table_is_read_back_as_written_and_as_compiled() {
+    let config: Config = toml::from_str(&format!("vlan = 5\n{CONFIG}")).unwrap();
     let text = toml::to_string(&config).unwrap();
     assert_eq!(toml::from_str::<Config>(&text).unwrap(), config);
+    let compiled = postcard::to_allocvec(&config).unwrap();
+    assert_eq!(postcard::from_bytes::<Config>(&compiled).unwrap(), config);
 }
 
 #[test]
