@@ -3,6 +3,7 @@
 //! A tier is a list of checks. Each passes, fails with a reason, or is skipped with a reason; under `CI=true` a skip is a failure. The last
 //! line is `N passed, N failed, N skipped`.
 
+mod fresh;
 mod host;
 mod sabotage;
 
@@ -16,6 +17,8 @@ use std::time::Instant;
 pub enum Tier {
     /// Every crate's own tests, on the host
     Host,
+    /// The README's two commands on minimal Debian roots, as root and as a user (an hour)
+    Fresh,
     /// Every patch in testbed/sabotage must make the suite fail
     Sabotage,
 }
@@ -27,6 +30,7 @@ impl Tier {
     fn name(self) -> &'static str {
         match self {
             Tier::Host => "host",
+            Tier::Fresh => "fresh",
             Tier::Sabotage => "sabotage",
         }
     }
@@ -118,6 +122,7 @@ pub fn run(workspace: &Workspace, tier: Option<Tier>) -> bool {
         let start = Instant::now();
         match tier {
             Tier::Host => host::run(workspace, &mut tally),
+            Tier::Fresh => fresh::run(workspace, &mut tally),
             Tier::Sabotage => sabotage::run(workspace, &mut tally),
         }
         println!("tier {} took {} s", tier.name(), start.elapsed().as_secs());

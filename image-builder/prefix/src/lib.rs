@@ -29,6 +29,11 @@ pub use cache::cache_folder;
 pub use error::{Error, Missing};
 pub use tool::Tool;
 
+/// The mirror of Debian's main archive that this machine's own apt uses, for tools that fetch by themselves.
+pub fn debian_mirror() -> Result<String, Error> {
+    Ok(sources::Mirror::of_this_machine("Debian's packages")?.uri().to_owned())
+}
+
 /// Unpacked tools, ready to be run.
 #[derive(Clone, Debug)]
 pub struct Prefix {

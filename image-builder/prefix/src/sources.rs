@@ -29,6 +29,10 @@ pub(crate) struct Mirror {
 }
 
 impl Mirror {
+    pub(crate) fn uri(&self) -> &str {
+        &self.uri
+    }
+
     /// The stanza for our own root.
     pub(crate) fn stanza(&self, suites: &[&str]) -> String {
         let mut stanza = format!(

@@ -18,10 +18,12 @@ pub enum Tool {
     Linux,
     /// DPDK with testpmd.
     Dpdk,
+    /// `debootstrap` and Debian's keys: makes the roots of fresh machines.
+    Debootstrap,
 }
 
 impl Tool {
-    pub const ALL: [Tool; 7] = [
+    pub const ALL: [Tool; 8] = [
         Tool::Qemu,
         Tool::Grub,
         Tool::Nginx,
@@ -29,6 +31,7 @@ impl Tool {
         Tool::Disk,
         Tool::Linux,
         Tool::Dpdk,
+        Tool::Debootstrap,
     ];
 
     /// Changes whenever the list of packages does in a way that old trees don't satisfy.
@@ -41,6 +44,7 @@ impl Tool {
             Tool::Disk => "disk-1",
             Tool::Linux => "linux-1",
             Tool::Dpdk => "dpdk-1",
+            Tool::Debootstrap => "debootstrap-1",
         }
     }
 
@@ -53,6 +57,7 @@ impl Tool {
             Tool::Disk => &["gdisk", "dosfstools"],
             Tool::Linux => &["linux-image-amd64", "busybox-static"],
             Tool::Dpdk => &["dpdk", "dpdk-dev"],
+            Tool::Debootstrap => &["debootstrap", "debian-archive-keyring"],
         }
     }
 
@@ -76,6 +81,7 @@ impl fmt::Display for Tool {
             Tool::Disk => "gdisk and dosfstools",
             Tool::Linux => "a Linux kernel",
             Tool::Dpdk => "DPDK",
+            Tool::Debootstrap => "debootstrap",
         })
     }
 }
