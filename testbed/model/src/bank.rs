@@ -6,6 +6,11 @@ use crate::registers::BAR_SIZE;
 
 /// Statistics registers (82599 §8.2.3.23): each is cleared by being read and doesn't wrap.
 pub mod statistic {
+    /// Pause frames sent and received (82599 §8.2.3.23.10).
+    pub const LXONTXC: u32 = 0x3F60;
+    pub const LXOFFTXC: u32 = 0x3F68;
+    pub const LXONRXC: u32 = 0x41A4;
+    pub const LXOFFRXC: u32 = 0x41A8;
     /// Missed packets, by packet buffer.
     pub const MPC: u32 = 0x3FA0;
     pub const RLEC: u32 = 0x4040;

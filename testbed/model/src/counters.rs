@@ -6,7 +6,7 @@
 //! that forked the model's. The promise that the lab relies on, once the model is idle:
 //!
 //! ```text
-//! rx_wire = rx_delivered + rx_missed + rx_filtered + rx_bad + frames held in the packet buffer
+//! rx_wire = rx_delivered + rx_missed + rx_filtered + rx_bad_length + rx_control + frames held in the packet buffer
 //! ```
 
 use std::ops::Deref;
@@ -104,11 +104,15 @@ counters! {
     rx_filtered_vlan,
     /// Too short or too long for the MAC.
     rx_bad_length,
+    /// Pause frames, which the MAC keeps for itself.
+    rx_control,
     /// Frames in the packet buffer at this moment; a gauge, not a sum.
     rx_held,
     /// Frames sent to the wire.
     tx_wire,
     tx_wire_bytes,
+    /// Pause frames sent; not in `tx_wire`, which counts what drivers sent.
+    tx_pause,
     /// Frames that a ring asked for and that couldn't be sent (bad descriptor, too long, link down).
     tx_refused,
     /// DMA accesses outside mapped memory, refused.
@@ -141,6 +145,7 @@ impl Snapshot {
                 + self.rx_missed()
                 + self.rx_filtered()
                 + self.rx_bad_length
+                + self.rx_control
                 + self.rx_held
     }
 }

@@ -20,8 +20,9 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Release, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::config::NicConfig;
 use crate::counters::Snapshot;
-use crate::nic::{Nic, NicConfig};
+use crate::nic::Nic;
 use crate::surroundings::{DmaMemory, DmaRefused, Interrupts, Wire};
 
 /// Bus address of RAM's first byte: neither zero nor below 4 GiB, so that a driver that forgets the

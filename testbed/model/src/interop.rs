@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use prefix::{Prefix, Tool};
 
+use crate::config::NicConfig;
 use crate::control::{self, Control};
 use crate::counters::{SharedCounters, Snapshot};
 use crate::frame_socket;
-use crate::nic::NicConfig;
 use crate::vfio_user::{ServeError, Server};
 
 /// The longest that a guest may take from QEMU's start to its own power-off. With two free CPUs it takes half a minute.

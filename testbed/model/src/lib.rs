@@ -35,10 +35,12 @@
 //! ```
 
 mod bank;
+pub mod config;
 pub mod control;
 pub mod counters;
 mod eeprom;
 mod fault;
+mod flow_control;
 pub mod frame_socket;
 pub mod frames;
 pub mod harness;
@@ -59,8 +61,9 @@ mod transmit;
 pub mod vfio_user;
 
 pub use bank::statistic;
+pub use config::{NicConfig, SfpModule};
 pub use counters::{Counters, SharedCounters, Snapshot};
-pub use nic::{Nic, NicConfig};
+pub use nic::Nic;
 pub use receive::PACKET_BUFFER;
 pub use steering::toeplitz;
 pub use surroundings::{DmaMemory, DmaRefused, Interrupts, Wire};

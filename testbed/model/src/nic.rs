@@ -5,14 +5,16 @@
 //! [`Nic::set_time`] said last. It never panics on what a driver writes, and reaches memory, wire
 //! and interrupts only through the traits of [`crate::surroundings`].
 
-use std::time::Duration;
+mod access;
 
-use crate::bank::{Bank, statistic};
+use crate::bank::Bank;
+use crate::config::{NicConfig, SfpModule};
 use crate::control::Fault;
 use crate::counters::{SharedCounters, Snapshot};
 use crate::eeprom::Eeprom;
 use crate::fault::Faults;
-use crate::interrupt::InterruptLogic;
+use crate::flow_control::FlowControl;
+use crate::interrupt::{Direction, InterruptLogic};
 use crate::loopback::Loopback;
 use crate::pci::{self, ConfigSpace};
 use crate::receive::{self, PACKET_BUFFER, Receiver};
@@ -20,26 +22,6 @@ use crate::registers::*;
 use crate::sfp::Module;
 use crate::surroundings::{DmaMemory, Interrupts, Wire};
 use crate::transmit::{self, Transmitter};
-
-/// How a card differs from the next one.
-#[derive(Clone, Debug)]
-pub struct NicConfig {
-    pub mac: [u8; 6],
-    /// PCI device id; see [`pci::device`].
-    pub device: u16,
-    /// From a reset to link up. The silicon takes a good part of a second; tests want none.
-    pub link_delay: Duration,
-}
-
-impl Default for NicConfig {
-    fn default() -> Self {
-        NicConfig {
-            mac: [0x02, 0, 0, 0, 0, 0x01],
-            device: pci::device::SFP,
-            link_delay: Duration::ZERO,
-        }
-    }
-}
 
 /// The EEPROM is there, has been read, and is this large (82599 §8.2.3.2.1).
 const EEC_INITIAL: u32 = EEC_PRESENT | EEC_AUTO_READ_DONE | EEC_SIZE_1024_WORDS;
@@ -69,6 +51,17 @@ pub struct Nic<M, W, I> {
     /// When a link that is coming up is up.
     link_at: u64,
     link_up: bool,
+    flow_control: FlowControl,
+    /// Queues whose enable bit software has cleared and that still run.
+    closing: Vec<Closing>,
+}
+
+/// A queue on its way to being disabled.
+struct Closing {
+    direction: Direction,
+    queue: usize,
+    /// When its enable bit reads as cleared.
+    at: u64,
 }
 
 impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
@@ -92,7 +85,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
             transmitter: Transmitter::new(),
             transmit_pending: 0,
             eeprom: Eeprom::new(config.mac, config.device),
-            module: Module::direct_attach(),
+            module: Module::new(config.module),
             counters,
             faults: Faults::default(),
             memory,
@@ -102,6 +95,8 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
             cable: true,
             link_at: 0,
             link_up: false,
+            flow_control: FlowControl::default(),
+            closing: Vec::new(),
             config,
         };
         nic.reset();
@@ -151,10 +146,14 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
     /// When [`Nic::process`] has something to do even if nobody touches the device.
     pub fn next_deadline(&self) -> Option<u64> {
         let link = (self.cable && !self.link_up).then_some(self.link_at);
-        [self.interrupt_logic.next_delivery(), link]
-            .into_iter()
-            .flatten()
-            .min()
+        let works = self.space.bus_master() && !self.faults.all_ones;
+        let message = self.interrupt_logic.next_delivery().filter(|_| works);
+        let resume = self
+            .flow_control
+            .resumes()
+            .filter(|_| works && self.link_up && self.transmit_pending != 0);
+        let closed = self.closing.iter().map(|closing| closing.at).min();
+        [message, link, resume, closed].into_iter().flatten().min()
     }
 
     /// Plugs the cable in or pulls it.
@@ -171,6 +170,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
     /// Returns whether the wire may have more.
     pub fn process(&mut self) -> bool {
         self.follow_link();
+        self.close_queues();
         self.run_transmit();
         let mut taken = 0;
         while taken < RECEIVE_BATCH {
@@ -183,6 +183,12 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
                 self.counters.rx_wire.add(1);
                 self.counters.rx_wire_bytes.add(frame.len() as u64);
                 self.counters.rx_missed_off.add(1);
+                continue;
+            }
+            if self.flow_control.takes(&mut self.bank, self.now, frame) {
+                self.counters.rx_wire.add(1);
+                self.counters.rx_wire_bytes.add(frame.len() as u64);
+                self.counters.rx_control.add(1);
                 continue;
             }
             let mut through = receive::Through {
@@ -211,12 +217,42 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
             faults: &mut self.faults,
         };
         self.receiver.drain(&mut through);
+        if let Some(pause) = self
+            .flow_control
+            .regulate(&mut self.bank, self.receiver.held_bytes())
+        {
+            if self.link_up {
+                self.wire.send(&pause);
+                self.wire.flush();
+                self.counters.tx_pause.add(1);
+            }
+        }
+    }
+
+    /// Disables the queues whose time has come.
+    fn close_queues(&mut self) {
+        let now = self.now;
+        let bank = &mut self.bank;
+        self.closing.retain(|closing| {
+            let done = now >= closing.at;
+            if done {
+                let offset = match closing.direction {
+                    Direction::Receive => rx(closing.queue, RXDCTL),
+                    Direction::Transmit => tx(closing.queue, TXDCTL),
+                };
+                bank.clear_bits(offset, DCTL_ENABLE);
+            }
+            !done
+        });
     }
 
     fn run_transmit(&mut self) {
         // Without link or bus mastering the transmitter holds what it was given.
         let looped = self.bank.has(HLREG0, HLREG0_LPBK);
         if self.transmit_pending == 0 || !(self.link_up || looped) || !self.space.bus_master() {
+            return;
+        }
+        if self.flow_control.pauses(self.now) && !looped {
             return;
         }
         let pending = std::mem::take(&mut self.transmit_pending);
@@ -317,10 +353,16 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         self.receiver.reset(&self.counters);
         self.transmitter.reset();
         self.transmit_pending = 0;
+        self.flow_control = FlowControl::default();
+        self.closing.clear();
         let bank = &mut self.bank;
-        bank.set(STATUS, STATUS_GIO_MASTER);
+        bank.set(
+            STATUS,
+            STATUS_GIO_MASTER | u32::from(self.config.port & 3) << STATUS_LAN_ID_SHIFT,
+        );
         // SDP2: a module is in the cage (Linux: `need_crosstalk_fix` reads it so).
-        bank.set(ESDP, 1 << 2);
+        let present = self.config.module != SfpModule::Absent;
+        bank.set(ESDP, u32::from(present) << 2);
         bank.set(RDRXCTL, RDRXCTL_DMA_INIT_DONE);
         bank.set(RXPBSIZE, PACKET_BUFFER as u32);
         bank.set(MAXFRS, 1518 << 16);
@@ -359,163 +401,6 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         self.link_at = self.now + self.config.link_delay.as_nanos() as u64;
         self.link_up = self.cable && self.now >= self.link_at;
         self.show_link();
-    }
-
-    /// Reads a register. `offset` is in BAR0; what lies beyond it, or isn't aligned, reads as zero.
-    pub fn read32(&mut self, offset: u32) -> u32 {
-        if self.faults.all_ones {
-            return u32::MAX;
-        }
-        let offset = canonical(offset);
-        if !offset.is_multiple_of(4) {
-            return 0;
-        }
-        if let Some(value) = self.interrupt_logic.read(&self.bank, offset) {
-            return value;
-        }
-        match offset {
-            FRTIMER => (self.now / 1000) as u32,
-            I2CCTL => self.module.read(),
-            EERD => self.eeprom.read(),
-            SWSM => {
-                // Reading takes the semaphore (82599 §8.2.3.4.12).
-                let value = self.bank.get(SWSM);
-                self.bank.set(SWSM, value | SWSM_SMBI);
-                value
-            }
-            _ => self.bank.read(offset),
-        }
-    }
-
-    /// Writes a register; what it sets going has happened when this returns.
-    pub fn write32(&mut self, offset: u32, value: u32) {
-        let offset = canonical(offset);
-        if self.faults.all_ones || !offset.is_multiple_of(4) || offset >= BAR_SIZE {
-            return;
-        }
-        if self
-            .interrupt_logic
-            .write(&mut self.bank, self.now, offset, value)
-        {
-            self.deliver();
-            return;
-        }
-        if let Some((queue, register)) = receive_queue(offset) {
-            self.write_receive_queue(queue, register, value);
-            return;
-        }
-        if let Some((queue, register)) = transmit_queue(offset) {
-            self.write_transmit_queue(queue, register, value);
-            return;
-        }
-        let bank = &mut self.bank;
-        match offset {
-            CTRL => {
-                if value & (CTRL_RESET | CTRL_LINK_RESET) != 0 {
-                    self.reset();
-                }
-                // The reset bits clear themselves; master disable is acknowledged in STATUS (82599 §5.2.5.3.2).
-                let bank = &mut self.bank;
-                bank.set(CTRL, value & !(CTRL_RESET | CTRL_LINK_RESET));
-                if value & CTRL_GIO_MASTER_DISABLE != 0 {
-                    bank.clear_bits(STATUS, STATUS_GIO_MASTER);
-                } else {
-                    bank.set_bits(STATUS, STATUS_GIO_MASTER);
-                }
-            }
-            // Read only.
-            STATUS | LINKS | ANLP1 | SECTXSTAT | SECRXSTAT | FWSM | FACTPS | FRTIMER => {}
-            I2CCTL => self.module.write(value),
-            EERD => self.eeprom.write(value),
-            EEC => {
-                let grant = if value & EEC_REQUEST != 0 {
-                    EEC_GRANT
-                } else {
-                    0
-                };
-                bank.set(EEC, value & !EEC_GRANT | grant | EEC_INITIAL);
-            }
-            MSCA => {
-                // No PHY on the bus: the command completes and finds nothing (82599 §8.2.3.22.9).
-                bank.set(MSCA, value & !MSCA_COMMAND);
-                bank.set(MSRWD, 0xFFFF_0000);
-            }
-            AUTOC => {
-                bank.set(AUTOC, value & !AUTOC_RESTART);
-                if value & AUTOC_RESTART != 0 {
-                    let was = self.link_up;
-                    self.restart_link();
-                    if was != self.link_up {
-                        self.interrupt_logic.other_event(&self.bank, EICR_LSC);
-                        self.deliver();
-                    }
-                }
-            }
-            RDRXCTL => bank.set(RDRXCTL, value | RDRXCTL_DMA_INIT_DONE),
-            FDIRCTRL => bank.set(FDIRCTRL, value | FDIRCTRL_INIT_DONE),
-            // Commands complete at once (82599 §8.2.3.21.7).
-            FDIRCMD => bank.set(FDIRCMD, value & !3),
-            DMATXCTL => {
-                bank.set(DMATXCTL, value);
-                self.transmit_pending = u128::MAX;
-                self.run_transmit();
-                self.deliver();
-            }
-            // Only the address and its valid bit exist in the high half (82599 §8.2.3.7.9).
-            RAL..RAL_END if offset & 4 != 0 => bank.set(offset, value & 0x8000_FFFF),
-            RSSRK..RSSRK_END => {
-                bank.set(offset, value);
-                self.receiver.hash_key.stale = true;
-            }
-            FTQF..0xE800 => {
-                bank.set(offset, value);
-                self.receiver.filters_in_use =
-                    (0..128).any(|i| self.bank.get(FTQF + 4 * i) >> 31 != 0);
-            }
-            _ if statistic::clears_on_read(offset) => {}
-            _ => bank.set(offset, value),
-        }
-    }
-
-    fn write_receive_queue(&mut self, queue: usize, register: u32, value: u32) {
-        let offset = rx(queue, register);
-        if statistic::clears_on_read(offset) {
-            return;
-        }
-        self.bank.set(offset, value & ring_bits(register));
-        // Descriptors, or permission to drop, may free the head of the packet buffer.
-        if matches!(register, RDT | RXDCTL | SRRCTL) {
-            self.drain();
-            self.deliver();
-        }
-    }
-
-    fn write_transmit_queue(&mut self, queue: usize, register: u32, value: u32) {
-        let offset = tx(queue, register);
-        if statistic::clears_on_read(offset) {
-            return;
-        }
-        let value = if register == TXDCTL {
-            value & !TXDCTL_SWFLSH
-        } else {
-            value
-        };
-        self.bank.set(offset, value & ring_bits(register));
-        if matches!(register, TDT | TXDCTL) {
-            self.transmit_pending |= 1 << queue;
-            self.run_transmit();
-            self.deliver();
-        }
-    }
-}
-
-/// The bits that a ring's registers have; both directions number them alike (82599 §8.2.3.8, §8.2.3.9).
-fn ring_bits(register: u32) -> u32 {
-    match register {
-        RDBAL => !0x7F,
-        RDLEN => 0x000F_FF80,
-        RDH | RDT => 0xFFFF,
-        _ => u32::MAX,
     }
 }
 

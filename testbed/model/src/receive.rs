@@ -179,6 +179,11 @@ impl Receiver {
         through.counters.rx_held.set(self.held.len() as u64);
     }
 
+    /// Bytes in the packet buffer.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     /// Forgets what the packet buffer holds, as a reset does.
     pub fn reset(&mut self, counters: &Counters) {
         counters.rx_missed_reset.add(self.held.len() as u64);

@@ -18,6 +18,7 @@ pub const CTRL_GIO_MASTER_DISABLE: u32 = 1 << 2;
 pub const CTRL_LINK_RESET: u32 = 1 << 3;
 pub const CTRL_RESET: u32 = 1 << 26;
 pub const STATUS: u32 = 0x0_0008;
+pub const STATUS_LAN_ID_SHIFT: u32 = 2;
 pub const STATUS_LINK_UP: u32 = 1 << 7;
 pub const STATUS_GIO_MASTER: u32 = 1 << 19;
 pub const CTRL_EXT: u32 = 0x0_0018;
@@ -113,6 +114,18 @@ pub const L34TIMIR: u32 = 0x0_E800;
 pub const FDIRCTRL: u32 = 0x0_EE00;
 pub const FDIRCTRL_INIT_DONE: u32 = 1 << 3;
 pub const FDIRCMD: u32 = 0x0_EE2C;
+
+// Flow control (82599 §8.2.3.3).
+pub const FCTTV: u32 = 0x0_3200;
+pub const FCRTL: u32 = 0x0_3220;
+pub const FCRTL_XONE: u32 = 1 << 31;
+pub const FCRTH: u32 = 0x0_3260;
+pub const FCRTH_FCEN: u32 = 1 << 31;
+pub const FCCFG: u32 = 0x0_3D00;
+/// FCCFG.TFCE: link flow control.
+pub const FCCFG_TFCE_LINK: u32 = 1 << 3;
+pub const FCCFG_TFCE: u32 = 3 << 3;
+pub const MFLCN_RFCE: u32 = 1 << 3;
 
 // Transmit (82599 §8.2.3.9).
 pub const DMATXCTL: u32 = 0x0_4A80;

@@ -2,6 +2,8 @@
 //!
 //! An I2C target that follows the two lines edge by edge, as drivers toggle them.
 
+use crate::config::SfpModule;
+
 /// I2CCTL's lines (82599 §8.2.3.1.6): what the NIC reads from and drives onto the bus.
 const CLOCK_IN: u32 = 1 << 0;
 const CLOCK_OUT: u32 = 1 << 1;
@@ -38,6 +40,8 @@ enum Next {
 }
 
 pub struct Module {
+    /// An empty cage acknowledges nothing.
+    present: bool,
     memory: [u8; 256],
     cursor: u8,
     state: State,
@@ -50,15 +54,29 @@ pub struct Module {
 }
 
 impl Module {
-    /// A passive copper cable, which every driver accepts without asking for its vendor.
-    pub fn direct_attach() -> Self {
+    pub fn new(kind: SfpModule) -> Self {
         let mut memory = [0u8; 256];
         memory[0] = 3; // SFP or SFP+ (SFF-8472 table 5-1)
-        memory[2] = 0x21; // copper pigtail
-        memory[8] = 0x04; // passive cable (SFF-8472 table 5-3)
-        memory[18] = 1; // metres of copper
         memory[20..36].copy_from_slice(b"RedLeaf model   ");
-        memory[40..56].copy_from_slice(b"Passive DAC     ");
+        match kind {
+            SfpModule::DirectAttach | SfpModule::Absent => {
+                memory[2] = 0x21; // copper pigtail
+                memory[8] = 0x04; // passive cable (SFF-8472 table 5-3)
+                memory[18] = 1; // metres of copper
+                memory[40..56].copy_from_slice(b"Passive DAC     ");
+            }
+            SfpModule::ShortRange | SfpModule::LongRange => {
+                let short = kind == SfpModule::ShortRange;
+                memory[2] = 0x07; // LC
+                memory[3] = if short { 0x10 } else { 0x20 }; // 10GBASE-SR or -LR (SFF-8472 table 5-3)
+                memory[37..40].copy_from_slice(&[0x00, 0x1B, 0x21]); // Linux takes no other vendor's optics
+                memory[40..56].copy_from_slice(if short {
+                    b"Optics SR       "
+                } else {
+                    b"Optics LR       "
+                });
+            }
+        }
         memory[63] = memory[..63]
             .iter()
             .fold(0u8, |sum, byte| sum.wrapping_add(*byte));
@@ -67,6 +85,7 @@ impl Module {
             .iter()
             .fold(0u8, |sum, byte| sum.wrapping_add(*byte));
         Module {
+            present: kind != SfpModule::Absent,
             memory,
             cursor: 0,
             state: State::Idle,
@@ -137,6 +156,7 @@ impl Module {
             State::Listen(byte) if self.bits == 8 => {
                 self.bits = 0;
                 self.state = match byte {
+                    Byte::Address if !self.present => State::Idle,
                     Byte::Address if self.shift == SERIAL_ID => {
                         State::Acknowledge(Next::Listen(Byte::Cursor))
                     }
@@ -233,7 +253,7 @@ mod tests {
     /// A random read, as Linux's and DPDK's drivers identify the module.
     #[test]
     fn identifies_itself() {
-        let mut master = Master(Module::direct_attach());
+        let mut master = Master(Module::new(SfpModule::DirectAttach));
         for (at, expected) in [(0, 3), (8, 4), (20, b'R'), (63, 0)] {
             master.start();
             assert!(master.byte_out(0xA0));
@@ -253,10 +273,24 @@ mod tests {
         }
     }
 
+    /// An empty cage doesn't answer, and optics name their reach.
+    #[test]
+    fn other_modules() {
+        let mut cage = Master(Module::new(SfpModule::Absent));
+        cage.start();
+        assert!(!cage.byte_out(0xA0));
+        let mut optics = Master(Module::new(SfpModule::LongRange));
+        optics.start();
+        assert!(optics.byte_out(0xA0) && optics.byte_out(3));
+        optics.start();
+        assert!(optics.byte_out(0xA1));
+        assert_eq!(optics.byte_in(false), 0x20);
+    }
+
     /// Sequential reads, and silence to an address that isn't there.
     #[test]
     fn sequential_reads_and_strangers() {
-        let mut master = Master(Module::direct_attach());
+        let mut master = Master(Module::new(SfpModule::DirectAttach));
         master.start();
         assert!(!master.byte_out(0xA4));
         master.stop();

@@ -21,9 +21,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::time::Timespec;
 
+use crate::config::NicConfig;
 use crate::control::{Control, Inbox};
 use crate::counters::SharedCounters;
-use crate::nic::{Nic, NicConfig};
+use crate::nic::Nic;
 use crate::pci::{BAR0_SIZE, BAR4_SIZE, CONFIG_SIZE};
 use crate::registers::VECTORS;
 use crate::surroundings::{Interrupts, Wire};

@@ -183,3 +183,78 @@ fn loopback() {
     assert_eq!(d.received(into, 0), Some(Driver::frame(1, 60)));
     assert_eq!(d.machine.peer_receive(), None);
 }
+
+/// A disabled queue finishes what it has under way before its bit clears: memory may be taken away only then.
+#[test]
+fn disabling_takes_its_time() {
+    let d = Driver::with(NicConfig {
+        disable_delay: Duration::from_micros(100),
+        ..NicConfig::default()
+    });
+    let ring = d.receive_ring(0, 8, false);
+    d.post(ring, 0, 7);
+    d.write(rx(0, RXDCTL), 0);
+    assert_eq!(d.read(rx(0, RXDCTL)) & DCTL_ENABLE, DCTL_ENABLE);
+    d.machine.peer_send(&Driver::frame(1, 60));
+    d.machine.at(50_000);
+    assert!(d.received(ring, 0).is_some(), "DMA goes on meanwhile");
+    d.machine.at(100_000);
+    assert_eq!(d.read(rx(0, RXDCTL)) & DCTL_ENABLE, 0);
+    d.machine.peer_send(&Driver::frame(2, 60));
+    d.machine.process();
+    assert_eq!(d.received(ring, 1), None);
+    assert_eq!(d.machine.counters().rx_missed_queue_disabled, 1);
+}
+
+/// A filling packet buffer stops the neighbour, an emptied one lets it go on; a neighbour's pause holds us.
+#[test]
+fn pause_frames_both_ways() {
+    let d = Driver::new();
+    let (into, out) = (d.receive_ring(0, 256, false), d.transmit_ring(0, 8));
+    d.write(FCCFG, FCCFG_TFCE_LINK);
+    d.write(FCRTH, FCRTH_FCEN | 0x1_0000);
+    d.write(FCRTL, FCRTL_XONE | 0x4000);
+    d.write(FCTTV, 0xFFFF);
+    for i in 0..80 {
+        d.machine.peer_send(&Driver::frame(i, 1000));
+    }
+    d.machine.process();
+    let stop = d.machine.peer_receive().expect("a pause frame");
+    assert_eq!(
+        (&stop[12..18], d.machine.peer_receive()),
+        (&[0x88, 0x08, 0, 1, 0xFF, 0xFF][..], None)
+    );
+    d.post(into, 0, 255);
+    let go = d
+        .machine
+        .peer_receive()
+        .expect("a frame that ends the pause");
+    assert_eq!(go[16..18], [0, 0]);
+
+    d.write(MFLCN, MFLCN_RFCE);
+    d.machine.peer_send(&stop);
+    d.machine.process();
+    d.describe(out, 0, &Driver::frame(1, 60), TX_DATA);
+    d.tail(out, 1);
+    assert_eq!(d.machine.peer_receive(), None);
+    d.machine.at(65_535 * 512 / 10);
+    assert!(d.machine.peer_receive().is_some());
+    let counters = d.machine.counters();
+    assert_eq!(
+        (counters.rx_control, counters.tx_pause, counters.tx_wire),
+        (1, 2, 1)
+    );
+    assert!(counters.balanced());
+}
+
+/// The second port of a card says so, and an empty cage shows.
+#[test]
+fn ports_and_cages() {
+    let d = Driver::with(NicConfig {
+        port: 1,
+        module: model::SfpModule::Absent,
+        ..NicConfig::default()
+    });
+    assert_eq!(d.read(STATUS) >> STATUS_LAN_ID_SHIFT & 3, 1);
+    assert_eq!(d.read(ESDP) & 1 << 2, 0);
+}
