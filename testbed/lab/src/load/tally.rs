@@ -1,0 +1,83 @@
+//! What became of the requests and connections that the client began.
+
+use super::exchange::Fault;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    KeepAlive,
+    Short,
+    Download,
+    Upload,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 4] = [Kind::KeepAlive, Kind::Short, Kind::Download, Kind::Upload];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::KeepAlive => "keep_alive",
+            Kind::Short => "short",
+            Kind::Download => "download",
+            Kind::Upload => "upload",
+        }
+    }
+}
+
+/// Requests of one kind.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Counts {
+    pub completed: u64,
+    pub failed: u64,
+    /// Of the completed ones, in microseconds.
+    pub took_us: Vec<u32>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Tally {
+    pub opened: u64,
+    pub broken: u64,
+    pub by_kind: BTreeMap<Kind, Counts>,
+    pub by_backend: BTreeMap<String, u64>,
+    /// Why requests failed, and how many did so.
+    pub failures: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    pub fn complete(&mut self, kind: Kind, backend: &str, took: Duration) {
+        let counts = self.by_kind.entry(kind).or_default();
+        counts.completed += 1;
+        counts.took_us.push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
+        *self.by_backend.entry(backend.to_owned()).or_default() += 1;
+    }
+
+    pub fn fail(&mut self, kind: Kind, fault: &Fault) {
+        self.by_kind.entry(kind).or_default().failed += 1;
+        self.broken += u64::from(fault.breaks());
+        *self.failures.entry(format!("{}: {fault}", kind.name())).or_default() += 1;
+    }
+
+    pub fn completed(&self) -> u64 {
+        self.by_kind.values().map(|counts| counts.completed).sum()
+    }
+
+    pub fn failed(&self) -> u64 {
+        self.by_kind.values().map(|counts| counts.failed).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_connect_fails_a_request_and_breaks_no_connection() {
+        let mut tally = Tally::default();
+        tally.fail(Kind::Short, &Fault::Connect("refused".into()));
+        assert_eq!((tally.failed(), tally.broken), (1, 0));
+        tally.fail(Kind::Short, &Fault::Stalled);
+        assert_eq!((tally.failed(), tally.broken), (2, 1));
+        assert_eq!(tally.failures["short: connect: refused"], 1);
+    }
+}

@@ -1,0 +1,187 @@
+//! The lab's network: client – router – segment with backends and the box's port.
+//!
+//! ```text
+//! client ── router ──┐
+//!                    ├─ segment (bridge) ── box port (the NIC model's wire)
+//! backend … backend ─┘
+//! ```
+//!
+//! The client is never in a VIP's subnet: with a backend's ARP it could otherwise reach the VIP with no balancer running. The router has
+//! each VIP on link on the segment, so whoever answers ARP for it (the box) gets its frames. Backends carry the VIPs on their loopback, don't
+//! speak for them (`arp_ignore=1`, `arp_announce=2`), and answer the client by way of the router: direct server return.
+
+use crate::error::Error;
+use crate::namespace::Namespace;
+use crate::netlink::Netlink;
+use crate::offload;
+use crate::options::RunOptions;
+use std::fs;
+use std::net::Ipv4Addr;
+
+/// The interface of every host on the segment, and of the client.
+pub const PORT: &str = "eth0";
+/// The router's interface towards the client.
+const CLIENT_SIDE: &str = "eth1";
+const BRIDGE: &str = "segment";
+
+pub struct Network {
+    pub client: Namespace,
+    pub router: Namespace,
+    pub segment: Namespace,
+    /// Holds one end of the box's port, for the NIC model.
+    pub nic: Namespace,
+    /// In the order of the options' backends.
+    pub backends: Vec<Namespace>,
+}
+
+impl Network {
+    pub fn build(options: &RunOptions) -> Result<Self, Error> {
+        let network = Self {
+            client: Namespace::create("client")?,
+            router: Namespace::create("router")?,
+            segment: Namespace::create("segment")?,
+            nic: Namespace::create("nic")?,
+            backends: options
+                .backends
+                .iter()
+                .map(|backend| Namespace::create(&backend.name))
+                .collect::<Result<_, _>>()?,
+        };
+        let mtu = options.lab.segment.mtu;
+        for host in network.hosts() {
+            host.run(|| quiet(host.name()))?;
+        }
+        network.lay_segment(mtu)?;
+        network.set_up_client(options, mtu)?;
+        network.set_up_router(options, mtu)?;
+        for (number, backend) in options.backends.iter().enumerate() {
+            let vips: Vec<Ipv4Addr> = vip_addresses(options, &backend.name);
+            network.backends[number].run(|| {
+                // Numbers of hosts in MACs begin where the router's ends; a run has far fewer than 65,000 backends.
+                let link = host_port(mac(0x10 + number as u16), mtu)?;
+                for vip in vips {
+                    link.address("lo", vip, 32)?;
+                }
+                link.address(PORT, backend.ip, options.box_settings.prefix)?;
+                link.default_route(router_on_segment(options))
+            })?;
+        }
+        // The model speaks for the box here; the interface itself must stay silent, so it gets no address.
+        network.nic.run(|| host_port(mac(2), mtu).map(drop))?;
+        Ok(network)
+    }
+
+    fn hosts(&self) -> impl Iterator<Item = &Namespace> {
+        [&self.client, &self.router, &self.segment, &self.nic].into_iter().chain(&self.backends)
+    }
+
+    fn lay_segment(&self, mtu: u32) -> Result<(), Error> {
+        self.segment.run(|| {
+            let link = Netlink::open()?;
+            link.bridge(BRIDGE)?;
+            link.up(BRIDGE, Some(mtu))?;
+            let hosts = [&self.router, &self.nic].into_iter().chain(&self.backends);
+            for (number, host) in hosts.enumerate() {
+                let port = format!("port{number}");
+                link.veth(&port, PORT, host.raw_fd())?;
+                offload::switch_off(&port)?;
+                link.attach(&port, BRIDGE)?;
+                link.up(&port, Some(mtu))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn set_up_client(&self, options: &RunOptions, mtu: u32) -> Result<(), Error> {
+        self.router.run(|| {
+            let link = Netlink::open()?;
+            link.veth(CLIENT_SIDE, PORT, self.client.raw_fd())?;
+            offload::switch_off(CLIENT_SIDE)?;
+            link.up(CLIENT_SIDE, Some(mtu))?;
+            link.address(CLIENT_SIDE, options.lab.router.client_side, options.lab.client.prefix)
+        })?;
+        self.client.run(|| {
+            let link = host_port(mac(1), mtu)?;
+            link.address(PORT, options.lab.client.address, options.lab.client.prefix)?;
+            link.default_route(options.lab.router.client_side)?;
+            // Open-loop load must not run out of ports while old connections linger.
+            set("net/ipv4/ip_local_port_range", "10000 65000")
+        })
+    }
+
+    fn set_up_router(&self, options: &RunOptions, mtu: u32) -> Result<(), Error> {
+        self.router.run(|| {
+            let link = host_port(mac(0), mtu)?;
+            link.address(PORT, router_on_segment(options), options.box_settings.prefix)?;
+            let mut vips: Vec<_> = options.vips.iter().map(|vip| vip.address).collect();
+            vips.sort();
+            vips.dedup();
+            for vip in vips {
+                link.route_on_link(vip, PORT)?;
+            }
+            set("net/ipv4/ip_forward", "1")
+        })
+    }
+}
+
+/// The router's address on the segment: as configured, else the subnet's last host address.
+pub fn router_on_segment(options: &RunOptions) -> Ipv4Addr {
+    options.lab.router.segment_side.unwrap_or_else(|| {
+        let host_bits = u32::MAX.checked_shr(u32::from(options.box_settings.prefix)).unwrap_or(0);
+        Ipv4Addr::from((u32::from(options.box_settings.ip) | host_bits) - 1)
+    })
+}
+
+/// The VIPs that a backend serves, each once.
+fn vip_addresses(options: &RunOptions, backend: &str) -> Vec<Ipv4Addr> {
+    let mut addresses: Vec<_> = options
+        .vips
+        .iter()
+        .filter(|vip| vip.backends.iter().any(|name| name == backend))
+        .map(|vip| vip.address)
+        .collect();
+    addresses.sort();
+    addresses.dedup();
+    addresses
+}
+
+/// A locally administered address of the lab's own.
+pub fn mac(host: u16) -> [u8; 6] {
+    let [high, low] = host.to_be_bytes();
+    [0x02, 0x4c, 0x41, 0x42, high, low]
+}
+
+/// Opens the host's port: named, addressed, without offloads, up; and its loopback.
+fn host_port(mac: [u8; 6], mtu: u32) -> Result<Netlink, Error> {
+    let link = Netlink::open()?;
+    link.set_mac(PORT, mac)?;
+    offload::switch_off(PORT)?;
+    link.up(PORT, Some(mtu))?;
+    link.up("lo", None)?;
+    Ok(link)
+}
+
+/// A host that says nothing of its own accord: no IPv6, no ARP for what it merely carries, no redirects, no filter on the way back.
+fn quiet(host: &str) -> Result<(), Error> {
+    for (name, value) in [
+        ("net/ipv6/conf/all/disable_ipv6", "1"),
+        ("net/ipv6/conf/default/disable_ipv6", "1"),
+        ("net/ipv4/conf/all/arp_ignore", "1"),
+        ("net/ipv4/conf/all/arp_announce", "2"),
+        ("net/ipv4/conf/all/rp_filter", "0"),
+        ("net/ipv4/conf/default/rp_filter", "0"),
+        ("net/ipv4/conf/all/send_redirects", "0"),
+        ("net/ipv4/conf/default/send_redirects", "0"),
+    ] {
+        match set(name, value) {
+            // A kernel without IPv6 has nothing to switch off.
+            Err(Error::Io { source, .. }) if name.starts_with("net/ipv6") && source.kind() == std::io::ErrorKind::NotFound => {}
+            outcome => outcome.map_err(|error| Error::Network { step: format!("set {host} up"), reason: error.to_string() })?,
+        }
+    }
+    Ok(())
+}
+
+fn set(name: &str, value: &str) -> Result<(), Error> {
+    fs::write(format!("/proc/sys/{name}"), value).map_err(Error::io(format!("setting {name}")))
+}

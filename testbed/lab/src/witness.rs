@@ -1,0 +1,254 @@
+//! What the captures saw: which backend got which connection, when probes arrived, how many frames passed where.
+//!
+//! This is the run's truth. It knows nothing of what the box says.
+
+use crate::clock::Moment;
+use crate::capture::Way;
+use crate::frame::{ACK, Frame, Ip, Kind, SYN, Transport};
+use std::collections::{HashMap, HashSet};
+use std::net::Ipv4Addr;
+
+/// Where a capture sits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The router's port on the segment.
+    Router,
+    /// The box's port, at the NIC model's end.
+    Nic,
+    /// A backend's port, by its number in the options.
+    Backend(usize),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Flow {
+    client: Ipv4Addr,
+    client_port: u16,
+    vip: Ipv4Addr,
+    vip_port: u16,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Connection {
+    backend: usize,
+    sequence: u32,
+    moved: bool,
+}
+
+/// A probe that reached a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    pub at: Moment,
+    pub number: u64,
+}
+
+/// A connection of which a segment reached another backend than the one that got its SYN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Move {
+    pub at: Moment,
+    pub from: usize,
+    pub to: usize,
+}
+
+/// Frames through the box's port, one way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Port {
+    /// IP frames from a client to a VIP.
+    pub vip: u64,
+    /// Everything else: ARP, answers by the box itself, strays.
+    pub control: u64,
+}
+
+impl Port {
+    pub fn all(self) -> u64 {
+        self.vip + self.control
+    }
+}
+
+/// What one backend's port saw come in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// VIP frames that the box sent.
+    pub from_box: u64,
+    /// VIP frames that somebody else sent: there must be none.
+    pub from_elsewhere: u64,
+    /// Distinct TCP connections, by their SYN.
+    pub connections: u64,
+    pub probes: u64,
+}
+
+pub struct Witness {
+    vips: HashSet<Ipv4Addr>,
+    box_mac: [u8; 6],
+    connections: HashMap<Flow, Connection>,
+    pub moves: Vec<Move>,
+    /// In order of arrival, over all backends.
+    pub arrivals: Vec<Arrival>,
+    pub router_vip: u64,
+    pub nic_in: Port,
+    pub nic_out: Port,
+    pub backends: Vec<Seen>,
+    pub first_vip_frame: Option<Moment>,
+}
+
+impl Witness {
+    pub fn new(vips: impl IntoIterator<Item = Ipv4Addr>, box_mac: [u8; 6], backends: usize) -> Self {
+        Self {
+            vips: vips.into_iter().collect(),
+            box_mac,
+            connections: HashMap::new(),
+            moves: Vec::new(),
+            arrivals: Vec::new(),
+            router_vip: 0,
+            nic_in: Port::default(),
+            nic_out: Port::default(),
+            backends: vec![Seen::default(); backends],
+            first_vip_frame: None,
+        }
+    }
+
+    /// Takes one frame in. Frames must come in the order of their moments: a connection is known by its first SYN.
+    pub fn see(&mut self, place: Place, at: Moment, way: Way, frame: &Frame) {
+        let vip = match frame.kind {
+            Kind::Ip(ip) if self.vips.contains(&ip.destination) => Some(ip),
+            _ => None,
+        };
+        match (place, way, vip) {
+            (Place::Router, Way::Out, Some(_)) => self.router_vip += 1,
+            (Place::Router, ..) => {}
+            (Place::Nic, way, vip) => {
+                let port = if way == Way::In { &mut self.nic_in } else { &mut self.nic_out };
+                *(if vip.is_some() { &mut port.vip } else { &mut port.control }) += 1;
+            }
+            (Place::Backend(number), Way::In, Some(ip)) => self.at_backend(number, at, frame, ip),
+            (Place::Backend(_), ..) => {}
+        }
+    }
+
+    fn at_backend(&mut self, number: usize, at: Moment, frame: &Frame, ip: Ip) {
+        if frame.source != self.box_mac {
+            self.backends[number].from_elsewhere += 1;
+            return;
+        }
+        self.first_vip_frame.get_or_insert(at);
+        self.backends[number].from_box += 1;
+        match ip.transport {
+            Transport::Tcp { source, destination, sequence, flags } => {
+                let flow = Flow { client: ip.source, client_port: source, vip: ip.destination, vip_port: destination };
+                self.segment(number, at, flow, sequence, flags);
+            }
+            Transport::Udp { probe: Some(probe), .. } => {
+                self.backends[number].probes += 1;
+                self.arrivals.push(Arrival { at, number: probe });
+            }
+            _ => {}
+        }
+    }
+
+    fn segment(&mut self, number: usize, at: Moment, flow: Flow, sequence: u32, flags: u8) {
+        let opens = flags & (SYN | ACK) == SYN;
+        match self.connections.get_mut(&flow) {
+            // The same SYN once more belongs to the connection that the first one opened; another number opens another connection on a port
+            // used before.
+            Some(connection) if !opens || connection.sequence == sequence => {
+                if connection.backend != number && !connection.moved {
+                    connection.moved = true;
+                    self.moves.push(Move { at, from: connection.backend, to: number });
+                }
+            }
+            _ if opens => {
+                self.backends[number].connections += 1;
+                self.connections.insert(flow, Connection { backend: number, sequence, moved: false });
+            }
+            // Of a connection whose SYN nobody saw: the box let none through before its SYN, or it is a stray.
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+    const BOX: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+    fn witness() -> Witness {
+        Witness::new([VIP], BOX, 2)
+    }
+
+    fn tcp(port: u16, sequence: u32, flags: u8) -> Vec<u8> {
+        tcp_from(BOX, port, sequence, flags)
+    }
+
+    fn tcp_from(source: [u8; 6], port: u16, sequence: u32, flags: u8) -> Vec<u8> {
+        let mut frame = vec![2, 0, 0, 0, 0, 9];
+        frame.extend(source);
+        frame.extend([0x08, 0x00, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 192, 168, 77, 2]);
+        frame.extend(VIP.octets());
+        frame.extend(port.to_be_bytes());
+        frame.extend(80u16.to_be_bytes());
+        frame.extend(sequence.to_be_bytes());
+        frame.extend([0, 0, 0, 0, 0x50, flags, 0, 0, 0, 0, 0, 0]);
+        frame
+    }
+
+    fn arrive(witness: &mut Witness, backend: usize, bytes: &[u8]) {
+        witness.see(Place::Backend(backend), Moment(1), Way::In, &Frame::parse(bytes).unwrap());
+    }
+
+    #[test]
+    fn a_segment_at_another_backend_is_a_move_counted_once_per_connection() {
+        let mut w = witness();
+        arrive(&mut w, 0, &tcp(1000, 5, SYN));
+        arrive(&mut w, 0, &tcp(1000, 6, ACK));
+        assert!(w.moves.is_empty());
+        arrive(&mut w, 1, &tcp(1000, 6, ACK));
+        arrive(&mut w, 1, &tcp(1000, 7, ACK));
+        assert_eq!(w.moves, [Move { at: Moment(1), from: 0, to: 1 }]);
+        assert_eq!(w.backends[0].connections, 1);
+        assert_eq!(w.backends[1].connections, 0);
+    }
+
+    #[test]
+    fn a_port_used_again_is_another_connection() {
+        let mut w = witness();
+        arrive(&mut w, 0, &tcp(1000, 5, SYN));
+        arrive(&mut w, 1, &tcp(1000, 900, SYN));
+        arrive(&mut w, 1, &tcp(1000, 901, ACK));
+        assert!(w.moves.is_empty());
+        assert_eq!(w.backends[1].connections, 1);
+    }
+
+    #[test]
+    fn a_repeated_syn_at_another_backend_is_a_move() {
+        let mut w = witness();
+        arrive(&mut w, 0, &tcp(1000, 5, SYN));
+        arrive(&mut w, 0, &tcp(1000, 5, SYN));
+        assert!(w.moves.is_empty());
+        arrive(&mut w, 1, &tcp(1000, 5, SYN));
+        assert_eq!(w.moves.len(), 1);
+    }
+
+    #[test]
+    fn frames_that_passed_by_the_box_are_told_apart() {
+        let mut w = witness();
+        arrive(&mut w, 0, &tcp_from([9; 6], 1000, 5, SYN));
+        assert_eq!(w.backends[0], Seen { from_elsewhere: 1, ..Seen::default() });
+    }
+
+    #[test]
+    fn the_box_port_counts_both_ways_by_kind() {
+        let mut w = witness();
+        let mut arp = vec![0xff; 6];
+        arp.extend([2, 0, 0, 0, 0, 7, 0x08, 0x06]);
+        let (arp, syn) = (Frame::parse(&arp).unwrap(), Frame::parse(&tcp(1, 1, SYN)).unwrap());
+        w.see(Place::Nic, Moment(1), Way::In, &arp);
+        w.see(Place::Nic, Moment(1), Way::In, &syn);
+        w.see(Place::Nic, Moment(1), Way::Out, &syn);
+        w.see(Place::Router, Moment(1), Way::Out, &syn);
+        w.see(Place::Router, Moment(1), Way::In, &syn);
+        assert_eq!(w.nic_in, Port { vip: 1, control: 1 });
+        assert_eq!(w.nic_out, Port { vip: 1, control: 0 });
+        assert_eq!(w.router_vip, 1);
+    }
+}
