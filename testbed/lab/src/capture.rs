@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 pub const SNAP: u32 = 136;
 
 const BLOCK: usize = 256 << 10;
-const BLOCKS: usize = 16;
-/// How long the kernel may sit on a block that isn't full.
-const RETIRE_MS: u32 = 10;
+const BLOCKS: usize = 64;
+/// How long the kernel may sit on a block that isn't full. All blocks together outlast a reader that a busy host keeps waiting for seconds.
+const RETIRE_MS: u32 = 40;
 
 /// Which way a captured frame went through the interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -84,11 +84,14 @@ impl Console {
         }
     }
 
-    /// The last `lines` lines, for a report of something gone wrong.
-    pub fn tail(&self, lines: usize) -> Vec<String> {
-        let text = self.text.0.lock().expect("nobody panics with it");
-        let all: Vec<_> = text.all.lines().filter(|line| !line.trim().is_empty()).collect();
-        all[all.len().saturating_sub(lines)..].iter().map(|line| (*line).to_owned()).collect()
+    /// Something that reads the last lines of the text, wherever the console itself is by then.
+    pub fn tail_reader(&self) -> impl Fn(usize) -> Vec<String> + use<> {
+        let text = self.text.clone();
+        move |lines| {
+            let text = text.0.lock().expect("nobody panics with it");
+            let all: Vec<_> = text.all.lines().filter(|line| !line.trim().is_empty()).collect();
+            all[all.len().saturating_sub(lines)..].iter().map(|line| (*line).to_owned()).collect()
+        }
     }
 }
 

@@ -25,6 +25,9 @@ pub enum Error {
     Network { step: String, reason: String },
     #[error("the lab's inner process ended without a report: {0}")]
     Ended(String),
+    /// What an inner process said that the machine lacks.
+    #[error("{0}")]
+    Lack(String),
     /// What an inner process said; its kind is lost, its words aren't.
     #[error("{0}")]
     Inner(String),
@@ -42,6 +45,6 @@ impl Error {
 
     /// Whether the machine lacks something (exit status 3), rather than the job having failed (1).
     pub fn is_lack(&self) -> bool {
-        matches!(self, Error::Namespaces(_) | Error::Start { .. })
+        matches!(self, Error::Namespaces(_) | Error::Start { .. } | Error::Lack(_))
     }
 }

@@ -10,13 +10,45 @@
 //!
 //! The program that calls [`run`] must call [`stage`] first thing in `main`: the lab enters its namespaces by starting that very program again.
 
+mod backend;
+mod capture;
+mod clock;
+mod console;
+mod content;
+mod control;
+mod error;
+mod facts;
+mod feed;
+mod frame;
+mod gaps;
+mod judge;
 mod labfile;
+mod load;
+mod machine;
+mod namespace;
+mod netlink;
+mod network;
+mod nic;
+mod offload;
 mod options;
+mod probe;
+mod report;
+mod run;
+mod schedule;
+mod session;
+mod stage;
+mod status;
+mod table;
 mod units;
+mod view;
+mod watch;
+mod witness;
 
+pub use error::Error;
 pub use labfile::{ClientNet, ConsoleAddition, LabFile, Limits, Load, RouterNet, SegmentNet};
-pub use options::{
-    Backend, Boot, BoxSettings, Command, Crash, Firmware, Format, Pause, Program, Protocol,
-    RunOptions, Tool, Tools, Vip,
-};
+pub use options::{Backend, Boot, BoxSettings, Command, Crash, Firmware, Format, Pause, Program, Protocol, RunOptions, Tool, Tools, Vip};
+pub use report::*;
+pub use run::run;
+pub use stage::stage;
+pub use table::render;
 pub use units::{UnitError, parse_duration, parse_size};

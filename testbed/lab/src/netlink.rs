@@ -46,11 +46,12 @@ impl Netlink {
         self.ask(step, self.handle.link().set(message.build()).execute())
     }
 
-    /// A veth pair; its far end goes into another namespace at once.
+    /// A veth pair; its far end goes into another namespace at once, and has its name only there.
     pub fn veth(&self, near: &str, far: &str, far_namespace: RawFd) -> Result<(), Error> {
-        self.ask(format!("make veth {near}–{far}"), self.handle.link().add(LinkVeth::new(near, far).build()).execute())?;
-        let index = self.index(far)?;
-        self.change(format!("move {far}"), LinkUnspec::new_with_index(index).setns_by_fd(far_namespace))
+        const UNDERWAY: &str = "underway";
+        self.ask(format!("make veth {near}–{far}"), self.handle.link().add(LinkVeth::new(near, UNDERWAY).build()).execute())?;
+        let index = self.index(UNDERWAY)?;
+        self.change(format!("move {far}"), LinkUnspec::new_with_index(index).setns_by_fd(far_namespace).name(far))
     }
 
     /// A bridge that neither snoops nor ages within a run's time.

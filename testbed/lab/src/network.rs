@@ -23,6 +23,8 @@ pub const PORT: &str = "eth0";
 /// The router's interface towards the client.
 const CLIENT_SIDE: &str = "eth1";
 const BRIDGE: &str = "segment";
+/// The bridge's port to the box: the second host on the segment.
+const NIC_SEGMENT_PORT: &str = "port1";
 
 pub struct Network {
     pub client: Namespace,
@@ -32,6 +34,7 @@ pub struct Network {
     pub nic: Namespace,
     /// In the order of the options' backends.
     pub backends: Vec<Namespace>,
+    mtu: u32,
 }
 
 impl Network {
@@ -46,6 +49,7 @@ impl Network {
                 .iter()
                 .map(|backend| Namespace::create(&backend.name))
                 .collect::<Result<_, _>>()?,
+            mtu: options.lab.segment.mtu,
         };
         let mtu = options.lab.segment.mtu;
         for host in network.hosts() {
@@ -57,8 +61,7 @@ impl Network {
         for (number, backend) in options.backends.iter().enumerate() {
             let vips: Vec<Ipv4Addr> = vip_addresses(options, &backend.name);
             network.backends[number].run(|| {
-                // Numbers of hosts in MACs begin where the router's ends; a run has far fewer than 65,000 backends.
-                let link = host_port(mac(0x10 + number as u16), mtu)?;
+                let link = host_port(mac_of_backend(number), mtu)?;
                 for vip in vips {
                     link.address("lo", vip, 32)?;
                 }
@@ -69,6 +72,22 @@ impl Network {
         // The model speaks for the box here; the interface itself must stay silent, so it gets no address.
         network.nic.run(|| host_port(mac(2), mtu).map(drop))?;
         Ok(network)
+    }
+
+    /// Joins the box's port to the segment. Only once its NIC watches the wire: every frame that came before would be missed by nobody.
+    pub fn plug_in(&self) -> Result<(), Error> {
+        let mtu = self.mtu;
+        self.segment.run(|| Netlink::open()?.up(NIC_SEGMENT_PORT, Some(mtu)))
+    }
+
+    /// Cuts the client off: from then on the router has nothing to send to a VIP.
+    pub fn cut_client(&self) -> Result<(), Error> {
+        self.router.run(|| Netlink::open()?.down(CLIENT_SIDE))
+    }
+
+    /// Cuts the box off.
+    pub fn unplug(&self) -> Result<(), Error> {
+        self.segment.run(|| Netlink::open()?.down(NIC_SEGMENT_PORT))
     }
 
     fn hosts(&self) -> impl Iterator<Item = &Namespace> {
@@ -86,7 +105,9 @@ impl Network {
                 link.veth(&port, PORT, host.raw_fd())?;
                 offload::switch_off(&port)?;
                 link.attach(&port, BRIDGE)?;
-                link.up(&port, Some(mtu))?;
+                if port != NIC_SEGMENT_PORT {
+                    link.up(&port, Some(mtu))?;
+                }
             }
             Ok(())
         })
@@ -145,8 +166,14 @@ fn vip_addresses(options: &RunOptions, backend: &str) -> Vec<Ipv4Addr> {
     addresses
 }
 
+/// The address of a backend's port, by the backend's number in the options: the router's and others' come before.
+pub fn mac_of_backend(number: usize) -> [u8; 6] {
+    // A run has far fewer than 65,000 backends.
+    mac(0x10 + number as u16)
+}
+
 /// A locally administered address of the lab's own.
-pub fn mac(host: u16) -> [u8; 6] {
+fn mac(host: u16) -> [u8; 6] {
     let [high, low] = host.to_be_bytes();
     [0x02, 0x4c, 0x41, 0x42, high, low]
 }

@@ -135,6 +135,12 @@ pub struct Tool {
 }
 
 impl Tool {
+    /// What a prepared command would start.
+    pub fn of(command: &std::process::Command) -> Self {
+        let env = command.get_envs().filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())));
+        Self { program: command.get_program().into(), args: command.get_args().map(OsString::from).collect(), env: env.collect() }
+    }
+
     /// A program with nothing before its arguments.
     pub fn plain(program: impl Into<PathBuf>) -> Self {
         Self {
@@ -158,8 +164,57 @@ impl Tool {
 pub struct Tools {
     pub nginx: Tool,
     pub qemu: Tool,
-    /// Folders with QEMU's firmware (`-L`).
-    pub qemu_data: Vec<PathBuf>,
     /// OVMF's code and variables, for [`Firmware::Uefi`].
     pub ovmf: Option<(PathBuf, PathBuf)>,
+}
+
+impl Tools {
+    /// Unpacks what a run needs into the user's cache, unless it is there.
+    pub fn ensure() -> Result<Self, prefix::Error> {
+        let prefix = prefix::Prefix::ensure(&[prefix::Tool::Qemu, prefix::Tool::Nginx])?;
+        let firmware = |name: &str| prefix.file(prefix::Tool::Qemu, &format!("usr/share/OVMF/{name}"));
+        Ok(Self {
+            nginx: Tool::of(&prefix.command("nginx")?),
+            qemu: Tool::of(&prefix.command("qemu-system-x86_64")?),
+            ovmf: firmware("OVMF_CODE_4M.fd").ok().zip(firmware("OVMF_VARS_4M.fd").ok()),
+        })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A small appliance: two backends, a TCP and a UDP VIP.
+    pub fn options() -> RunOptions {
+        let backends = vec!["b1".to_owned(), "b2".to_owned()];
+        let vip = |port, protocol| Vip { address: Ipv4Addr::new(203, 0, 113, 10), port, protocol, backends: backends.clone() };
+        let backend = |name: &str, host| Backend { name: name.into(), ip: Ipv4Addr::new(10, 0, 0, host), weight: 1 };
+        RunOptions {
+            name: "maglev".into(),
+            boot: Boot::Kernel { kernel: "kernel".into(), bundle: "bundle".into() },
+            vips: vec![vip(80, Protocol::Tcp), vip(53, Protocol::Udp)],
+            backends: vec![backend("b1", 11), backend("b2", 12)],
+            box_settings: BoxSettings { ip: Ipv4Addr::new(10, 0, 0, 2), prefix: 24, mac: [2, 0, 0, 0, 0, 1], cpus: 2, memory: 256 << 20 },
+            lab: LabFile::default(),
+            duration: Some(Duration::from_secs(20)),
+            crashes: Vec::new(),
+            commands: Vec::new(),
+            pauses: Vec::new(),
+            report: None,
+            format: Format::Human,
+            live: false,
+            tools: Tools::default(),
+        }
+    }
+
+    #[test]
+    fn options_survive_the_trip_to_the_inner_process() {
+        let mut options = options();
+        options.tools.nginx = Tool { program: "/x/ld.so".into(), args: vec!["--argv0".into()], env: vec![("A".into(), "b".into())] };
+        let text = serde_json::to_string(&options).unwrap();
+        let back: RunOptions = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&back).unwrap(), text);
+        assert_eq!(back.tools, options.tools);
+    }
 }

@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 /// How long a frame is held back, so that one from another ring that passed earlier comes first. More than a ring's retire time.
-const HOLD: Duration = Duration::from_millis(60);
+const HOLD: Duration = Duration::from_millis(100);
 
 struct Passed {
     at: Moment,

@@ -4,6 +4,7 @@
 
 use crate::clock::Moment;
 use crate::capture::Way;
+use crate::network;
 use crate::frame::{ACK, Frame, Ip, Kind, SYN, Transport};
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
@@ -56,12 +57,6 @@ pub struct Port {
     pub vip: u64,
     /// Everything else: ARP, answers by the box itself, strays.
     pub control: u64,
-}
-
-impl Port {
-    pub fn all(self) -> u64 {
-        self.vip + self.control
-    }
 }
 
 /// What one backend's port saw come in.
@@ -125,6 +120,10 @@ impl Witness {
     }
 
     fn at_backend(&mut self, number: usize, at: Moment, frame: &Frame, ip: Ip) {
+        // A bridge floods what it hasn't learned: not for this host, whoever sent it.
+        if frame.destination != network::mac_of_backend(number) {
+            return;
+        }
         if frame.source != self.box_mac {
             self.backends[number].from_elsewhere += 1;
             return;
@@ -181,7 +180,7 @@ mod tests {
     }
 
     fn tcp_from(source: [u8; 6], port: u16, sequence: u32, flags: u8) -> Vec<u8> {
-        let mut frame = vec![2, 0, 0, 0, 0, 9];
+        let mut frame = network::mac_of_backend(0).to_vec();
         frame.extend(source);
         frame.extend([0x08, 0x00, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 192, 168, 77, 2]);
         frame.extend(VIP.octets());
@@ -193,7 +192,9 @@ mod tests {
     }
 
     fn arrive(witness: &mut Witness, backend: usize, bytes: &[u8]) {
-        witness.see(Place::Backend(backend), Moment(1), Way::In, &Frame::parse(bytes).unwrap());
+        let mut bytes = bytes.to_vec();
+        bytes[..6].copy_from_slice(&network::mac_of_backend(backend));
+        witness.see(Place::Backend(backend), Moment(1), Way::In, &Frame::parse(&bytes).unwrap());
     }
 
     #[test]
@@ -234,6 +235,14 @@ mod tests {
         let mut w = witness();
         arrive(&mut w, 0, &tcp_from([9; 6], 1000, 5, SYN));
         assert_eq!(w.backends[0], Seen { from_elsewhere: 1, ..Seen::default() });
+    }
+
+    #[test]
+    fn frames_flooded_by_the_bridge_are_nobodys() {
+        let mut w = witness();
+        let for_other = Frame::parse(&tcp(1000, 5, SYN)).unwrap();
+        w.see(Place::Backend(1), Moment(1), Way::In, &for_other);
+        assert_eq!(w.backends[1], Seen::default());
     }
 
     #[test]

@@ -1,0 +1,312 @@
+//! From what was seen to a verdict: the report, its reasons, and the run's checks of itself.
+
+mod checks;
+
+use crate::clock::Moment;
+use crate::facts::Facts;
+use crate::feed::CrashFacts;
+use crate::gaps::{Gaps, Window};
+use crate::load::{Kind, Tally};
+use crate::options::RunOptions;
+use crate::report::{
+    BackendReport, Connections, CrashReport, DomainReport, Exchange, KindReport, NicReport, PauseReport, ProbeReport, Report, Requests, SCHEMA_VERSION,
+};
+use crate::witness::{Arrival, Witness};
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+/// How long after a domain's return a gap still belongs to its crash: neighbours and rings have to be found again.
+const AFTERMATH: Duration = Duration::from_millis(500);
+/// How far before the moment that the box names a gap may have begun: one CPU may stand still before the other says so.
+const FOREBODING: Duration = Duration::from_millis(20);
+
+/// The one vocabulary of reasons; other kinds of fault may be asked for by name, and end as one of these.
+const REASONS: [&str; 7] = ["panic", "stack-overflow", "page-fault", "cpu-exception", "quota", "watchdog", "killed"];
+
+/// A line that was typed at the console, by the schedule or by hand.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    pub at: Moment,
+    pub line: String,
+}
+
+impl Asked {
+    /// The domain that it asks to crash, and the reason that is to be reported, if it names one.
+    fn crash(&self) -> Option<(&str, Option<&str>)> {
+        let mut words = self.line.split_whitespace();
+        match (words.next()?, words.next()?) {
+            ("crash", domain) => Some((domain, words.next().filter(|kind| REASONS.contains(kind)))),
+            ("kill", domain) => Some((domain, Some("killed"))),
+            _ => None,
+        }
+    }
+
+    fn changes_backends(&self) -> bool {
+        self.line.split_whitespace().next() == Some("backend")
+    }
+}
+
+/// What a run has left behind, besides the witness.
+pub struct Evidence {
+    /// The box's process was started.
+    pub started: Moment,
+    /// It was up, if it came to that: the run's time 0.
+    pub up: Option<Moment>,
+    pub load_end: Moment,
+    pub passed_without_box: bool,
+    /// Number of the first probe after the box was up, and of the first after the load's end.
+    pub probe_begin: u64,
+    pub probe_sent: u64,
+    pub tally: Option<Tally>,
+    pub nic: Option<NicReport>,
+    pub nic_detail: String,
+    /// The box lived to the end, and all traffic had ended: only then do sums agree.
+    pub settled: bool,
+    pub captures_missed: u64,
+    pub console: Vec<Exchange>,
+    pub facts: Facts,
+    pub asked: Vec<Asked>,
+    /// Begin and end of each time that the box was stopped.
+    pub pauses: Vec<(Moment, Option<Moment>)>,
+    /// What went wrong on the way.
+    pub reasons: Vec<String>,
+}
+
+impl Evidence {
+    pub fn new(started: Moment) -> Self {
+        Self {
+            started,
+            up: None,
+            load_end: started,
+            passed_without_box: false,
+            probe_begin: 0,
+            probe_sent: 0,
+            tally: None,
+            nic: None,
+            nic_detail: String::new(),
+            settled: false,
+            captures_missed: 0,
+            console: Vec::new(),
+            facts: Facts::default(),
+            asked: Vec::new(),
+            pauses: Vec::new(),
+            reasons: Vec::new(),
+        }
+    }
+}
+
+pub fn millis(length: Duration) -> f64 {
+    // Whole microseconds are finer than anything measured here.
+    (length.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// Draws up the report.
+pub fn report(options: &RunOptions, evidence: &Evidence, witness: &Witness) -> Report {
+    let mut reasons = evidence.reasons.clone();
+    let up = evidence.up.unwrap_or(evidence.started);
+    let gaps = Gaps::new(&witness.arrivals, up, evidence.load_end);
+    let probe = probe(evidence, witness, &gaps, up);
+    let crashes = crashes(evidence, &gaps, up, &mut reasons);
+    check_blocked(options, &crashes, &probe, &mut reasons);
+    let first_change = evidence.asked.iter().filter(|asked| asked.changes_backends()).map(|asked| asked.at).min();
+    let tally = evidence.tally.clone().unwrap_or_default();
+    let connections = Connections {
+        opened: tally.opened,
+        broken: tally.broken,
+        moved: witness.moves.len() as u64,
+        moved_after_backend_change: witness.moves.iter().filter(|one| first_change.is_some_and(|change| one.at >= change)).count() as u64,
+    };
+    check_load(evidence, &tally, &connections, &probe, &mut reasons);
+    let checks = checks::all(evidence, witness);
+    reasons.extend(checks.iter().filter(|check| check.holds == Some(false)).map(|check| format!("{}: {}", check.name, check.detail)));
+    let facts = &evidence.facts;
+    Report {
+        schema_version: SCHEMA_VERSION,
+        name: options.name.clone(),
+        ok: reasons.is_empty(),
+        reasons,
+        duration_ms: millis(evidence.load_end.since(up)),
+        boot_ms: facts.booted.as_ref().map(|(_, booted)| booted.boot_ms),
+        first_packet_ms: witness.arrivals.iter().map(|arrival| arrival.at).find(|at| *at >= evidence.started).map(|at| millis(at.since(evidence.started))),
+        requests: requests(&tally),
+        connections,
+        backends: backends(options, &tally, witness),
+        domains: domains(facts, &crashes),
+        cpus: facts.cpus.clone(),
+        crashes,
+        pauses: pauses(evidence, &gaps, up),
+        probe,
+        nic: evidence.nic.unwrap_or_default(),
+        checks,
+        console: evidence.console.clone(),
+    }
+}
+
+fn probe(evidence: &Evidence, witness: &Witness, gaps: &Gaps, up: Moment) -> ProbeReport {
+    let counted = |arrival: &&Arrival| (evidence.probe_begin..evidence.probe_sent).contains(&arrival.number);
+    let (mut known, mut repeated, mut reordered, mut highest) = (HashSet::new(), 0, 0, 0);
+    for arrival in witness.arrivals.iter().filter(counted) {
+        repeated += u64::from(!known.insert(arrival.number));
+        reordered += u64::from(arrival.number < highest);
+        highest = highest.max(arrival.number);
+    }
+    let crashes = evidence.facts.crashes.iter().map(|(heard, crash)| evidence.facts.moment(crash.at_ns, *heard));
+    let disturbed = crashes.chain(evidence.asked.iter().map(|asked| asked.at)).chain(evidence.pauses.iter().map(|pause| pause.0));
+    let calm = Window { from: up, to: disturbed.min().unwrap_or(evidence.load_end) };
+    ProbeReport {
+        sent: evidence.probe_sent - evidence.probe_begin,
+        received: known.len() as u64,
+        max_gap_before_ms: millis(gaps.longest_inside(calm)),
+        median_gap_ms: gaps.median().map_or(0.0, millis),
+        repeated,
+        reordered,
+    }
+}
+
+/// The crashes, each with its gap; and reasons for what should have happened and didn't, or happened and shouldn't have.
+fn crashes(evidence: &Evidence, gaps: &Gaps, up: Moment, reasons: &mut Vec<String>) -> Vec<CrashReport> {
+    let facts = &evidence.facts;
+    let mut wanted: Vec<(&Asked, &str, Option<&str>)> = Vec::new();
+    wanted.extend(evidence.asked.iter().filter_map(|asked| asked.crash().map(|(domain, reason)| (asked, domain, reason))));
+    let mut reports = Vec::new();
+    for (heard, crash) in &facts.crashes {
+        let at = facts.moment(crash.at_ns, *heard);
+        let cause = wanted.iter().position(|(asked, domain, _)| *domain == crash.domain && asked.at <= *heard).map(|place| wanted.remove(place));
+        let mut from = at - FOREBODING;
+        match cause {
+            Some((asked, _, reason)) => {
+                from = from.min(asked.at);
+                if let Some(reason) = reason.filter(|reason| *reason != crash.reason) {
+                    reasons.push(format!("\"{}\" ended as \"{}\", not as \"{reason}\"", asked.line, crash.reason));
+                }
+            }
+            None => reasons.push(format!("{} crashed, which nobody had asked for: {} {}", crash.domain, crash.reason, crash.last_words)),
+        }
+        reports.push(crash_report(evidence, gaps, up, crash, *heard, Window { from, to: at }, cause.is_some()));
+        if facts.recovery_of(crash).is_none() && !stopped_later(evidence, crash, at) {
+            reasons.push(format!("{} did not come back after its crash at {:.0} ms", crash.domain, millis(at.since(up))));
+        }
+    }
+    for (asked, domain, _) in wanted {
+        reasons.push(format!("\"{}\" at {:.0} ms: the box reported no crash of {domain}", asked.line, millis(asked.at.since(up))));
+    }
+    let typed = |line: &str| evidence.asked.iter().any(|asked| asked.line == line);
+    let unanswered = evidence.console.iter().filter(|exchange| exchange.reply.is_none() && typed(&exchange.line));
+    reasons.extend(unanswered.map(|exchange| format!("\"{}\" at {:.0} ms: no prompt came back", exchange.line, exchange.at_ms)));
+    let refused = evidence.console.iter().filter_map(|exchange| Some((exchange, exchange.reply.as_deref()?)));
+    let refused = refused.filter(|(_, reply)| reply.trim_start().starts_with("error"));
+    reasons.extend(refused.map(|(exchange, reply)| format!("\"{}\": {reply}", exchange.line)));
+    reports
+}
+
+fn crash_report(evidence: &Evidence, gaps: &Gaps, up: Moment, crash: &CrashFacts, heard: Moment, around: Window, asked_for: bool) -> CrashReport {
+    let facts = &evidence.facts;
+    let at = facts.moment(crash.at_ns, heard);
+    let recovery = facts.recovery_of(crash);
+    let to = recovery.map_or(evidence.load_end, |(heard, recovered)| facts.moment(recovered.at_ns, *heard).max(around.to) + AFTERMATH);
+    let restart = recovery.filter(|(_, recovered)| recovered.at_ns > crash.at_ns && crash.at_ns > 0);
+    CrashReport {
+        at_ms: millis(at.since(up)),
+        domain: crash.domain.clone(),
+        reason: crash.reason.clone(),
+        generation: crash.generation,
+        blocked_ms: gaps.blocked(Window { from: around.from, to }).map(millis),
+        pages_before: crash.pages_before,
+        pages_after: recovery.and_then(|(_, recovered)| recovered.pages_after),
+        restart_ms: restart.map(|(_, recovered)| millis(Duration::from_nanos(recovered.at_ns - crash.at_ns))),
+        cpu: crash.cpu,
+        chain: crash.chain.clone(),
+        last_words: crash.last_words.clone(),
+        asked_for,
+    }
+}
+
+/// Whether somebody stopped the domain after it had crashed: then it need not come back.
+fn stopped_later(evidence: &Evidence, crash: &CrashFacts, at: Moment) -> bool {
+    evidence.asked.iter().any(|asked| asked.at >= at && asked.line == format!("stop {}", crash.domain))
+}
+
+fn check_blocked(options: &RunOptions, crashes: &[CrashReport], probe: &ProbeReport, reasons: &mut Vec<String>) {
+    let limit = millis(options.lab.limits.blocked) + probe.max_gap_before_ms;
+    for crash in crashes {
+        if let Some(blocked) = crash.blocked_ms.filter(|blocked| *blocked > limit) {
+            reasons.push(format!("{}'s crash blocked forwarding for {blocked:.0} ms, more than {limit:.0} ms", crash.domain));
+        }
+    }
+}
+
+fn check_load(evidence: &Evidence, tally: &Tally, connections: &Connections, probe: &ProbeReport, reasons: &mut Vec<String>) {
+    if tally.failed() > 0 {
+        let why: Vec<_> = tally.failures.iter().map(|(reason, count)| format!("{count} × {reason}")).collect();
+        reasons.push(format!("{} requests failed: {}", tally.failed(), why.join("; ")));
+    }
+    if connections.broken > 0 {
+        reasons.push(format!("{} connections were broken", connections.broken));
+    }
+    let unexcused = connections.moved - connections.moved_after_backend_change;
+    if unexcused > 0 {
+        reasons.push(format!("{unexcused} connections were moved to another backend"));
+    }
+    if evidence.up.is_some() && evidence.tally.is_some() && tally.completed() == 0 {
+        reasons.push("no request was completed".into());
+    }
+    if probe.sent > 0 && probe.received == 0 {
+        reasons.push("no probe arrived under load".into());
+    }
+}
+
+fn requests(tally: &Tally) -> Requests {
+    let kinds = Kind::ALL.iter().filter_map(|kind| Some((kind, tally.by_kind.get(kind)?)));
+    let by_kind = kinds.map(|(kind, counts)| {
+        let mut took = counts.took_us.clone();
+        took.sort_unstable();
+        let at = |part: f64| took.get(((took.len() as f64 * part) as usize).min(took.len().saturating_sub(1))).map_or(0.0, |us| f64::from(*us) / 1e3);
+        let report = KindReport { completed: counts.completed, failed: counts.failed, median_ms: at(0.5), p99_ms: at(0.99), max_ms: at(1.0) };
+        (kind.name().to_owned(), report)
+    });
+    Requests { completed: tally.completed(), failed: tally.failed(), by_kind: by_kind.collect(), failures: tally.failures.clone() }
+}
+
+fn backends(options: &RunOptions, tally: &Tally, witness: &Witness) -> BTreeMap<String, BackendReport> {
+    let all: u64 = witness.backends.iter().map(|seen| seen.connections).sum();
+    let reports = options.backends.iter().zip(&witness.backends).map(|(backend, seen)| {
+        let report = BackendReport {
+            weight: backend.weight,
+            connections: seen.connections,
+            share: seen.connections as f64 / all.max(1) as f64,
+            requests: tally.by_backend.get(&backend.name).copied().unwrap_or(0),
+            frames: seen.from_box,
+            probes: seen.probes,
+        };
+        (backend.name.clone(), report)
+    });
+    reports.collect()
+}
+
+fn domains(facts: &Facts, crashes: &[CrashReport]) -> BTreeMap<String, DomainReport> {
+    let reports = facts.domains.values().map(|domain| {
+        let blocked = crashes.iter().filter(|crash| crash.domain == domain.name).filter_map(|crash| crash.blocked_ms);
+        let report = DomainReport {
+            state: domain.state.clone(),
+            generation: domain.generation,
+            restarts: domain.restarts,
+            blocked_ms: blocked.reduce(f64::max),
+            pages: domain.pages,
+            counters: domain.counters.clone(),
+        };
+        (domain.name.clone(), report)
+    });
+    reports.collect()
+}
+
+fn pauses(evidence: &Evidence, gaps: &Gaps, up: Moment) -> Vec<PauseReport> {
+    let reports = evidence.pauses.iter().map(|(from, to)| {
+        let to = to.unwrap_or(evidence.load_end);
+        PauseReport {
+            at_ms: millis(from.since(up)),
+            length_ms: millis(to.since(*from)),
+            blocked_ms: gaps.blocked(Window { from: *from, to: to + AFTERMATH }).map(millis),
+        }
+    });
+    reports.collect()
+}

@@ -1,0 +1,404 @@
+//! One run, from an empty namespace to a report: build the lab, boot the box, load it, do to it what was asked, let it settle, judge.
+
+use crate::backend::{self, Server};
+use crate::clock::Moment;
+use crate::console::Console;
+use crate::control::{News, Order};
+use crate::error::Error;
+use crate::facts::{Facts, Turn};
+use crate::feed::{self, Heard};
+use crate::judge::{self, Asked, Evidence};
+use crate::load::{self, Load};
+use crate::machine::{self, Machine};
+use crate::network::Network;
+use crate::nic::Nic;
+use crate::options::{Boot, Protocol, RunOptions};
+use crate::probe::Probe;
+use crate::report::{Exchange, NicReport, Report};
+use crate::schedule::{Deed, Schedule};
+use crate::status::Status;
+use crate::watch::Watch;
+use crate::witness::Witness;
+use std::io::Write;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::Duration;
+
+/// How long the lab runs without a box, and nothing may come through.
+const QUIET: Duration = Duration::from_millis(300);
+const TICK: Duration = Duration::from_millis(10);
+/// How long a console command's prompt may take to come back.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the feed may take to bring the last statistics.
+const LAST_STATS: Duration = Duration::from_secs(5);
+/// How long a domain gets to come back after a crash that the end of the load found under way.
+const LAST_RECOVERY: Duration = Duration::from_secs(3);
+
+/// A typed line that has been answered, or given up on.
+struct Typed {
+    at: Moment,
+    line: String,
+    reply: Option<String>,
+}
+
+struct Session<'a> {
+    options: &'a RunOptions,
+    orders: Receiver<Order>,
+    say: &'a (dyn Fn(News) + Sync),
+    network: Network,
+    servers: Vec<Server>,
+    watch: Watch,
+    heard: Receiver<Heard>,
+    typist: Sender<String>,
+    typed: Receiver<Typed>,
+    keyboard: std::os::unix::net::UnixStream,
+    machine: Machine,
+    nic: Option<Nic>,
+    facts: Facts,
+    exchanges: Vec<Typed>,
+    asked: Vec<Asked>,
+    /// Begin and end of each pause that was made.
+    pauses: Vec<(Moment, Option<Moment>)>,
+    reasons: Vec<String>,
+    stopped_early: bool,
+}
+
+/// Makes the run. An error means that there was none; whatever went wrong in it stands in the report.
+pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News) + Sync)) -> Result<Report, Error> {
+    check(&options)?;
+    raise_file_limit();
+    let phase = |name: &str| say(News::Status(Box::new(Status { phase: name.into(), ..Status::default() })));
+    phase("building the lab");
+    let network = Network::build(&options)?;
+    backend::write_content(&options)?;
+    let servers = network.backends.iter().enumerate().map(|(number, host)| backend::start(&options, number, host)).collect::<Result<Vec<_>, _>>()?;
+    let vips = options.vips.iter().map(|vip| vip.address);
+    let watch = Watch::start(&network, Witness::new(vips, options.box_settings.mac, options.backends.len()))?;
+    let mut probe = match options.vips.iter().find(|vip| vip.protocol == Protocol::Udp) {
+        Some(vip) => Some(Probe::start(&network.client, vip.address, vip.port, options.lab.load.probe_rate)?),
+        None => None,
+    };
+    let passed_without_box = load::passes(&network.client, &options, QUIET)?;
+    thread::sleep(QUIET);
+
+    phase("booting");
+    let nic = match options.boot {
+        Boot::Program(_) => None,
+        _ => Some(Nic::serve(&network.nic, &machine::nic_socket(), options.box_settings.mac, options.lab.segment.mtu)?),
+    };
+    let started = Moment::now();
+    let (machine, lines) = Machine::start(&options, &network.nic)?;
+    network.plug_in()?;
+    let keyboard = lines.console.try_clone().map_err(Error::io("console"))?;
+    let (tell_text, text) = mpsc::channel::<String>();
+    let console = Console::listen(lines.console, move |piece| {
+        // Whoever no longer listens has ended the run.
+        let _ = tell_text.send(piece.to_owned());
+    })
+    .map_err(Error::io("console"))?;
+    let (to_typist, lines_to_type) = mpsc::channel();
+    let (to_session, typed) = mpsc::channel();
+    let tail = console.tail_reader();
+    thread::spawn(move || type_lines(console, &lines_to_type, &to_session));
+    let (tell_heard, heard) = mpsc::channel();
+    feed::listen(lines.feed, tell_heard);
+
+    let mut session = Session {
+        options: &options,
+        orders,
+        say,
+        network,
+        servers,
+        watch,
+        heard,
+        typist: to_typist,
+        typed,
+        keyboard,
+        machine,
+        nic,
+        facts: Facts::default(),
+        exchanges: Vec::new(),
+        asked: Vec::new(),
+        pauses: Vec::new(),
+        reasons: Vec::new(),
+        stopped_early: false,
+    };
+    let up = session.wait_for_box(started, &text, probe.is_some());
+    let mut evidence = Evidence { passed_without_box, up, ..Evidence::new(started) };
+    if let Some(up) = up {
+        evidence.probe_begin = probe.as_ref().map_or(0, Probe::sent);
+        let load = Load::start(&session.network.client, &options)?;
+        session.run(up, load.as_ref(), &text);
+        evidence.load_end = Moment::now();
+        evidence.probe_sent = probe.as_ref().map_or(0, Probe::sent);
+        evidence.settled = session.settle(load.as_ref(), probe.as_mut(), &text)?;
+        evidence.tally = load.map(|load| load.tally().clone());
+    }
+    evidence.nic = session.nic_report();
+    evidence.nic_detail = session.nic.as_ref().map(Nic::detail).unwrap_or_default();
+    evidence.captures_missed = session.watch.stop();
+    if let Some(reason) = session.nic.as_mut().and_then(Nic::stop) {
+        session.reasons.push(format!("NIC model: {reason}"));
+    }
+    if up.is_none() {
+        session.reasons.extend(tail(12).into_iter().map(|line| format!("console: {line}")));
+    }
+    evidence.console = session.exchanges.iter().map(|typed| session.exchange(typed, up.unwrap_or(started))).collect();
+    let Session { facts, asked, pauses, reasons, watch, .. } = session;
+    (evidence.facts, evidence.asked, evidence.pauses, evidence.reasons) = (facts, asked, pauses, reasons);
+    let witness = watch.witness();
+    Ok(judge::report(&options, &evidence, &witness))
+}
+
+fn check(options: &RunOptions) -> Result<(), Error> {
+    let known = |name: &String| options.backends.iter().any(|backend| backend.name == *name);
+    for vip in &options.vips {
+        if let Some(name) = vip.backends.iter().find(|name| !known(name)) {
+            return Err(Error::Options(format!("VIP {}:{} names the backend \"{name}\", which isn't declared", vip.address, vip.port)));
+        }
+    }
+    if options.vips.is_empty() || options.backends.is_empty() {
+        return Err(Error::Options("a lab needs at least one VIP and one backend".into()));
+    }
+    Ok(())
+}
+
+/// Hundreds of connections and captures need more than the usual 1,024 descriptors.
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Where it can't be raised the load says what it lacks.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+fn type_lines(mut console: Console, lines: &Receiver<String>, done: &Sender<Typed>) {
+    for line in lines {
+        let at = Moment::now();
+        let reply = console.ask(&line, PATIENCE);
+        if done.send(Typed { at, line, reply }).is_err() {
+            return;
+        }
+    }
+}
+
+impl Session<'_> {
+    fn line(&self, text: impl Into<String>) {
+        (self.say)(News::Line(text.into()));
+    }
+
+    /// Takes in whatever has come; says whether the run may go on.
+    fn pump(&mut self, text: &Receiver<String>, up: Option<Moment>) -> bool {
+        for piece in text.try_iter() {
+            (self.say)(News::Console(piece));
+        }
+        while let Ok(heard) = self.heard.try_recv() {
+            match self.facts.take(heard) {
+                Turn::Crashed(crash) => self.line(format!("{}{} crashed: {} {}", since(up), crash.domain, crash.reason, crash.last_words)),
+                Turn::Recovered(one) => self.line(format!("{}{} is back, generation {}", since(up), one.domain, one.generation)),
+                Turn::Booted | Turn::Nothing => {}
+            }
+        }
+        while let Ok(typed) = self.typed.try_recv() {
+            self.exchanges.push(typed);
+        }
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Stop => self.stopped_early = true,
+                Order::Type(line) => {
+                    self.asked.push(Asked { at: Moment::now(), line: line.clone() });
+                    // A box that is gone is noticed below.
+                    let _ = self.keyboard.write_all(format!("{line}\n").as_bytes());
+                }
+                Order::Run(_) => {}
+            }
+        }
+        if let Some(status) = self.machine.ended() {
+            let mut reason = format!("{}the box's process ended by itself: {}", since(up), machine::describe(status));
+            let log = self.machine.log();
+            if !log.is_empty() {
+                reason = format!("{reason}: {log}");
+            }
+            if !self.reasons.iter().any(|known| known.contains("ended by itself")) {
+                self.reasons.push(reason);
+            }
+            return false;
+        }
+        !self.stopped_early
+    }
+
+    /// Waits until the box says that it is up and a probe came through; `None` with reasons if it doesn't come to that.
+    fn wait_for_box(&mut self, started: Moment, text: &Receiver<String>, probed: bool) -> Option<Moment> {
+        let deadline = started + self.options.lab.limits.boot;
+        while self.pump(text, None) {
+            let arrived = !probed || !self.watch.witness().arrivals.is_empty();
+            if self.facts.booted.is_some() && arrived {
+                return Some(Moment::now());
+            }
+            if Moment::now() > deadline {
+                let limit = self.options.lab.limits.boot.as_secs_f64();
+                self.reasons.push(match self.facts.booted {
+                    None => format!("the box was not up {limit} s after its start"),
+                    Some(_) => format!("the box was up, and yet no probe had come through {limit} s after its start"),
+                });
+                return None;
+            }
+            thread::sleep(TICK);
+        }
+        if self.stopped_early {
+            self.reasons.push("interrupted while the box was booting".into());
+        }
+        None
+    }
+
+    /// The time under load.
+    fn run(&mut self, up: Moment, load: Option<&Load>, text: &Receiver<String>) {
+        let mut schedule = Schedule::of(self.options);
+        let mut shown = (Moment(0), 0);
+        while self.pump(text, Some(up)) {
+            let elapsed = Moment::now().since(up);
+            while let Some(deed) = schedule.due(elapsed) {
+                self.act(deed, up);
+            }
+            if self.options.duration.is_some_and(|duration| elapsed >= duration) {
+                break;
+            }
+            if Moment::now().since(shown.0) >= Duration::from_millis(500) {
+                shown = self.show(up, load, shown);
+            }
+            thread::sleep(TICK);
+        }
+        self.thaw();
+        if schedule.left() > 0 {
+            self.reasons.push(format!("{} things that were asked for did not come to pass: the load ended before their time", schedule.left()));
+        }
+        if self.stopped_early && self.options.duration.is_some() {
+            self.reasons.push(format!("{}interrupted", since(Some(up))));
+        }
+    }
+
+    fn act(&mut self, deed: Deed, up: Moment) {
+        match deed {
+            Deed::Type(line) => {
+                self.asked.push(Asked { at: Moment::now(), line: line.clone() });
+                self.line(format!("{}redleaf> {line}", since(Some(up))));
+                if self.typist.send(line).is_err() {
+                    self.reasons.push("the console can't be typed at any more".into());
+                }
+            }
+            Deed::Freeze => {
+                self.pauses.push((Moment::now(), None));
+                self.line(format!("{}box stopped", since(Some(up))));
+                self.freeze(true);
+            }
+            Deed::Thaw => self.thaw(),
+        }
+    }
+
+    fn freeze(&mut self, frozen: bool) {
+        if let Err(error) = self.machine.freeze(frozen) {
+            self.reasons.push(error.to_string());
+        }
+    }
+
+    /// Ends a pause under way, if there is one.
+    fn thaw(&mut self) {
+        if matches!(self.pauses.last(), Some((_, None))) {
+            self.freeze(false);
+            if let Some((_, end)) = self.pauses.last_mut() {
+                *end = Some(Moment::now());
+            }
+        }
+    }
+
+    fn show(&self, up: Moment, load: Option<&Load>, before: (Moment, u64)) -> (Moment, u64) {
+        let now = Moment::now();
+        let witness = self.watch.witness();
+        let forwarded: u64 = witness.backends.iter().map(|seen| seen.from_box).sum();
+        let rate = (forwarded.saturating_sub(before.1)) as f64 / now.since(before.0).as_secs_f64().max(1e-3);
+        let names = self.options.backends.iter().map(|backend| backend.name.clone());
+        let mut status = Status {
+            phase: "under load".into(),
+            elapsed_s: now.since(up).as_secs_f64(),
+            duration_s: self.options.duration.map(|duration| duration.as_secs_f64()),
+            domains: self.facts.domains.values().cloned().collect(),
+            packets_per_s: if before.0 == Moment(0) { 0.0 } else { rate },
+            moved: witness.moves.len() as u64,
+            connections: names.zip(witness.backends.iter().map(|seen| seen.connections)).collect(),
+            crashes: self.facts.crashes.len(),
+            ..Status::default()
+        };
+        drop(witness);
+        if let Some(load) = load {
+            let tally = load.tally();
+            (status.completed, status.failed, status.broken) = (tally.completed(), tally.failed(), tally.broken);
+        }
+        (self.say)(News::Status(Box::new(status)));
+        (now, forwarded)
+    }
+
+    /// Lets what is under way end, then cuts the box off and takes its last statistics, so that all counts are of the same frames. False if the box
+    /// didn't live so long.
+    fn settle(&mut self, load: Option<&Load>, probe: Option<&mut Probe>, text: &Receiver<String>) -> Result<bool, Error> {
+        (self.say)(News::Status(Box::new(Status { phase: "settling".into(), ..Status::default() })));
+        // From here on an interruption would only cost the report.
+        self.stopped_early = false;
+        if let Some(load) = load {
+            load.stop();
+            let deadline = Moment::now() + load::STALLED + Duration::from_secs(10);
+            while !load.ended() && self.pump(text, None) && Moment::now() < deadline {
+                thread::sleep(TICK);
+            }
+        }
+        let deadline = Moment::now() + LAST_RECOVERY;
+        while self.facts.crashes.iter().any(|(_, crash)| self.facts.recovery_of(crash).is_none()) && Moment::now() < deadline {
+            if !self.pump(text, None) {
+                break;
+            }
+            thread::sleep(TICK);
+        }
+        if let Some(probe) = probe {
+            probe.stop();
+        }
+        for server in &mut self.servers {
+            if !server.lives() {
+                self.reasons.push(format!("{}'s nginx ended by itself: {}", server.name, backend::last_words(&server.name)));
+            }
+        }
+        // FINs and the last acknowledgements. What a client still has to say after that (to a peer that is gone) is no matter of the box's.
+        self.wait(Duration::from_millis(500), text);
+        self.network.cut_client()?;
+        self.wait(Duration::from_millis(100), text);
+        self.network.unplug()?;
+        let heard = self.facts.stats_heard;
+        let deadline = Moment::now() + LAST_STATS;
+        // The first after this moment may have been written before it.
+        while self.facts.stats_heard < heard + 2 && Moment::now() < deadline && self.pump(text, None) {
+            thread::sleep(TICK);
+        }
+        Ok(self.pump(text, None) && load.is_none_or(Load::ended))
+    }
+
+    fn wait(&mut self, length: Duration, text: &Receiver<String>) {
+        let end = Moment::now() + length;
+        while Moment::now() < end && self.pump(text, None) {
+            thread::sleep(TICK);
+        }
+    }
+
+    fn nic_report(&self) -> Option<NicReport> {
+        match &self.nic {
+            Some(nic) => Some(nic.report()),
+            None => self.facts.nic.map(|nic| NicReport { rx: nic.rx, missed: nic.missed, tx: nic.tx }),
+        }
+    }
+
+    fn exchange(&self, typed: &Typed, up: Moment) -> Exchange {
+        Exchange { at_ms: judge::millis(typed.at.since(up)), line: typed.line.clone(), reply: typed.reply.clone() }
+    }
+}
+
+/// The run's clock, for lines that are shown.
+fn since(up: Option<Moment>) -> String {
+    up.map_or_else(String::new, |up| format!("{:7.3} s  ", Moment::now().since(up).as_secs_f64()))
+}

@@ -1,0 +1,152 @@
+//! The report as a person reads it.
+
+use crate::report::Report;
+use comfy_table::{Cell, CellAlignment, Table, presets};
+
+/// The report as text, ending in a line that says whether all went well.
+pub fn render(report: &Report) -> String {
+    let mut text = String::new();
+    let mut add = |table: Table| {
+        text.push_str(&table.to_string());
+        text.push_str("\n\n");
+    };
+    add(summary(report));
+    add(domains(report));
+    add(backends(report));
+    if !report.crashes.is_empty() {
+        add(crashes(report));
+    }
+    if !report.pauses.is_empty() {
+        let mut table = table(&["stopped at", "for", "blocked"]);
+        for pause in &report.pauses {
+            table.add_row(row(&[ms(pause.at_ms), ms(pause.length_ms), maybe_ms(pause.blocked_ms)]));
+        }
+        add(table);
+    }
+    for check in &report.checks {
+        let mark = match check.holds {
+            Some(true) => "holds    ",
+            Some(false) => "VIOLATED ",
+            None => "unknown  ",
+        };
+        text.push_str(&format!("{mark} {}: {}\n", check.name, check.detail));
+    }
+    text.push('\n');
+    if report.ok {
+        text.push_str("all went well\n");
+    } else {
+        text.push_str("not well:\n");
+        for reason in &report.reasons {
+            text.push_str(&format!("  - {reason}\n"));
+        }
+    }
+    text
+}
+
+fn table(heads: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(heads.iter().map(|head| Cell::new(head)));
+    table
+}
+
+/// Names to the left, numbers to the right.
+fn row(cells: &[String]) -> Vec<Cell> {
+    let numeric = |cell: &str| cell.starts_with(|first: char| first.is_ascii_digit() || first == '–');
+    let align = |cell: &String| if numeric(cell) { CellAlignment::Right } else { CellAlignment::Left };
+    cells.iter().map(|cell| Cell::new(cell).set_alignment(align(cell))).collect()
+}
+
+fn ms(value: f64) -> String {
+    if value >= 1000.0 { format!("{:.3} s", value / 1e3) } else { format!("{value:.1} ms") }
+}
+
+fn maybe_ms(value: Option<f64>) -> String {
+    value.map_or("–".into(), ms)
+}
+
+fn summary(report: &Report) -> Table {
+    let mut table = table(&["", "completed", "failed", "median", "99 %", "longest"]);
+    for (kind, counts) in &report.requests.by_kind {
+        table.add_row(row(&[
+            kind.replace('_', "-"),
+            counts.completed.to_string(),
+            counts.failed.to_string(),
+            ms(counts.median_ms),
+            ms(counts.p99_ms),
+            ms(counts.max_ms),
+        ]));
+    }
+    table.add_row(row(&["all requests".into(), report.requests.completed.to_string(), report.requests.failed.to_string()]));
+    let connections = &report.connections;
+    table.add_row(row(&[format!("connections: {} opened, {} broken, {} moved", connections.opened, connections.broken, connections.moved)]));
+    let probe = &report.probe;
+    table.add_row(row(&[format!("probes: {} sent, {} received, noise floor {}", probe.sent, probe.received, ms(probe.max_gap_before_ms))]));
+    table.add_row(row(&[format!("up in {}, first packet after {}", maybe_ms(report.boot_ms), maybe_ms(report.first_packet_ms))]));
+    table
+}
+
+fn domains(report: &Report) -> Table {
+    let mut table = table(&["domain", "state", "generation", "restarts", "pages", "blocked"]);
+    for (name, domain) in &report.domains {
+        table.add_row(row(&[
+            name.clone(),
+            domain.state.clone(),
+            domain.generation.to_string(),
+            domain.restarts.to_string(),
+            domain.pages.to_string(),
+            maybe_ms(domain.blocked_ms),
+        ]));
+    }
+    table
+}
+
+fn backends(report: &Report) -> Table {
+    let mut table = table(&["backend", "weight", "connections", "share", "requests", "frames"]);
+    for (name, backend) in &report.backends {
+        table.add_row(row(&[
+            name.clone(),
+            backend.weight.to_string(),
+            backend.connections.to_string(),
+            format!("{:.1} %", backend.share * 100.0),
+            backend.requests.to_string(),
+            backend.frames.to_string(),
+        ]));
+    }
+    table
+}
+
+fn crashes(report: &Report) -> Table {
+    let mut table = table(&["crash at", "domain", "reason", "generation", "back after", "blocked", "pages", "last words"]);
+    for crash in &report.crashes {
+        let pages = |count: Option<u64>| count.map_or("–".to_owned(), |count| count.to_string());
+        table.add_row(row(&[
+            ms(crash.at_ms),
+            crash.domain.clone(),
+            crash.reason.clone(),
+            crash.generation.to_string(),
+            maybe_ms(crash.restart_ms),
+            maybe_ms(crash.blocked_ms),
+            format!("{} → {}", pages(crash.pages_before), pages(crash.pages_after)),
+            crash.last_words.clone(),
+        ]));
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{CrashReport, DomainReport};
+
+    #[test]
+    fn a_reader_finds_crash_and_verdict() {
+        let mut report = Report { reasons: vec!["3 connections were broken".into()], ..Report::default() };
+        report.domains.insert("ixgbe0".into(), DomainReport { restarts: 1, blocked_ms: Some(12.5), ..DomainReport::default() });
+        report.crashes.push(CrashReport { domain: "ixgbe0".into(), reason: "stack-overflow".into(), blocked_ms: Some(12.5), ..CrashReport::default() });
+        let text = render(&report);
+        for wanted in ["ixgbe0", "stack-overflow", "12.5 ms", "not well:", "3 connections were broken"] {
+            assert!(text.contains(wanted), "{wanted} is missing in\n{text}");
+        }
+        assert!(render(&Report { ok: true, ..Report::default() }).ends_with("all went well\n"));
+    }
+}
