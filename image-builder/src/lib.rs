@@ -4,6 +4,10 @@
 //! Nothing is written outside the clone's `target/` and the user's own cache and configuration.
 
 pub mod build;
+pub mod flash;
+pub mod graph;
+pub mod image;
 pub mod manifest;
+pub mod progress;
 pub mod test;
 pub mod workspace;

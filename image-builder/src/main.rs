@@ -1,7 +1,10 @@
 //! `redleaf`, the one command. Exit status: 0 well; 1 the job failed; 2 usage or manifest; 3 the machine lacks something.
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use image_builder::build::{BuildError, build};
+use image_builder::flash::{self, Consent, FlashError};
+use image_builder::image::{self, ImageError};
+use image_builder::graph;
 use image_builder::manifest::{CheckError, check};
 use image_builder::test::{self, Tier};
 use image_builder::workspace::Workspace;
@@ -27,12 +30,39 @@ enum Job {
     Build {
         /// The manifest, such as configs/maglev.toml
         manifest: PathBuf,
+        /// The disk image to make: GPT, for BIOS and UEFI
+        #[arg(short, long, value_name = "IMAGE")]
+        output: Option<PathBuf>,
+    },
+    /// Write an image to a disk, and compare
+    Flash {
+        image: PathBuf,
+        /// A whole disk, or a file in its place
+        target: PathBuf,
+        /// Don't ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Draw the domain graph
+    Graph {
+        /// The manifest, such as configs/maglev.toml
+        manifest: PathBuf,
+        #[arg(long, value_enum, default_value_t = GraphFormat::Boxes)]
+        format: GraphFormat,
     },
     /// Run the tests: one tier, or the suite
     Test {
         #[arg(value_enum)]
         tier: Option<Tier>,
     },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum GraphFormat {
+    /// For the terminal
+    Boxes,
+    /// For Graphviz
+    Dot,
 }
 
 /// Why the command didn't do what it was asked, by exit status.
@@ -70,6 +100,26 @@ impl From<CheckError> for Failure {
     }
 }
 
+impl From<ImageError> for Failure {
+    fn from(error: ImageError) -> Failure {
+        match error {
+            ImageError::Prefix(error) if error.is_lack() => Failure::Lack(error.to_string()),
+            ImageError::Build(error) => error.into(),
+            _ => Failure::Job(error.to_string()),
+        }
+    }
+}
+
+impl From<FlashError> for Failure {
+    fn from(error: FlashError) -> Failure {
+        match error {
+            // What was asked for can't be asked for.
+            FlashError::Refused { .. } => Failure::Manifest(error.to_string()),
+            _ => Failure::Job(error.to_string()),
+        }
+    }
+}
+
 fn main() -> ExitCode {
     // clap itself exits with 2 on wrong usage.
     let arguments = Arguments::parse();
@@ -97,7 +147,7 @@ fn run(job: Job) -> Result<(), Failure> {
                 checked.appliance.domains.len()
             );
         }
-        Job::Build { manifest } => {
+        Job::Build { manifest, output } => {
             let checked = check(&workspace, &manifest)?;
             let artifacts = build(
                 &workspace,
@@ -105,11 +155,25 @@ fn run(job: Job) -> Result<(), Failure> {
                 &checked.appliance,
                 &checked.inquiry,
             )?;
-            println!(
-                "kernel {}\nbundle {}",
-                artifacts.kernel_elf.display(),
-                artifacts.bundle.display()
-            );
+            let Some(output) = output else {
+                println!("kernel {}\nbundle {}", artifacts.kernel_elf.display(), artifacts.bundle.display());
+                return Ok(());
+            };
+            let label = image::Label { name: checked.name, manifest: checked.table };
+            image::pack(&artifacts, &label, &output)?;
+            println!("image {}", output.display());
+        }
+        Job::Flash { image, target, yes } => {
+            let consent = if yes { Consent::Given } else { Consent::Ask };
+            let bytes = flash::flash(&image, &target, consent)?;
+            println!("{}: {bytes} bytes written, read back and equal", target.display());
+        }
+        Job::Graph { manifest, format } => {
+            let checked = check(&workspace, &manifest)?;
+            match format {
+                GraphFormat::Boxes => print!("{}", graph::draw(&checked)),
+                GraphFormat::Dot => print!("{}", graph::dot(&checked)),
+            }
         }
         Job::Test { tier } => {
             if !test::run(&workspace, tier) {

@@ -18,6 +18,8 @@ use std::path::Path;
 pub struct Checked {
     /// The file's name without `.toml`: what the box is called.
     pub name: String,
+    /// As written, `inherit` resolved.
+    pub table: toml::Table,
     pub appliance: Appliance,
     pub inquiry: Inquiry,
 }
@@ -82,6 +84,7 @@ pub fn examine(
     Ok((
         Some(Checked {
             name,
+            table: source::to_toml(&table),
             appliance,
             inquiry,
         }),

@@ -34,6 +34,8 @@ pub struct Domain {
     pub name: At<String>,
     pub image: At<String>,
     pub device: Option<At<DeviceMatch>>,
+    /// Whether a device is named at all, be it wrongly.
+    pub names_device: bool,
     pub memory: At<Size>,
     pub exchange: At<Size>,
     pub cpus: At<Vec<u32>>,
@@ -222,9 +224,9 @@ impl Domain {
             name.at.clone(),
         );
         let image = reader.require("image", diagnostics);
-        let device = reader
-            .get::<Table>("device", diagnostics)
-            .and_then(|device| read_device(&device, diagnostics));
+        let device_table = reader.get::<Table>("device", diagnostics);
+        let names_device = device_table.is_some();
+        let device = device_table.and_then(|device| read_device(&device, diagnostics));
         let here = |value| At {
             value,
             at: name.at.clone(),
@@ -266,6 +268,7 @@ impl Domain {
             name: name.clone(),
             image: image?,
             device,
+            names_device,
             memory,
             exchange,
             cpus,
@@ -457,12 +460,16 @@ fn read_device(table: &At<Table>, diagnostics: &mut Diagnostics) -> Option<At<De
     }
 }
 
+/// So many digits and nothing else: the standard parser would take a sign too.
+fn hexadecimal(text: &str, digits: usize) -> Option<u16> {
+    let plain = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    plain.then(|| u16::from_str_radix(text, 16).ok()).flatten()
+}
+
 fn parse_id(text: &str) -> Option<DeviceMatch> {
     let (vendor, device) = text.split_once(':')?;
     let digits = |text: &str| {
-        (text.len() == 4)
-            .then(|| u16::from_str_radix(text, 16).ok())
-            .flatten()
+        hexadecimal(text, 4)
     };
     Some(DeviceMatch::Id {
         vendor: digits(vendor)?,
@@ -474,9 +481,7 @@ fn parse_mac(text: &str) -> Option<DeviceMatch> {
     let bytes: Option<Vec<u8>> = text
         .split(':')
         .map(|byte| {
-            (byte.len() == 2)
-                .then(|| u8::from_str_radix(byte, 16).ok())
-                .flatten()
+            hexadecimal(byte, 2).map(|byte| byte as u8)
         })
         .collect();
     Some(DeviceMatch::Mac(bytes?.try_into().ok()?))
@@ -489,8 +494,7 @@ fn parse_serial(text: &str) -> Option<DeviceMatch> {
 fn parse_address(text: &str) -> Option<DeviceMatch> {
     let mut parts = text.split([':', '.']);
     let mut part = |digits: usize| {
-        let text = parts.next().filter(|text| text.len() == digits)?;
-        u16::from_str_radix(text, 16).ok()
+        hexadecimal(parts.next()?, digits)
     };
     let (segment, bus, device, function) = (part(4)?, part(2)?, part(2)?, part(1)?);
     let address = PciAddress {

@@ -268,7 +268,7 @@ fn device_ports(domain: &Domain, own: &Ports, diagnostics: &mut Diagnostics) {
         .iter()
         .find(|port| is_device_interface(&port.interface));
     match (wants, &domain.device) {
-        (Some(_), None) => diagnostics.push(
+        (Some(_), None) if !domain.names_device => diagnostics.push(
             Diagnostic::new(format!(
                 "domain {} drives a device, and has none",
                 domain.name.value

@@ -134,6 +134,7 @@ fn load_level(
 
     let file = sources.files.len();
     let (parsed, errors) = DeTable::parse_recoverable(&text);
+    let parses = errors.is_empty();
     for error in errors {
         let at = Location {
             file,
@@ -146,6 +147,9 @@ fn load_level(
         path: path.to_owned(),
         text,
     });
+
+    // What is left of a file that doesn't parse is guesswork: it would only be blamed for what nobody wrote.
+    parses.then_some(())?;
 
     let Some(index) = table
         .entries
@@ -264,5 +268,23 @@ fn step_into<'a>(node: &'a Node, step: &str) -> Option<&'a Node> {
             .ok()
             .and_then(|index| items.get(index)),
         _ => None,
+    }
+}
+
+/// The tree as plain TOML again, `inherit` resolved: what an image carries to say what it was made from.
+pub fn to_toml(table: &Table) -> toml::Table {
+    table.entries.iter().map(|(key, node)| (key.value.clone(), value_to_toml(&node.value))).collect()
+}
+
+fn value_to_toml(value: &Value) -> toml::Value {
+    match value {
+        Value::Text(text) => text.clone().into(),
+        Value::Integer(integer) => (*integer).into(),
+        Value::Float(float) => (*float).into(),
+        Value::Boolean(value) => (*value).into(),
+        // Refused by whoever reads it; so no manifest that is built has one.
+        Value::Date => String::new().into(),
+        Value::Array(items) => toml::Value::Array(items.iter().map(|node| value_to_toml(&node.value)).collect()),
+        Value::Table(table) => toml::Value::Table(to_toml(table)),
     }
 }

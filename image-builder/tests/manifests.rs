@@ -1,0 +1,58 @@
+//! Wrong manifests, each with everything that must be said about it: `manifests/NAME.toml` beside `manifests/NAME.expected`.
+//!
+//! After a change that is meant: `REDLEAF_UPDATE_EXPECTED=1 cargo test -p image-builder --test manifests`, and read the difference.
+
+use image_builder::manifest::examine;
+use image_builder::manifest::source::Sources;
+use image_builder::workspace::Workspace;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What is said about the manifest at `path`, in plain text.
+fn complaints(path: &Path) -> String {
+    let mut sources = Sources::default();
+    let (_, diagnostics) = examine(&Workspace::find(), path, &mut sources).unwrap();
+    diagnostics.render_plain(&sources)
+}
+
+fn wrong_manifests() -> Vec<PathBuf> {
+    let entries = fs::read_dir("tests/manifests").unwrap().map(|entry| entry.unwrap().path());
+    let mut manifests: Vec<PathBuf> = entries
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml") && !path.ends_with("base.toml"))
+        .collect();
+    manifests.sort();
+    manifests
+}
+
+/// Each wrong manifest gets its message: with file and line, the text underlined, what was probably meant, and nothing else.
+#[test]
+fn wrong_manifests_are_explained() {
+    let manifests = wrong_manifests();
+    assert!(manifests.len() >= 20);
+    let update = std::env::var_os("REDLEAF_UPDATE_EXPECTED").is_some();
+    let mut differing = Vec::new();
+    for manifest in manifests {
+        let found = complaints(&manifest);
+        let expected = manifest.with_extension("expected");
+        assert!(!found.is_empty(), "{}: nothing is found wrong with it", manifest.display());
+        if update {
+            fs::write(&expected, &found).unwrap();
+        } else if fs::read_to_string(&expected).unwrap_or_default() != found {
+            differing.push(format!("{}:\n{found}", manifest.display()));
+        }
+    }
+    assert!(differing.is_empty(), "other messages than expected:\n{}", differing.join("\n"));
+}
+
+/// What the others are wrong variants of is right, and so are the manifests that are shipped.
+#[test]
+fn right_manifests_pass() {
+    let shipped = fs::read_dir("../configs").unwrap().map(|entry| entry.unwrap().path());
+    let shipped = shipped.filter(|path| {
+        let name = path.to_string_lossy();
+        name.ends_with(".toml") && !name.ends_with(".lab.toml")
+    });
+    for manifest in shipped.chain([PathBuf::from("tests/manifests/base.toml")]) {
+        assert_eq!(complaints(&manifest), "", "{}", manifest.display());
+    }
+}
