@@ -196,10 +196,26 @@ fn pack(
 
 /// Writes a file whole or not at all.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    write_with_mode(path, bytes, 0o666)
+}
+
+/// A file that can be run.
+pub(crate) fn write_program(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
+    write_with_mode(path, bytes, 0o777)
+}
+
+fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), BuildError> {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(BuildError::file("creating", folder))?;
     let write = || -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        // The user's umask applies, as to any other file.
+        let mut file = tempfile::Builder::new()
+            .permissions(fs::Permissions::from_mode(mode))
+            .tempfile_in(folder)?;
         std::io::Write::write_all(&mut file, bytes)?;
         file.persist(path).map_err(|error| error.error)?;
         Ok(())
@@ -213,12 +229,4 @@ pub(crate) fn write_changed(path: &Path, text: &str) -> Result<(), BuildError> {
         Ok(old) if old == text.as_bytes() => Ok(()),
         _ => write_whole(path, text.as_bytes()),
     }
-}
-
-/// A file that can be run.
-pub(crate) fn write_program(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
-    use std::os::unix::fs::PermissionsExt;
-    write_whole(path, bytes)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
-        .map_err(BuildError::file("marking", path))
 }

@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand, ValueEnum};
 use image_builder::build::{BuildError, build};
 use image_builder::flash::{self, Consent, FlashError};
-use image_builder::image::{self, ImageError};
 use image_builder::graph;
+use image_builder::image::{self, ImageError};
 use image_builder::manifest::{CheckError, check};
 use image_builder::test::{self, Tier};
 use image_builder::workspace::Workspace;
@@ -156,17 +156,27 @@ fn run(job: Job) -> Result<(), Failure> {
                 &checked.inquiry,
             )?;
             let Some(output) = output else {
-                println!("kernel {}\nbundle {}", artifacts.kernel_elf.display(), artifacts.bundle.display());
+                println!(
+                    "kernel {}\nbundle {}",
+                    artifacts.kernel_elf.display(),
+                    artifacts.bundle.display()
+                );
                 return Ok(());
             };
-            let label = image::Label { name: checked.name, manifest: checked.table };
+            let label = image::Label {
+                name: checked.name,
+                manifest: checked.table,
+            };
             image::pack(&artifacts, &label, &output)?;
             println!("image {}", output.display());
         }
         Job::Flash { image, target, yes } => {
             let consent = if yes { Consent::Given } else { Consent::Ask };
             let bytes = flash::flash(&image, &target, consent)?;
-            println!("{}: {bytes} bytes written, read back and equal", target.display());
+            println!(
+                "{}: {bytes} bytes written, read back and equal",
+                target.display()
+            );
         }
         Job::Graph { manifest, format } => {
             let checked = check(&workspace, &manifest)?;

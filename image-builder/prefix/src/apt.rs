@@ -160,7 +160,7 @@ impl Apt {
 
     pub(crate) fn update(&self, tools: &str) -> Result<(), Error> {
         let mut command = self.get(&["update", "-q", "--error-on=any"]);
-        run_with_progress(&mut command, "Debian's lists of packages", tools)
+        run_with_progress(&mut command, "fetching Debian's lists of packages", tools)
     }
 
     /// What has to be unpacked for `tool`, dependencies included.
@@ -188,7 +188,7 @@ impl Apt {
         let mut command = self.get(&["--download-only", "-y", "-q", "install", "-t", tool.suite()]);
         run_with_progress(
             command.args(tool.packages()),
-            &tool.to_string(),
+            &format!("fetching {tool}"),
             &tool.to_string(),
         )
     }
@@ -262,7 +262,7 @@ fn run_with_progress(command: &mut Command, what: &str, tools: &str) -> Result<(
 /// On a terminal a bar; elsewhere one plain line.
 pub(crate) fn progress_bar(what: &str, length: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
-        eprintln!("fetching {what}");
+        eprintln!("{what}");
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template("{msg:32} {bar:30} {percent:>3} %")

@@ -468,9 +468,7 @@ fn hexadecimal(text: &str, digits: usize) -> Option<u16> {
 
 fn parse_id(text: &str) -> Option<DeviceMatch> {
     let (vendor, device) = text.split_once(':')?;
-    let digits = |text: &str| {
-        hexadecimal(text, 4)
-    };
+    let digits = |text: &str| hexadecimal(text, 4);
     Some(DeviceMatch::Id {
         vendor: digits(vendor)?,
         device: digits(device)?,
@@ -480,9 +478,7 @@ fn parse_id(text: &str) -> Option<DeviceMatch> {
 fn parse_mac(text: &str) -> Option<DeviceMatch> {
     let bytes: Option<Vec<u8>> = text
         .split(':')
-        .map(|byte| {
-            hexadecimal(byte, 2).map(|byte| byte as u8)
-        })
+        .map(|byte| hexadecimal(byte, 2).map(|byte| byte as u8))
         .collect();
     Some(DeviceMatch::Mac(bytes?.try_into().ok()?))
 }
@@ -493,9 +489,7 @@ fn parse_serial(text: &str) -> Option<DeviceMatch> {
 
 fn parse_address(text: &str) -> Option<DeviceMatch> {
     let mut parts = text.split([':', '.']);
-    let mut part = |digits: usize| {
-        hexadecimal(parts.next()?, digits)
-    };
+    let mut part = |digits: usize| hexadecimal(parts.next()?, digits);
     let (segment, bus, device, function) = (part(4)?, part(2)?, part(2)?, part(1)?);
     let address = PciAddress {
         segment,

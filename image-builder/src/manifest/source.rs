@@ -273,7 +273,11 @@ fn step_into<'a>(node: &'a Node, step: &str) -> Option<&'a Node> {
 
 /// The tree as plain TOML again, `inherit` resolved: what an image carries to say what it was made from.
 pub fn to_toml(table: &Table) -> toml::Table {
-    table.entries.iter().map(|(key, node)| (key.value.clone(), value_to_toml(&node.value))).collect()
+    table
+        .entries
+        .iter()
+        .map(|(key, node)| (key.value.clone(), value_to_toml(&node.value)))
+        .collect()
 }
 
 fn value_to_toml(value: &Value) -> toml::Value {
@@ -284,7 +288,12 @@ fn value_to_toml(value: &Value) -> toml::Value {
         Value::Boolean(value) => (*value).into(),
         // Refused by whoever reads it; so no manifest that is built has one.
         Value::Date => String::new().into(),
-        Value::Array(items) => toml::Value::Array(items.iter().map(|node| value_to_toml(&node.value)).collect()),
+        Value::Array(items) => toml::Value::Array(
+            items
+                .iter()
+                .map(|node| value_to_toml(&node.value))
+                .collect(),
+        ),
         Value::Table(table) => toml::Value::Table(to_toml(table)),
     }
 }
