@@ -100,7 +100,7 @@ pub fn pack(artifacts: &Artifacts, label: &Label, path: &Path) -> Result<(), Ima
         ("redleaf/grub.cfg", grub::CONFIG.as_bytes()),
         ("redleaf/kernel", &kernel),
         ("redleaf/bundle", &bundle),
-        ("redleaf/manifest.toml", manifest.as_bytes()),
+        ("redleaf/manifest", manifest.as_bytes()),
         ("redleaf/name", label.name.as_bytes()),
     ];
     let esp = filesystem::make(ESP_SECTORS * SECTOR, ESP_START as u32, volume, &files)?;
@@ -178,6 +178,11 @@ fn partition(disk: Vec<u8>, identity: &Hash) -> Result<Vec<u8>, ImageError> {
     Ok(device.into_inner())
 }
 
+/// The EFI system partition of a disk.
+pub fn system_partition(disk: &[u8]) -> Option<&[u8]> {
+    disk.get(ESP_START * SECTOR..(ESP_START + ESP_SECTORS) * SECTOR)
+}
+
 /// What the image at `path` says about itself; refuses what isn't an image of ours.
 pub fn label(path: &Path) -> Result<Label, ImageError> {
     let not_ours = |reason: &str| ImageError::NotOurs {
@@ -189,15 +194,13 @@ pub fn label(path: &Path) -> Result<Label, ImageError> {
         path: path.to_owned(),
         source,
     })?;
-    let esp = disk
-        .get(ESP_START * SECTOR..(ESP_START + ESP_SECTORS) * SECTOR)
-        .ok_or(not_ours("it is too short"))?;
+    let esp = system_partition(&disk).ok_or(not_ours("it is too short"))?;
     let text = |name: &str| {
         let bytes =
             filesystem::read(esp, name).map_err(|error| not_ours(&format!("{name}: {error}")))?;
         String::from_utf8(bytes).map_err(|_| not_ours(&format!("{name} isn't text")))
     };
-    let manifest = text("redleaf/manifest.toml")?
+    let manifest = text("redleaf/manifest")?
         .parse()
         .map_err(|error: toml::de::Error| not_ours(&error.to_string()))?;
     Ok(Label {

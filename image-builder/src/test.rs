@@ -6,6 +6,7 @@
 mod fresh;
 mod host;
 mod sabotage;
+mod image;
 
 use crate::workspace::Workspace;
 use clap::ValueEnum;
@@ -21,17 +22,20 @@ pub enum Tier {
     Fresh,
     /// Every patch in testbed/sabotage must make the suite fail
     Sabotage,
+    /// A disk image: judged by sgdisk and fsck, booted under BIOS and UEFI, flashed
+    Image,
 }
 
 impl Tier {
     /// What runs when no tier is named.
-    const SUITE: [Tier; 1] = [Tier::Host];
+    const SUITE: [Tier; 2] = [Tier::Host, Tier::Image];
 
     fn name(self) -> &'static str {
         match self {
             Tier::Host => "host",
             Tier::Fresh => "fresh",
             Tier::Sabotage => "sabotage",
+            Tier::Image => "image",
         }
     }
 }
@@ -124,6 +128,7 @@ pub fn run(workspace: &Workspace, tier: Option<Tier>) -> bool {
             Tier::Host => host::run(workspace, &mut tally),
             Tier::Fresh => fresh::run(workspace, &mut tally),
             Tier::Sabotage => sabotage::run(workspace, &mut tally),
+            Tier::Image => image::run(workspace, &mut tally),
         }
         println!("tier {} took {} s", tier.name(), start.elapsed().as_secs());
     }

@@ -1,12 +1,13 @@
-//! The EFI system partition: a FAT32 file system with a few files, the same bytes for the same files.
+//! The EFI system partition: a FAT32 file system with a few files, the same bytes for the same files. Names are of the short kind: eight
+//! characters, three behind a dot.
 
-use super::ImageError;
+use super::{ImageError, SECTOR};
 use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions, FsStatusFlags};
 use std::io::{Cursor, Read, Write};
 
 /// Offset of "sectors before this volume" in the boot sector (Microsoft FAT specification §3.1, BPB_HiddSec), and of the boot sector's copy.
 const HIDDEN_SECTORS: usize = 0x1c;
-const BACKUP_BOOT_SECTOR: usize = 6 * super::SECTOR;
+const BACKUP_BOOT_SECTOR: usize = 6 * SECTOR;
 
 /// A volume of `bytes`, `hidden` sectors into the disk.
 pub fn make(
@@ -52,9 +53,36 @@ pub fn make(
                 }
             }
         }
+        // Counts the free clusters, which are then written down.
+        filesystem.stats()?;
         filesystem.unmount()?;
     }
-    Ok(volume.into_inner())
+    let mut volume = volume.into_inner();
+    mend_parents(&mut volume);
+    Ok(volume)
+}
+
+/// In folders of the root, `..` names cluster 0 (Microsoft FAT specification §6.5); the crate writes the root's own cluster there.
+fn mend_parents(volume: &mut [u8]) {
+    let number = |volume: &[u8], at: usize, bytes: usize| {
+        volume[at..at + bytes].iter().rev().fold(0, |number, &byte| number << 8 | usize::from(byte))
+    };
+    // §3.1 and §3.3: BPB_SecPerClus, BPB_RsvdSecCnt, BPB_NumFATs, BPB_FATSz32, BPB_RootClus.
+    let cluster_bytes = number(volume, 0x0d, 1) * SECTOR;
+    let data = (number(volume, 0x0e, 2) + number(volume, 0x10, 1) * number(volume, 0x24, 4)) * SECTOR;
+    let place = |cluster: usize| data + (cluster - 2) * cluster_bytes;
+    let root = place(number(volume, 0x2c, 4));
+    const ENTRY: usize = 32;
+    const FOLDER: u8 = 0x10;
+    // The few folders of ours are in the root's first cluster.
+    for entry in (root..root + cluster_bytes).step_by(ENTRY) {
+        if volume[entry + 0x0b] == FOLDER {
+            let first = number(volume, entry + 0x14, 2) << 16 | number(volume, entry + 0x1a, 2);
+            let parent = place(first) + ENTRY;
+            volume[parent + 0x14..parent + 0x16].fill(0);
+            volume[parent + 0x1a..parent + 0x1c].fill(0);
+        }
+    }
 }
 
 /// A file of a volume.
@@ -79,17 +107,17 @@ mod tests {
     fn round_trip() {
         let large = vec![7; 3 << 20];
         let files: [(&str, &[u8]); 2] = [("a/b/large", &large), ("a/small.txt", b"x")];
-        let volume = make(super::super::ESP_SECTORS * 512, 4096, 1, &files).unwrap();
+        let volume = make(super::super::ESP_SECTORS * SECTOR, 4096, 1, &files).unwrap();
         assert_eq!(read(&volume, "a/b/large").unwrap(), large);
         assert_eq!(read(&volume, "a/small.txt").unwrap(), b"x");
         assert!(read(&volume, "a/other").is_err());
-        assert!(volume == make(super::super::ESP_SECTORS * 512, 4096, 1, &files).unwrap());
+        assert!(volume == make(super::super::ESP_SECTORS * SECTOR, 4096, 1, &files).unwrap());
     }
 
     /// Too much is an error before anything is written.
     #[test]
     fn too_large() {
-        let large = vec![0; super::super::ESP_SECTORS * 512];
+        let large = vec![0; super::super::ESP_SECTORS * SECTOR];
         assert!(matches!(
             make(large.len(), 0, 1, &[("x", &large)]),
             Err(ImageError::TooLarge { .. })
