@@ -43,6 +43,7 @@ impl Vector {
     /// `TimedOut` when the first is woken.
     pub fn wait(&self, deadline: u64) -> Waited {
         let block = thread::current();
+        block.sign_of_life();
         self.waiter.store(ptr::from_ref(block).cast_mut(), Ordering::SeqCst);
         let waited = loop {
             let fired = self.fired.load(Ordering::SeqCst);
@@ -55,7 +56,7 @@ impl Vector {
             if deadline != NEVER && machine().now() >= deadline {
                 break Waited::TimedOut;
             }
-            machine().park(deadline);
+            thread::park(deadline);
         };
         self.waiter.store(ptr::null_mut(), Ordering::SeqCst);
         waited

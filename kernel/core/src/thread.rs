@@ -93,6 +93,10 @@ pub struct ThreadBlock {
     /// Index in [`THREADS`], plus one for ids that aren't 0.
     id: AtomicU32,
     ended: AtomicBool,
+    /// Blocked in `park`: no time runs for the watchdog.
+    pub(crate) blocked: AtomicU32,
+    /// A domain's own thread, which lives as long as it likes, rather than a visitor.
+    pub(crate) own: AtomicU32,
     /// Calls of `alive`, `yield` and blocking calls: signs of life for the watchdog.
     pub(crate) signs: AtomicU64,
     pub(crate) watch: crate::watchdog::Watch,
@@ -166,6 +170,8 @@ impl ThreadBlock {
             held: AtomicU32::new(0),
             id: AtomicU32::new(0),
             ended: AtomicBool::new(false),
+            blocked: AtomicU32::new(0),
+            own: AtomicU32::new(0),
             signs: AtomicU64::new(0),
             watch: crate::watchdog::Watch::new(),
             exchange: [const { AtomicI64::new(0) }; MAX_DOMAINS],
@@ -212,6 +218,11 @@ impl ThreadBlock {
     /// Whether the domain that this thread is in is ending: blocking calls return.
     pub fn is_cancelled(&self) -> bool {
         !self.innermost().is_live()
+    }
+
+    /// Says to the watchdog that this visit yields, or that a domain's own thread is well.
+    pub(crate) fn sign_of_life(&self) {
+        self.signs.store(self.signs.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     /// The thread's name, for reports.
@@ -293,6 +304,14 @@ pub fn preemption_on() {
     }
 }
 
+/// Blocks the calling thread until somebody unparks it, or `deadline`; perhaps shorter.
+pub(crate) fn park(deadline: u64) {
+    let block = current();
+    block.blocked.store(1, Ordering::Relaxed);
+    machine().park(deadline);
+    block.blocked.store(0, Ordering::Relaxed);
+}
+
 /// What a new thread is to be.
 pub(crate) struct Spawn {
     pub name: String,
@@ -330,6 +349,7 @@ pub(crate) fn spawn(spawn: Spawn) -> Option<u64> {
     block.cpu.store(spawn.cpu as u32, Ordering::Relaxed);
     block.stack_limit.store(first.as_ptr().addr(), Ordering::Relaxed);
     block.ended.store(false, Ordering::Relaxed);
+    block.own.store(u32::from(spawn.base.is_some()), Ordering::Relaxed);
     if let Some(base) = &spawn.base {
         base.threads.fetch_add(1, Ordering::Relaxed);
     }

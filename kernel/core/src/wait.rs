@@ -46,7 +46,7 @@ pub(crate) unsafe fn wait(word: *const AtomicU32, expected: u32, deadline: u64) 
         if deadline != NEVER && machine().now() >= deadline {
             break 1;
         }
-        machine().park(deadline);
+        thread::park(deadline);
         if !bucket(address).lock().iter().any(|waiter| core::ptr::eq(waiter.thread, thread)) {
             return 0;
         }
@@ -76,7 +76,7 @@ pub(crate) fn sleep(deadline: u64) -> u32 {
         if thread.is_cancelled() {
             return CallError::Cancelled as u32;
         }
-        machine().park(deadline);
+        thread::park(deadline);
     }
     0
 }

@@ -55,6 +55,9 @@ impl Watch {
         if self.asked.load(Ordering::Relaxed) == 0 || self.asked.swap(0, Ordering::Relaxed) == 0 {
             return;
         }
+        if block.blocked.load(Ordering::Relaxed) != 0 {
+            return;
+        }
         let published = block.published();
         let at = published.len() - 1;
         let visit = published[at].visit.load(Ordering::Relaxed);
@@ -62,7 +65,8 @@ impl Watch {
         let signs = block.signs.load(Ordering::Relaxed);
         let signed = self.seen_signs.swap(signs, Ordering::Relaxed) != signs;
         // For a domain's own thread, which never returns, calling others is a sign of life.
-        let called = self.seen_visits.swap(visits, Ordering::Relaxed) != visits && at == 1;
+        let own = at == 1 && block.own.load(Ordering::Relaxed) != 0;
+        let called = self.seen_visits.swap(visits, Ordering::Relaxed) != visits && own;
         if self.visits[at].swap(visit, Ordering::Relaxed) != visit || signed || called {
             self.ran[at].store(0, Ordering::Relaxed);
             return;
@@ -91,7 +95,8 @@ pub(crate) fn sweep(due: u64) -> u64 {
         return due;
     }
     for block in thread::all() {
-        if block.held.load(Ordering::Relaxed) == 0 && block.innermost().domain.is_some() {
+        let runs = block.held.load(Ordering::Relaxed) == 0 && block.blocked.load(Ordering::Relaxed) == 0;
+        if runs && block.innermost().domain.is_some() {
             block.watch.asked.store(1, Ordering::Relaxed);
             machine().kick(block);
         }

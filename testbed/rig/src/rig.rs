@@ -229,12 +229,19 @@ impl Rig {
         });
     }
 
-    /// What there is when all that earlier tests began has come to an end.
+    /// What there is when all that earlier tests began has come to an end, and every domain lives.
     pub fn baseline(&self) -> Counts {
+        enter();
+        let names: Vec<String> = domain::all().iter().map(|domain| domain.name.clone()).collect();
+        self.baseline_of(&names.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// The same where only these domains need live.
+    pub fn baseline_of(&self, live: &[&str]) -> Counts {
         enter();
         let passing = |name: &str| name.is_empty() || name == "test" || name.starts_with("start ");
         self.until("earlier threads have ended", || !thread::names().iter().any(|name| passing(name)));
-        self.until("every domain lives", || domain::all().iter().all(|domain| domain.status().state == "live"));
+        self.until("the domains live", || live.iter().all(|name| self.status(name).state == "live"));
         self.counts()
     }
 

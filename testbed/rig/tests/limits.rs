@@ -1,0 +1,170 @@
+//! Limits and who is charged: exchange quota, stack, watchdog; starts that fail; giving up.
+
+use std::{sync::LazyLock, time::Duration};
+
+use bundle::manifest::{Bytes, Nanos};
+use interfaces::{
+    CallError, Port, RRef,
+    abi::Reason,
+    probe::{Deed, Probe, Relayed, Word},
+};
+use kernel_core::{incarnation::Cause, supervisor::Command};
+use rig::{DomainSpec, Rig, Settings, Start};
+
+const MILLISECOND: u64 = 1_000_000;
+
+static RIG: LazyLock<Rig> = LazyLock::new(|| {
+    let mut settings = Settings::chain(|domain| {
+        domain.watchdog = Nanos(80 * MILLISECOND);
+        domain.exchange = Bytes(128 << 10);
+    });
+    let unfit = |name: &'static str, path| {
+        let image = Start { name, package: "unfit", path };
+        DomainSpec::new(name, image).with(|domain| {
+            domain.watchdog = Nanos(20 * MILLISECOND);
+            domain.restart.limit_burst = 3;
+            domain.restart.limit_interval = Nanos(3_600_000 * MILLISECOND);
+        })
+    };
+    settings.domains.push(unfit("crashing", "unfit::start"));
+    settings.domains.push(unfit("refusing", "unfit::start_refusing"));
+    settings.domains.push(unfit("hanging", "unfit::start_hanging"));
+    Rig::start(settings)
+});
+
+fn probe(name: &str) -> Port<dyn Probe> {
+    RIG.port::<dyn Probe>(name, "probe")
+}
+
+fn last_cause(name: &str) -> Cause {
+    RIG.status(name).last_death.expect("it has died").1.cause
+}
+
+/// The rest of the box has started in spite of them; each was tried as often as the manifest says.
+#[test]
+fn a_domain_that_cannot_start_is_given_up() {
+    let _turn = RIG.turn();
+    for (name, cause) in [
+        ("crashing", Cause::Crash(Reason::Panic)),
+        ("refusing", Cause::Refused),
+        ("hanging", Cause::Crash(Reason::Watchdog)),
+    ] {
+        RIG.until("it is given up", || RIG.status(name).state == "given-up");
+        let status = RIG.status(name);
+        assert_eq!((status.generation, status.restarts, status.pages, status.threads), (4, 3, 0, 0), "{name}");
+        assert_eq!(last_cause(name), cause);
+    }
+    let c = probe("c");
+    assert_eq!(RIG.run(0, move || c.next(1)), Ok(2));
+}
+
+#[test]
+fn a_visit_that_never_ends_is_charged_to_the_domain_that_it_is_in() {
+    let _turn = RIG.turn();
+    for deed in [Deed::Spin, Deed::SpawnSpinner] {
+        let generations = ["a", "b", "c"].map(|name| RIG.status(name).generation);
+        let a = probe("a");
+        let answer = RIG.run(0, move || a.relay(2, deed));
+        if deed == Deed::Spin {
+            assert_eq!(answer, Ok(Relayed::Failed(CallError::Crashed)));
+        }
+        RIG.until_restarted("c", generations[2]);
+        assert_eq!(last_cause("c"), Cause::Crash(Reason::Watchdog), "{deed:?}");
+        assert_eq!(["a", "b"].map(|name| RIG.status(name).generation), generations[..2], "only the innermost is charged");
+    }
+}
+
+/// A loop of short calls is still one visit of the domain that loops.
+#[test]
+fn a_loop_of_short_calls_is_one_visit() {
+    let _turn = RIG.turn();
+    let generations = ["b", "c"].map(|name| RIG.status(name).generation);
+    let b = probe("b");
+    assert_eq!(RIG.run(0, move || b.act(Deed::SpinWithCalls)), Err(CallError::Crashed));
+    RIG.until_restarted("b", generations[0]);
+    assert_eq!(last_cause("b"), Cause::Crash(Reason::Watchdog));
+    assert_eq!(RIG.status("c").generation, generations[1]);
+}
+
+/// A domain's own thread that calls others is alive; so is one that sleeps, and a visit that waits for long.
+#[test]
+fn who_shows_signs_of_life_is_left_alone() {
+    let _turn = RIG.turn();
+    let generation = RIG.status("b").generation;
+    let b = probe("b");
+    assert_eq!(RIG.run(0, move || b.act(Deed::SpawnCaller)), Ok(()));
+    assert_eq!(RIG.run(0, move || b.act(Deed::SpawnSleeper)), Ok(()));
+    assert_eq!(RIG.run(0, move || b.act(Deed::Sleep(300 * MILLISECOND))), Ok(()));
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(RIG.status("b").generation, generation);
+    RIG.order(Command::Restart, "b");
+    RIG.until_restarted("b", generation);
+}
+
+/// A flood of objects fails in the sender, and changes nothing for the receiver but that it is full.
+#[test]
+fn a_flood_fails_in_the_sender() {
+    let _turn = RIG.turn();
+    let before = RIG.baseline_of(&["a", "b", "c"]);
+    let generation = RIG.status("c").generation;
+    let c = probe("c");
+    let sent = RIG.run(0, move || {
+        for sent in 0..1_000_000 {
+            match c.keep(RRef::new(Word(sent)).unwrap()) {
+                Ok(()) => {}
+                Err(CallError::Overloaded) => return sent,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        u64::MAX
+    });
+    assert!((500..10_000).contains(&sent), "{sent} objects of 64 bytes went into 128 KiB");
+    assert_eq!(RIG.run(0, move || c.next(1)), Ok(2), "calls that bring nothing go on");
+    assert_eq!(RIG.status("c").generation, generation);
+    RIG.order(Command::Restart, "c");
+    RIG.until_restarted("c", generation);
+    RIG.until_as_before(&before);
+}
+
+/// A domain that takes all that its own exchange quota gives is refused more, and keeps running.
+#[test]
+fn the_exchange_quota_is_its_owners() {
+    let _turn = RIG.turn();
+    let before = RIG.baseline_of(&["a", "b", "c"]);
+    let generation = RIG.status("b").generation;
+    let b = probe("b");
+    assert_eq!(RIG.run(0, move || b.act(Deed::HoardExchange)), Ok(()));
+    assert_eq!(RIG.run(0, move || b.act(Deed::Keep(1))), Err(CallError::Overloaded));
+    RIG.order(Command::Kill, "b");
+    RIG.until_restarted("b", generation);
+    RIG.until_as_before(&before);
+}
+
+/// Too little stack for the callee is the caller's error, at every depth at which that begins; never the callee's crash.
+#[test]
+fn a_short_stack_is_the_callers_error() {
+    let _turn = RIG.turn();
+    let generation = RIG.status("c").generation;
+    let c = probe("c");
+    let (went, refused) = RIG.run(0, move || {
+        #[inline(never)]
+        fn dig(c: Port<dyn Probe>, went: &mut u32) -> u32 {
+            let room = std::hint::black_box([0u8; 200]);
+            let refused = match c.next(1) {
+                Ok(_) => {
+                    *went += 1;
+                    dig(c, went)
+                }
+                Err(CallError::StackShort) => 1,
+                Err(error) => panic!("{error}"),
+            };
+            refused + u32::from(room[0])
+        }
+        let mut went = 0;
+        let refused = dig(c, &mut went);
+        (went, refused)
+    });
+    assert_eq!(refused, 1);
+    assert!(went > 100, "{went}");
+    assert_eq!(RIG.status("c").generation, generation, "the callee never crashed");
+}
