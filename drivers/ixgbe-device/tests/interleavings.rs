@@ -224,7 +224,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 100, ..Config::default() })]
+    #![proptest_config(Config { cases: 200, ..Config::default() })]
 
     /// Invariant 5 of the design: no device writes memory that has been given to someone else; and no buffer or packet is lost or doubled.
     #[test]

@@ -60,10 +60,16 @@ impl HashKey {
         }
         let mut input = [0; INPUT];
         for at in 0..INPUT {
+            // The hash is linear: what a byte adds doesn't depend on the others, nor what a bit adds on the byte's other bits.
             for value in 0..=255u8 {
-                input[at] = value;
-                // The hash is linear: what a byte adds doesn't depend on the others.
-                self.table[at][usize::from(value)] = toeplitz(&key, &input);
+                let rest = value & value.wrapping_sub(1);
+                self.table[at][usize::from(value)] = if rest == 0 {
+                    input[at] = value;
+                    toeplitz(&key, &input)
+                } else {
+                    self.table[at][usize::from(rest)]
+                        ^ self.table[at][usize::from(value ^ rest)]
+                };
             }
             input[at] = 0;
         }
