@@ -216,6 +216,13 @@ impl Domain {
         self.export(port).filter(|export| export.interface == interface).map(|export| export.proxy)
     }
 
+    /// The domain's own object behind an export port, without any proxy: what the benchmark of calls compares with. It is the caller's to make sure that the
+    /// domain lives on.
+    pub fn bare_object(&self, port: &str) -> Option<RawObject> {
+        let place = self.exports.iter().position(|export| export.port == port)?;
+        self.life.lock().records.get(place).map(|record| record.object())
+    }
+
     /// What `domains`, the feed and the tests show.
     pub fn status(&self) -> Status {
         let life = self.life.lock();
