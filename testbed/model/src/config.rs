@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::pci;
+use crate::receive::PACKET_BUFFER;
 
 /// What is plugged into an SFP+ cage (SFF-8472).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +33,17 @@ pub struct NicConfig {
     /// How long a queue goes on after its enable bit was cleared, which reads as set until then: the
     /// silicon finishes what DMA has under way (82599 §4.6.7.1, about 100 us).
     pub disable_delay: Duration,
+}
+
+impl NicConfig {
+    /// Bytes of receive packet buffer: 512 KiB, on the X540 384 KiB (X540 §7.1.3; Linux: `IXGBE_X540_RX_PB_SIZE`).
+    pub fn packet_buffer(&self) -> usize {
+        if self.device == pci::device::X540 {
+            384 * 1024
+        } else {
+            PACKET_BUFFER
+        }
+    }
 }
 
 impl Default for NicConfig {

@@ -114,17 +114,17 @@ const EXPECTED: [(&str, &str); 12] = [
     ("reload", "5"),
 ];
 
-/// How the guest's machine is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Platform {
-    /// The device reaches all of the guest's RAM.
-    Plain,
-    /// Behind an IOMMU that the guest's kernel uses: the device reaches what the driver maps, page by page.
-    Iommu,
+/// What the guest's machine is like.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    /// Put the card behind an IOMMU that the guest's kernel uses: the device reaches what the driver maps,
+    /// page by page, and only while it is mapped.
+    pub iommu: bool,
+    pub card: NicConfig,
 }
 
 /// Linux's own `ixgbe` as judge.
-pub fn linux(platform: Platform) -> Result<Report, Error> {
+pub fn linux(setup: &Setup) -> Result<Report, Error> {
     let began = Instant::now();
     let prefix =
         Prefix::ensure(&[Tool::Qemu, Tool::Linux, Tool::Network]).map_err(Error::Prefix)?;
@@ -133,14 +133,14 @@ pub fn linux(platform: Platform) -> Result<Report, Error> {
     guest::write_initramfs(&prefix, &initramfs)?;
     let socket = folder.path().join("nic");
     let server = Server::bind(&socket).map_err(Error::Model)?;
+    let card = setup.card.clone();
     let (near, far) = frame_socket::pair().map_err(host("making a cable"))?;
     let (remote, inbox) = control::channel().map_err(host("making a command channel"))?;
     let counters = SharedCounters::new();
     let counted = counters.clone();
-    let model =
-        std::thread::spawn(move || server.serve(NicConfig::default(), near, inbox, counted));
+    let model = std::thread::spawn(move || server.serve(card, near, inbox, counted));
     let peer = std::thread::spawn(move || peer::answer(far));
-    let console = guest::run(&prefix, platform, &initramfs, &socket, LIMIT);
+    let console = guest::run(&prefix, setup, &initramfs, &socket, LIMIT);
     // Whatever became of the guest, the model ends, and with its end of the cable the peer.
     let _ = remote.send(Control::Stop);
     let served = model.join().expect("the model doesn't panic");
@@ -150,14 +150,7 @@ pub fn linux(platform: Platform) -> Result<Report, Error> {
     let console = console?;
     served.map_err(Error::Model)?;
     let checks = guest::checks(&console);
-    let iommu = (
-        "iommu",
-        if platform == Platform::Iommu {
-            "on"
-        } else {
-            "off"
-        },
-    );
+    let iommu = ("iommu", if setup.iommu { "on" } else { "off" });
     for (check, wanted) in std::iter::once(iommu).chain(EXPECTED) {
         let answer = checks
             .iter()

@@ -47,6 +47,7 @@ pub mod harness;
 pub mod interop;
 mod interrupt;
 mod loopback;
+mod mdio;
 mod nic;
 mod offload;
 mod packet;

@@ -16,8 +16,9 @@ use crate::fault::Faults;
 use crate::flow_control::FlowControl;
 use crate::interrupt::{Direction, InterruptLogic};
 use crate::loopback::Loopback;
+use crate::mdio::Mdio;
 use crate::pci::{self, ConfigSpace};
-use crate::receive::{self, PACKET_BUFFER, Receiver};
+use crate::receive::{self, Receiver};
 use crate::registers::*;
 use crate::sfp::Module;
 use crate::surroundings::{DmaMemory, Interrupts, Wire};
@@ -40,6 +41,7 @@ pub struct Nic<M, W, I> {
     transmit_pending: u128,
     eeprom: Eeprom,
     module: Module,
+    mdio: Mdio,
     counters: SharedCounters,
     faults: Faults,
     memory: M,
@@ -86,6 +88,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
             transmit_pending: 0,
             eeprom: Eeprom::new(config.mac, config.device),
             module: Module::new(config.module),
+            mdio: Mdio::new(config.device),
             counters,
             faults: Faults::default(),
             memory,
@@ -217,15 +220,13 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
             faults: &mut self.faults,
         };
         self.receiver.drain(&mut through);
-        if let Some(pause) = self
+        let pause = self
             .flow_control
-            .regulate(&mut self.bank, self.receiver.held_bytes())
-        {
-            if self.link_up {
-                self.wire.send(&pause);
-                self.wire.flush();
-                self.counters.tx_pause.add(1);
-            }
+            .regulate(&mut self.bank, self.receiver.held_bytes());
+        if let Some(frame) = pause.filter(|_| self.link_up) {
+            self.wire.send(&frame);
+            self.wire.flush();
+            self.counters.tx_pause.add(1);
         }
     }
 
@@ -361,10 +362,11 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
             STATUS_GIO_MASTER | u32::from(self.config.port & 3) << STATUS_LAN_ID_SHIFT,
         );
         // SDP2: a module is in the cage (Linux: `need_crosstalk_fix` reads it so).
-        let present = self.config.module != SfpModule::Absent;
+        let copper = self.config.device == pci::device::X540;
+        let present = self.config.module != SfpModule::Absent && !copper;
         bank.set(ESDP, u32::from(present) << 2);
         bank.set(RDRXCTL, RDRXCTL_DMA_INIT_DONE);
-        bank.set(RXPBSIZE, PACKET_BUFFER as u32);
+        bank.set(RXPBSIZE, self.config.packet_buffer() as u32);
         bank.set(MAXFRS, 1518 << 16);
         // CRC append, CRC strip, padding, and the reserved bits that read as one (82599 §8.2.3.22.8).
         bank.set(HLREG0, 0x0000_6C03);

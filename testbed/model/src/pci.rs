@@ -19,6 +19,8 @@ pub mod device {
     pub const SFP: u16 = 0x10FB;
     /// 82599 on a backplane (KX4): no module to ask for.
     pub const KX4: u16 = 0x10F7;
+    /// X540 with a 10GBASE-T PHY: the same data path with a smaller packet buffer.
+    pub const X540: u16 = 0x1528;
 }
 
 const PM: usize = 0x40;

@@ -11,7 +11,7 @@ use crate::registers::*;
 use crate::steering::{HashKey, Steered, steer};
 use crate::surroundings::{DmaMemory, DmaRefused};
 
-/// All of the receive packet buffer (82599 §7.1.3: 512 KiB).
+/// All of the 82599's receive packet buffer (82599 §7.1.3: 512 KiB).
 pub const PACKET_BUFFER: usize = 512 * 1024;
 
 /// A frame in the packet buffer, with its queue already chosen.
@@ -146,8 +146,8 @@ impl Receiver {
     }
 
     fn hold<M>(&mut self, through: &mut Through<'_, M>, frame: &[u8], queue: usize) {
-        // RXPBSIZE's size field counts KiB in bits 19:10, so it reads as bytes (82599 §8.2.3.8.9).
-        let size = ((through.bank.get(RXPBSIZE) & 0xF_FC00) as usize).min(PACKET_BUFFER);
+        // What software may set is bounded by what the card has.
+        let size = through.bank.get(RXPBSIZE) as usize;
         if self.held_bytes + frame.len() > size {
             through.bank.count(statistic::MPC, 1);
             through.counters.rx_missed_buffer_full.add(1);

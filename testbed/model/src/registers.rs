@@ -83,6 +83,8 @@ pub const RDRXCTL_DMA_INIT_DONE: u32 = 1 << 3;
 pub const RXCTRL: u32 = 0x0_3000;
 pub const RXCTRL_RXEN: u32 = 1 << 0;
 pub const RXPBSIZE: u32 = 0x0_3C00;
+/// The size field counts KiB from bit 10, so it reads as bytes (82599 §8.2.3.8.9).
+pub const RXPBSIZE_BYTES: u32 = 0x000F_FC00;
 pub const RXCSUM: u32 = 0x0_5000;
 pub const RXCSUM_IPPCSE: u32 = 1 << 12;
 pub const RXCSUM_PCSD: u32 = 1 << 13;
@@ -170,6 +172,8 @@ pub const SWSM_SMBI: u32 = 1 << 0;
 pub const FWSM: u32 = 0x1_0148;
 /// The firmware is valid and reports no error (Linux: `ixgbe_check_fw_error`).
 pub const FWSM_VALID: u32 = 1 << 15;
+pub const SW_FW_SYNC: u32 = 0x1_0160;
+pub const SW_FW_SYNC_REGSMP: u32 = 1 << 31;
 pub const FACTPS: u32 = 0x1_0150;
 
 /// Queue and offset in its block, if `offset` lies in a receive queue's block.

@@ -3,10 +3,11 @@
 //! It fetches QEMU and a kernel into the user's cache the first time, so it runs on request:
 //! `cargo test -p model --test linux_guest -- --ignored`.
 
-use model::interop::{self, Platform};
+use model::interop::{self, Setup};
+use model::{NicConfig, pci};
 
-fn judge(platform: Platform) {
-    match interop::linux(platform) {
+fn judge(setup: &Setup) {
+    match interop::linux(setup) {
         Ok(report) => {
             let (checks, took) = (report.checks.len(), report.took.as_secs_f32());
             println!(
@@ -22,12 +23,29 @@ fn judge(platform: Platform) {
 #[test]
 #[ignore = "boots a guest in QEMU, and fetches both the first time"]
 fn linux_ixgbe_accepts_the_model() {
-    judge(Platform::Plain);
+    judge(&Setup::default());
 }
 
 /// The same behind an IOMMU, where each access outside what the driver mapped would be refused and found.
 #[test]
 #[ignore = "boots a guest in QEMU, and fetches both the first time"]
 fn linux_ixgbe_accepts_the_model_behind_an_iommu() {
-    judge(Platform::Iommu);
+    judge(&Setup {
+        iommu: true,
+        ..Setup::default()
+    });
+}
+
+/// A card with a 10GBASE-T PHY instead of a cage.
+#[test]
+#[ignore = "boots a guest in QEMU, and fetches both the first time"]
+fn linux_ixgbe_accepts_an_x540() {
+    let card = NicConfig {
+        device: pci::device::X540,
+        ..NicConfig::default()
+    };
+    judge(&Setup {
+        card,
+        ..Setup::default()
+    });
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use cpio::newc::{self, Builder};
 use prefix::{Prefix, Tool};
 
-use super::{Error, Platform, host};
+use super::{Error, Setup, host};
 
 /// In the order that they must be loaded: what `ixgbe` depends on, then itself.
 const MODULES: [&str; 6] = [
@@ -132,7 +132,7 @@ impl Drop for Reaped {
 /// Runs the guest to its own end; returns all that its console said.
 pub fn run(
     prefix: &Prefix,
-    platform: Platform,
+    setup: &Setup,
     initramfs: &Path,
     socket: &Path,
     limit: Duration,
@@ -145,10 +145,9 @@ pub fn run(
         r#"{{"driver":"vfio-user-pci","bus":"rp0","socket":{{"type":"unix","path":"{}"}}}}"#,
         socket.display()
     );
-    let iommu = platform == Platform::Iommu;
     let mut parameters =
         "console=ttyS0 quiet panic=-1 nokaslr mitigations=off random.trust_cpu=on".to_owned();
-    if iommu {
+    if setup.iommu {
         // Strict: what the driver has unmapped is out of the device's reach at once.
         parameters.push_str(" intel_iommu=on iommu.passthrough=0 iommu.strict=1");
     }
@@ -172,7 +171,7 @@ pub fn run(
             "384M",
         ])
         .args(["-object", "memory-backend-memfd,id=ram,size=384M,share=on"])
-        .args(if iommu {
+        .args(if setup.iommu {
             &["-device", "intel-iommu,caching-mode=on"][..]
         } else {
             &[]

@@ -3,6 +3,7 @@
 use super::{Closing, EEC_INITIAL, Nic};
 use crate::bank::statistic;
 use crate::interrupt::Direction;
+use crate::pci::device;
 use crate::registers::*;
 use crate::surroundings::{DmaMemory, Interrupts, Wire};
 
@@ -28,6 +29,13 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
                 // Reading takes the semaphore (82599 §8.2.3.4.12).
                 let value = self.bank.get(SWSM);
                 self.bank.set(SWSM, value | SWSM_SMBI);
+                value
+            }
+            SW_FW_SYNC if self.config.device == device::X540 => {
+                // There the register guards itself: reading takes its own semaphore (Linux:
+                // `ixgbe_get_swfw_sync_semaphore`).
+                let value = self.bank.get(SW_FW_SYNC);
+                self.bank.set(SW_FW_SYNC, value | SW_FW_SYNC_REGSMP);
                 value
             }
             _ => self.bank.read(offset),
@@ -83,10 +91,15 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
                 bank.set(EEC, value & !EEC_GRANT | grant | EEC_INITIAL);
             }
             MSCA => {
-                // No PHY on the bus: the command completes and finds nothing (82599 §8.2.3.22.9).
+                let data = self.mdio.command(value, bank.get(MSRWD));
+                bank.set(MSRWD, data);
+                // The command completes at once.
                 bank.set(MSCA, value & !MSCA_COMMAND);
-                bank.set(MSRWD, 0xFFFF_0000);
             }
+            RXPBSIZE => bank.set(
+                RXPBSIZE,
+                (value & RXPBSIZE_BYTES).min(self.config.packet_buffer() as u32),
+            ),
             AUTOC => {
                 bank.set(AUTOC, value & !AUTOC_RESTART);
                 if value & AUTOC_RESTART != 0 {
