@@ -1,4 +1,5 @@
-//! What rules look at in a frame. A header that is missing, cut off or malformed is not there: rules that name it don't match, whatever the bytes are.
+//! What rules look at in a frame. A header that is missing, cut off or malformed is not there: rules that name it don't match, whatever the
+//! bytes are.
 
 /// A frame's headers as far as rules ask for them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

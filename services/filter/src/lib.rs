@@ -1,8 +1,8 @@
-//! A packet filter: counts, and drops by rule, what passes between a card (or another filter, or a shadow) and a service. It exports what it imports, so it stands
-//! anywhere in a chain, any number of times, by the manifest alone.
+//! A packet filter: counts, and drops by rule, what passes between a card (or another filter, or a shadow) and a service. It exports what
+//! it imports, so it stands anywhere in a chain, any number of times, by the manifest alone.
 //!
-//! A batch that passes is one object moving through; nothing is copied, allocated or locked on a packet's way. What is above sees the errors of what is
-//! below, and may go on with the same queue: the filter opens the one below anew by itself.
+//! A batch that passes is one object moving through; nothing is copied, allocated or locked on a packet's way. What is above sees the
+//! errors of what is below, and may go on with the same queue: the filter opens the one below anew by itself.
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,5 @@
-//! What passed and what was dropped, by queue and direction, and by rule. Each queue's tallies are written by the one thread that uses the queue.
+//! What passed and what was dropped, by queue and direction, and by rule. Each queue's tallies are written by the one thread that uses the
+//! queue.
 
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 

@@ -1,11 +1,11 @@
 //! One CPU's connection table: which backend an open connection has, so that it stays there when the lookup table changes.
 //!
-//! Promises: bounded memory, taken once; no allocation, no lock, and at most two cache lines looked at for each packet. A connection is found by
-//! its exact addresses and ports, never by a hash alone.
+//! Promises: bounded memory, taken once; no allocation, no lock, and at most two cache lines looked at for each packet. A connection is
+//! found by its exact addresses and ports, never by a hash alone.
 //!
 //! When both buckets of a new connection are full, it takes the place of one that has sent a single packet or is closing (counted as
-//! `replaced`), so that a flood of SYNs can't push out what is established. If there is none either, the new connection isn't remembered (counted
-//! as `untracked`): the lookup table alone directs it, which differs only if the backend set changes while it lasts.
+//! `replaced`), so that a flood of SYNs can't push out what is established. If there is none either, the new connection isn't remembered
+//! (counted as `untracked`): the lookup table alone directs it, which differs only if the backend set changes while it lasts.
 
 use alloc::{boxed::Box, vec};
 
@@ -250,8 +250,8 @@ impl Connections {
         vacancy
     }
 
-    /// Looks at the places where these flows may be, all at once: what isn't in the cache is fetched for all of them together, rather than for
-    /// one after the other by `find`.
+    /// Looks at the places where these flows may be, all at once: what isn't in the cache is fetched for all of them together, rather than
+    /// for one after the other by `find`.
     #[inline]
     pub fn fetch(&self, hashes: impl Iterator<Item = u64>) {
         let seen = hashes.fold(0, |seen, hash| {
@@ -270,8 +270,9 @@ impl Connections {
         *there = entry;
     }
 
-    /// Forgets expired connections in a portion of the table, so that counts are true and places free within about a second.
-    pub fn sweep(&mut self, now: u64) {
+    /// Forgets expired connections in a portion of the table, so that counts are true and places free within about a second. False if none
+    /// was due.
+    pub fn sweep(&mut self, now: u64) -> bool {
         let each = (SWEEP_ROUND / self.buckets.len() as u64).max(1);
         let due = (now.saturating_sub(self.swept_until) / each) as usize;
         let portion = due.min(SWEEP_PORTION).min(self.buckets.len());
@@ -286,6 +287,7 @@ impl Connections {
             }
             self.sweep_at = (self.sweep_at + 1) & (self.buckets.len() - 1);
         }
+        portion > 0
     }
 }
 
@@ -456,8 +458,8 @@ mod tests {
         assert!(untracked >= 84, "no more than the capacity is held: {untracked}");
     }
 
-    /// With two buckets to choose from all but one connection in a thousand find a place until the table is three fifths full, and all but one in a
-    /// hundred up to three quarters.
+    /// With two buckets to choose from all but one connection in a thousand find a place until the table is three fifths full, and all but
+    /// one in a hundred up to three quarters.
     #[test]
     fn the_table_fills_well() {
         let mut t = table(65_536);

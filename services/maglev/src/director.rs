@@ -1,5 +1,5 @@
-//! What becomes of each packet, on one CPU: forwarded to a backend, answered, or dropped for a reason. Pure: frames and the time go in, changed frames
-//! and verdicts come out, so the very code that runs in the box is tested, fuzzed and measured on the host.
+//! What becomes of each packet, on one CPU: forwarded to a backend, answered, or dropped for a reason. Pure: frames and the time go in,
+//! changed frames and verdicts come out, so the very code that runs in the box is tested, fuzzed and measured on the host.
 
 use alloc::sync::Arc;
 
@@ -83,14 +83,15 @@ impl Director {
     /// To be called between batches: takes up a new plan, forgets some of what has expired.
     pub fn between_batches(&mut self, now: u64) {
         self.view.refresh();
-        self.connections.sweep(now);
-        for (traffic, &live) in self.counters.backends.iter().zip(self.connections.live()) {
-            traffic.live.set(u64::from(live));
+        if self.connections.sweep(now) {
+            for (traffic, &live) in self.counters.backends.iter().zip(self.connections.live()) {
+                traffic.live.set(u64::from(live));
+            }
         }
     }
 
-    /// The first look at a received frame. With all frames of a batch looked into before the first is judged, the memory that judging needs is fetched
-    /// for all of them at once (`fetch`).
+    /// The first look at a received frame. With all frames of a batch looked into before the first is judged, the memory that judging needs
+    /// is fetched for all of them at once (`fetch`).
     #[inline]
     pub fn look(&self, frame: &[u8], checksums: Checksums) -> Look {
         let content = frame::parse(frame, &self.station, checksums);
@@ -108,8 +109,8 @@ impl Director {
         self.connections.fetch(looks.iter().filter(is_flow).map(|look| look.hash));
     }
 
-    /// Judges a frame that has been looked into. Counts what goes through VIPs and to backends; the caller counts the verdicts, once it knows that they
-    /// were carried out.
+    /// Judges a frame that has been looked into. Counts what goes through VIPs and to backends; the caller counts the verdicts, once it
+    /// knows that they were carried out.
     #[inline]
     pub fn judge(&mut self, frame: &mut [u8], look: &Look, now: u64) -> Verdict {
         let judged = match &look.content {

@@ -29,7 +29,8 @@ pub enum DropReason {
     NotOurAddress,
     /// A VIP, or the box's own address, but a port or protocol that isn't served there.
     NotServed,
-    /// The box has just started and doesn't know yet which backends are alive; and there was no place to hold the packet until then (`holding`).
+    /// The box has just started and doesn't know yet which backends are alive; and there was no place to hold the packet until then
+    /// (`holding`).
     Starting,
     /// No backend of the VIP is alive, or the one that the table names has just died and the table is being made anew.
     NoBackend,

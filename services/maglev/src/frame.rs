@@ -1,5 +1,5 @@
-//! Frames: what a received one holds, and the changes in place that forward or answer it. Nothing here copies, allocates or panics, whatever
-//! the bytes are.
+//! Frames: what a received one holds, and the changes in place that forward or answer it. Nothing here copies, allocates or panics,
+//! whatever the bytes are.
 //!
 //! Ethernet II with at most one 802.1Q tag, ARP (RFC 826), IPv4 (RFC 791) without options and fragments, TCP, UDP, ICMP (RFC 792).
 
@@ -306,8 +306,8 @@ fn parse_icmp(message: &[u8], source: u32, destination: u32, at: usize) -> Resul
     }
 }
 
-/// The flow of the packet that an ICMP error quotes: its IPv4 header and at least 8 bytes more (RFC 792). A backend sent it, from the VIP to the client; path MTU
-/// discovery needs the error to reach that very backend.
+/// The flow of the packet that an ICMP error quotes: its IPv4 header and at least 8 bytes more (RFC 792). A backend sent it, from the VIP
+/// to the client; path MTU discovery needs the error to reach that very backend.
 fn parse_quoted(quoted: &[u8], vip: u32) -> Result<Content, DropReason> {
     let header: &[u8; IPV4] = bytes(quoted, 0).ok_or(DropReason::Truncated)?;
     let header_len = usize::from(header[0] & 0xf) * 4;

@@ -1,5 +1,5 @@
-//! Clients' packets that came while the box was starting: kept for the few milliseconds until it is known which backends are alive, so that a restart of
-//! this domain costs a connection a delay, not a packet.
+//! Clients' packets that came while the box was starting: kept for the few milliseconds until it is known which backends are alive, so that
+//! a restart of this domain costs a connection a delay, not a packet.
 //!
 //! Promises: bounded in number and in time; what is not kept is counted (`DropReason::Starting`).
 
@@ -23,7 +23,8 @@ impl Holding {
         Holding { batches: Vec::with_capacity(MOST_BATCHES), since: 0 }
     }
 
-    /// Takes the packets whose bit is set in `mask` out of `batch`, and keeps them if there is a place; returns how many were not kept, but dropped.
+    /// Takes the packets whose bit is set in `mask` out of `batch`, and keeps them if there is a place; returns how many were not kept, but
+    /// dropped.
     pub fn keep(&mut self, batch: &mut RRef<Batch>, mask: u32, now: u64) -> usize {
         let count = mask.count_ones() as usize;
         if self.batches.is_empty() {

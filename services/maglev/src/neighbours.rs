@@ -1,7 +1,7 @@
 //! Which backends are alive, and at which link address: asked by ARP from the box's own address, again and again.
 //!
-//! Promises: a backend is declared dead only after `attempts` requests were really sent and each had its time to be answered while the box was
-//! running; time for which the box itself stood still is held against nobody. One answer brings a backend back.
+//! Promises: a backend is declared dead only after `attempts` requests were really sent and each had its time to be answered while the box
+//! was running; time for which the box itself stood still is held against nobody. One answer brings a backend back.
 
 use alloc::boxed::Box;
 
@@ -73,8 +73,8 @@ impl Neighbours {
         self.all.iter().map(|neighbour| neighbour.standing)
     }
 
-    /// Whether it is known of every backend if it is alive. It is from the moment when all have answered, or when `startup_wait` has passed since the first
-    /// answer; those silent by then count as dead.
+    /// Whether it is known of every backend if it is alive. It is from the moment when all have answered, or when `startup_wait` has passed
+    /// since the first answer; those silent by then count as dead.
     pub fn is_settled(&self) -> bool {
         self.startup == Startup::Over
     }

@@ -1,7 +1,7 @@
 //! What every CPU forwards by, and how it learns of changes without a lock on a packet's way.
 //!
-//! [`Services`] never changes while the domain lives; a [`Plan`] is immutable and replaced as a whole. The first CPU's worker publishes; the others
-//! compare one word per batch, and take the lock only when it differs.
+//! [`Services`] never changes while the domain lives; a [`Plan`] is immutable and replaced as a whole. The first CPU's worker publishes;
+//! the others compare one word per batch, and take the lock only when it differs.
 
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicU64, Ordering};

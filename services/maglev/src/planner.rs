@@ -1,10 +1,10 @@
 //! Makes the plan: watches the backends, obeys the operator, and builds lookup tables in portions that fit between two batches of packets.
 //!
 //! Run by the first CPU's worker alone. Promises about a start and a restart:
-//! - Nothing is forwarded until it is known of every backend whether it is alive (`neighbours`), and all tables are built for just those. So the first
-//!   connections aren't directed by a table that differs from the one before the restart.
-//! - Backends that come, go or are drained later change the tables at once for new connections; connections that are remembered stay where they are as long
-//!   as their backend is alive.
+//! - Nothing is forwarded until it is known of every backend whether it is alive (`neighbours`), and all tables are built for just those.
+//!   So the first connections aren't directed by a table that differs from the one before the restart.
+//! - Backends that come, go or are drained later change the tables at once for new connections; connections that are remembered stay where
+//!   they are as long as their backend is alive.
 
 use alloc::{boxed::Box, sync::Arc, vec, vec::Vec};
 

@@ -1,5 +1,5 @@
-//! What the domain's threads tell the first CPU's worker: link addresses heard on other CPUs (by the card's hash ARP arrives on the first queue; not every
-//! card promises that), and the operator's wishes. Nothing of it is on a forwarded packet's way.
+//! What the domain's threads tell the first CPU's worker: link addresses heard on other CPUs (by the card's hash ARP arrives on the first
+//! queue; not every card promises that), and the operator's wishes. Nothing of it is on a forwarded packet's way.
 
 use alloc::{boxed::Box, vec::Vec};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};

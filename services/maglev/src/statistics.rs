@@ -1,7 +1,8 @@
-//! Counters. Each CPU has a set of its own, which only its worker writes, so counting is a plain addition; whoever shows them adds the sets up.
+//! Counters. Each CPU has a set of its own, which only its worker writes, so counting is a plain addition; whoever shows them adds the sets
+//! up.
 //!
-//! On each CPU, whenever no batch is in work: `received` = `forwarded` + `answered` + the sum of `drops` + `held`; and `held` is 0 half a second after a
-//! start at the latest.
+//! On each CPU, whenever no batch is in work: `received` = `forwarded` + `answered` + the sum of `drops` + `held`; and `held` is 0 half a
+//! second after a start at the latest.
 
 use alloc::{boxed::Box, sync::Arc};
 use runtime::tally::Tally;

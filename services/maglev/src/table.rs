@@ -242,8 +242,8 @@ mod tests {
             }
         }
 
-        /// Minimal disruption: when one of equals leaves (or, read backwards, joins), few flows of the others move. The paper's figure 12 has some per
-        /// cent at this size; a plain modulo would move nearly all.
+        /// Minimal disruption: when one of equals leaves (or, read backwards, joins), few flows of the others move. The paper's figure 12
+        /// has some per cent at this size; a plain modulo would move nearly all.
         #[test]
         fn leaving_and_joining_disturb_few_others(count in 3usize..10, gone in 0usize..10, salt in "[a-z]{6}") {
             let gone = gone % count;

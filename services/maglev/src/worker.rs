@@ -1,8 +1,9 @@
-//! One CPU's worker: receives a batch, has each packet judged, sends what is left of the batch, and so on; sleeps when there is nothing to do.
+//! One CPU's worker: receives a batch, has each packet judged, sends what is left of the batch, and so on; sleeps when there is nothing to
+//! do.
 //!
-//! A batch is one object that goes down to the driver and comes back: two crossings for up to 32 packets, and nothing is allocated, copied or locked on the
-//! way. When a call says that what is below has crashed, the worker opens its queue anew through the port and goes on; each packet that it had
-//! received is still counted exactly once.
+//! A batch is one object that goes down to the driver and comes back: two crossings for up to 32 packets, and nothing is allocated, copied
+//! or locked on the way. When a call says that what is below has crashed, the worker opens its queue anew through the port and goes on;
+//! each packet that it had received is still counted exactly once.
 
 use alloc::sync::Arc;
 
@@ -140,10 +141,11 @@ impl Worker {
             if batch.is_empty() {
                 break;
             }
+            let sent = kept.count - batch.len().min(kept.count);
             batch = match queue.send(batch) {
                 Ok(rest) => rest,
                 Err(error) => {
-                    kept.count(&counters, 0, DropReason::DriverLost);
+                    kept.count(&counters, sent, DropReason::DriverLost);
                     return Err(error);
                 }
             };

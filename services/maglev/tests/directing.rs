@@ -1,5 +1,5 @@
-//! The packet path and the planner together, without a kernel: where packets go while backends come, go and are drained, and that every packet is
-//! accounted for.
+//! The packet path and the planner together, without a kernel: where packets go while backends come, go and are drained, and that every
+//! packet is accounted for.
 
 mod stage;
 
@@ -209,8 +209,8 @@ fn a_backend_wished_down_gets_nothing() {
     assert_eq!(segment.reaches(tcp(1, WEB, 80, ACK)), Err(DropReason::NoBackend));
 }
 
-/// The next generation of this domain remembers nothing, and must send every connection where it was: backends being the same, even if one of them is
-/// dead since long.
+/// The next generation of this domain remembers nothing, and must send every connection where it was: backends being the same, even if one
+/// of them is dead since long.
 #[test]
 fn a_restart_moves_nobody_while_the_set_is_the_same() {
     for alive in [[true; 3], [true, false, true]] {
@@ -324,8 +324,8 @@ fn frame_of(kind: u8, n: u32) -> Vec<u8> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Every frame, whole or cut or changed, has one verdict; packets of VIPs add up with those of backends; nothing panics, whatever the state of
-    /// the backends.
+    /// Every frame, whole or cut or changed, has one verdict; packets of VIPs add up with those of backends; nothing panics, whatever the
+    /// state of the backends.
     #[test]
     fn every_packet_is_accounted_for(
         steps in proptest::collection::vec(

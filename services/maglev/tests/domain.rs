@@ -234,7 +234,8 @@ fn packets_go_through_both_queues() {
     assert!(running.counter("originated") >= 6, "announcements and requests");
 }
 
-/// What arrives while the box finds out who is alive is forwarded a little later; and if nobody answers, it is counted and not kept for ever.
+/// What arrives while the box finds out who is alive is forwarded a little later; and if nobody answers, it is counted and not kept for
+/// ever.
 #[test]
 fn packets_that_come_during_the_start_are_held() {
     let card = Card::leak(2);

@@ -1,5 +1,5 @@
-//! Frames as others write and read them: smoltcp builds what `frame` looks into and reads what it has written; and whatever the bytes, nothing
-//! panics.
+//! Frames as others write and read them: smoltcp builds what `frame` looks into and reads what it has written; and whatever the bytes,
+//! nothing panics.
 
 use maglev::{
     connections::Signal,
@@ -318,7 +318,8 @@ proptest! {
         prop_assert_eq!(reply, Icmpv4Repr::EchoReply { ident: 3, seq_no: 4, data: &data });
     }
 
-    /// Good frames of all kinds, cut anywhere and with any bytes changed, and entirely random ones: no panic, and what is answered keeps its length.
+    /// Good frames of all kinds, cut anywhere and with any bytes changed, and entirely random ones: no panic, and what is answered keeps
+    /// its length.
     #[test]
     fn no_frame_makes_it_panic(
         kind in 0usize..7,

@@ -1,5 +1,5 @@
-//! A small segment for tests: a box with two VIPs and three backends, and frames as its neighbours would send them. Checksums are left to the
-//! device (`GOOD`), as on a card.
+//! A small segment for tests: a box with two VIPs and three backends, and frames as its neighbours would send them. Checksums are left to
+//! the device (`GOOD`), as on a card.
 #![allow(dead_code, reason = "each test uses a part of the stage")]
 
 use maglev::{
