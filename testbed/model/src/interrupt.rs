@@ -70,17 +70,22 @@ impl InterruptLogic {
     }
 
     fn due_for_others(&mut self, bank: &Bank, causes: u32) {
+        self.due |= self.vectors_of_others(bank, causes);
+    }
+
+    /// The vectors that those of `causes` which are set and unmasked go to.
+    fn vectors_of_others(&self, bank: &Bank, causes: u32) -> u64 {
         let live = causes & self.other_causes & self.other_mask;
         let misc = bank.get(IVAR_MISC);
         // The TCP timer has the low field of IVAR_MISC, all others the next one (82599 §8.2.3.5.14).
-        for (bits, field) in [
+        let fields = [
             (live & EICR_TCP_TIMER, misc),
             (live & !EICR_TCP_TIMER, misc >> 8),
-        ] {
-            if bits != 0 && field & 0x80 != 0 {
-                self.due |= 1 << (field & 0x3F);
-            }
-        }
+        ];
+        let named = fields
+            .into_iter()
+            .filter(|(causes, field)| *causes != 0 && field & 0x80 != 0);
+        named.fold(0, |vectors, (_, field)| vectors | 1 << (field & 0x3F))
     }
 
     /// EICR as it reads.
@@ -187,6 +192,9 @@ impl InterruptLogic {
         if self.due == 0 {
             return;
         }
+        // What was masked or read away while it was throttled has nothing to tell any more; if masked, it will
+        // be due again when it is unmasked.
+        self.due &= self.queue_causes & self.queue_mask | self.vectors_of_others(bank, u32::MAX);
         let msix = bank.has(GPIE, GPIE_MULTIPLE_MSIX);
         let automask = if bank.has(GPIE, GPIE_EIAME) {
             bank.wide(EIAM_EX, EIAM_EX + 4)
@@ -319,6 +327,22 @@ mod tests {
         assert_eq!(f.sent(99_999), []);
         assert_eq!(f.logic.next_delivery(), Some(100_000));
         assert_eq!(f.sent(100_000), [0]);
+    }
+
+    /// A driver that masks to poll isn't woken by what was throttled before, and is told once it asks again.
+    #[test]
+    fn masking_stops_a_throttled_message() {
+        let mut f = Fixture::new();
+        f.write(0, eitr(0), 50 << 3 | EITR_CNT_WDIS);
+        f.write(0, EIMS_EX, 1);
+        for _ in 0..2 {
+            f.logic.queue_event(&f.bank, Direction::Receive, 0);
+            f.sent(0);
+        }
+        f.write(0, EIMC_EX, 1);
+        assert_eq!(f.sent(200_000), []);
+        f.write(0, EIMS_EX, 1);
+        assert_eq!(f.sent(200_000), [0]);
     }
 
     /// Link changes reach the "other" vector and stay readable until cleared by writing.

@@ -303,13 +303,18 @@ impl Wire for PacketSocket {
     }
 
     fn receive(&mut self) -> Option<&[u8]> {
-        if let Some(index) = self.lent.take() {
+        let lent = self.lent.take();
+        if let Some(index) = lent {
             self.status(index)
                 .store(libc::TP_STATUS_KERNEL, Ordering::Release);
         }
         let index = self.next;
         let status = self.status(index).load(Ordering::Acquire);
         if status & libc::TP_STATUS_USER == 0 {
+            // The end of a burst: if it was too much for the ring, its last frames tell nobody.
+            if lent.is_some() {
+                self.collect_overruns();
+            }
             return None;
         }
         self.next = if index + 1 == RING_FRAMES {

@@ -67,8 +67,7 @@ impl HashKey {
                     input[at] = value;
                     toeplitz(&key, &input)
                 } else {
-                    self.table[at][usize::from(rest)]
-                        ^ self.table[at][usize::from(value ^ rest)]
+                    self.table[at][usize::from(rest)] ^ self.table[at][usize::from(value ^ rest)]
                 };
             }
             input[at] = 0;
