@@ -7,6 +7,7 @@ mod fresh;
 mod host;
 mod sabotage;
 mod image;
+mod qemu;
 
 use crate::workspace::Workspace;
 use clap::ValueEnum;
@@ -22,19 +23,22 @@ pub enum Tier {
     Fresh,
     /// Every patch in testbed/sabotage must make the suite fail
     Sabotage,
+    /// The kernel's self-test on QEMU's machines, and what a kernel panic looks like
+    Qemu,
     /// A disk image: judged by sgdisk and fsck, booted under BIOS and UEFI, flashed
     Image,
 }
 
 impl Tier {
     /// What runs when no tier is named.
-    const SUITE: [Tier; 2] = [Tier::Host, Tier::Image];
+    const SUITE: [Tier; 3] = [Tier::Host, Tier::Qemu, Tier::Image];
 
     fn name(self) -> &'static str {
         match self {
             Tier::Host => "host",
             Tier::Fresh => "fresh",
             Tier::Sabotage => "sabotage",
+            Tier::Qemu => "qemu",
             Tier::Image => "image",
         }
     }
@@ -128,6 +132,7 @@ pub fn run(workspace: &Workspace, tier: Option<Tier>) -> bool {
             Tier::Host => host::run(workspace, &mut tally),
             Tier::Fresh => fresh::run(workspace, &mut tally),
             Tier::Sabotage => sabotage::run(workspace, &mut tally),
+            Tier::Qemu => qemu::run(workspace, &mut tally),
             Tier::Image => image::run(workspace, &mut tally),
         }
         println!("tier {} took {} s", tier.name(), start.elapsed().as_secs());
