@@ -9,5 +9,6 @@ pub mod graph;
 pub mod image;
 pub mod manifest;
 pub mod progress;
+pub mod run;
 pub mod test;
 pub mod workspace;

@@ -6,10 +6,12 @@ use image_builder::flash::{self, Consent, FlashError};
 use image_builder::graph;
 use image_builder::image::{self, ImageError};
 use image_builder::manifest::{CheckError, check};
+use image_builder::run::{self, RunError};
 use image_builder::test::{self, Tier};
 use image_builder::workspace::Workspace;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// A network appliance of isolated domains: build it, run it, flash it.
 #[derive(Parser)]
@@ -33,6 +35,32 @@ enum Job {
         /// The disk image to make: GPT, for BIOS and UEFI
         #[arg(short, long, value_name = "IMAGE")]
         output: Option<PathBuf>,
+    },
+    /// Run a box in the lab: from a manifest, or an image under firmware
+    Run {
+        /// The manifest, such as configs/maglev.toml, or an image
+        target: PathBuf,
+        /// How long the load runs once the box is up; without it, until Ctrl-C
+        #[arg(long, value_name = "TIME", value_parser = run::parse_time)]
+        duration: Option<Duration>,
+        /// Crash a domain: DOMAIN[:KIND]@TIME, such as ixgbe0:stack-overflow@8s
+        #[arg(long = "crash", value_name = "CRASH", value_parser = run::parse_crash)]
+        crashes: Vec<lab::Crash>,
+        /// Type a line at the console: LINE@TIME, such as 'stop lb@5s'
+        #[arg(long = "console", value_name = "LINE", value_parser = run::parse_command)]
+        commands: Vec<lab::Command>,
+        /// Stop the whole box from outside for a while: LENGTH@TIME, such as 3s@10s
+        #[arg(long = "pause", value_name = "PAUSE", value_parser = run::parse_pause)]
+        pauses: Vec<lab::Pause>,
+        /// Write the report to this file, as JSON
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
+        /// How the result is printed
+        #[arg(long, value_enum, default_value_t = ReportFormat::Human)]
+        format: ReportFormat,
+        /// What an image is booted by
+        #[arg(long, value_enum, default_value_t = FirmwareName::Uefi)]
+        firmware: FirmwareName,
     },
     /// Write an image to a disk, and compare
     Flash {
@@ -63,6 +91,18 @@ enum GraphFormat {
     Boxes,
     /// For Graphviz
     Dot,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ReportFormat {
+    Human,
+    Json,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FirmwareName {
+    Uefi,
+    Bios,
 }
 
 /// Why the command didn't do what it was asked, by exit status.
@@ -120,10 +160,26 @@ impl From<FlashError> for Failure {
     }
 }
 
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Failure {
+        match error {
+            RunError::Check(error) => error.into(),
+            RunError::Build(error) => error.into(),
+            RunError::Image(error) => error.into(),
+            RunError::Prefix(ref lack) if lack.is_lack() => Failure::Lack(error.to_string()),
+            RunError::Lab(ref lack) if lack.is_lack() => Failure::Lack(error.to_string()),
+            RunError::LabFile { .. } | RunError::Unsuitable(_) => Failure::Manifest(error.to_string()),
+            RunError::Prefix(_) | RunError::Lab(_) => Failure::Job(error.to_string()),
+        }
+    }
+}
+
 fn main() -> ExitCode {
+    // In the processes that the lab starts, this doesn't return.
+    lab::stage();
     // clap itself exits with 2 on wrong usage.
     let arguments = Arguments::parse();
-    match run(arguments.job) {
+    match perform(arguments.job) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let (Failure::Job(text) | Failure::Manifest(text) | Failure::Lack(text)) = &failure;
@@ -136,7 +192,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(job: Job) -> Result<(), Failure> {
+fn perform(job: Job) -> Result<(), Failure> {
     let workspace = Workspace::find();
     match job {
         Job::Check { manifest } => {
@@ -169,6 +225,25 @@ fn run(job: Job) -> Result<(), Failure> {
             };
             image::pack(&artifacts, &label, &output)?;
             println!("image {}", output.display());
+        }
+        Job::Run { target, duration, crashes, commands, pauses, report, format, firmware } => {
+            let format = match format {
+                ReportFormat::Human => lab::Format::Human,
+                ReportFormat::Json => lab::Format::Json,
+            };
+            let firmware = match firmware {
+                FirmwareName::Uefi => lab::Firmware::Uefi,
+                FirmwareName::Bios => lab::Firmware::Bios,
+            };
+            let request = run::Request { target, duration, crashes, commands, pauses, report, format, firmware };
+            let report = run::run(&workspace, request)?;
+            match format {
+                lab::Format::Human => print!("{}", lab::render(&report)),
+                lab::Format::Json => println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default()),
+            }
+            if !report.ok() {
+                return Err(Failure::Job(String::new()));
+            }
         }
         Job::Flash { image, target, yes } => {
             let consent = if yes { Consent::Given } else { Consent::Ask };

@@ -12,12 +12,14 @@ use crate::workspace::Workspace;
 use appliance::Appliance;
 use diagnostic::Diagnostics;
 use source::Sources;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A manifest that nothing is wrong with.
 pub struct Checked {
     /// The file's name without `.toml`: what the box is called.
     pub name: String,
+    /// The files that it was read from, its own first.
+    pub files: Vec<PathBuf>,
     /// As written, `inherit` resolved.
     pub table: toml::Table,
     pub appliance: Appliance,
@@ -84,6 +86,7 @@ pub fn examine(
     Ok((
         Some(Checked {
             name,
+            files: sources.files.iter().map(|file| file.path.clone()).collect(),
             table: source::to_toml(&table),
             appliance,
             inquiry,

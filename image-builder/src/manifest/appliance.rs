@@ -185,7 +185,8 @@ impl Console {
     fn read(table: Option<&At<Table>>, diagnostics: &mut Diagnostics) -> Console {
         let mut console = Console {
             fault_injection: false,
-            feed: false,
+            // Nobody needs to listen: it is the second serial port.
+            feed: true,
         };
         if let Some(table) = table {
             let mut reader = Reader::new(&table.value, "`[console]`", table.at.clone());
@@ -196,7 +197,7 @@ impl Console {
             };
             console = Console {
                 fault_injection: flag("fault-injection"),
-                feed: flag("feed"),
+                feed: reader.get::<bool>("feed", diagnostics).is_none_or(|feed| feed.value),
             };
             reader.finish(diagnostics);
         }

@@ -297,3 +297,28 @@ fn value_to_toml(value: &Value) -> toml::Value {
         Value::Table(table) => toml::Value::Table(to_toml(table)),
     }
 }
+
+/// Plain TOML as a tree without places: for what has been checked before.
+pub fn from_toml(table: &toml::Table) -> Table {
+    let nowhere = || Location { file: 0, span: 0..0 };
+    let entries = table.iter().map(|(key, value)| {
+        let node = At { value: value_from_toml(value), at: nowhere() };
+        (At { value: key.clone(), at: nowhere() }, node)
+    });
+    Table { entries: entries.collect() }
+}
+
+fn value_from_toml(value: &toml::Value) -> Value {
+    match value {
+        toml::Value::String(text) => Value::Text(text.clone()),
+        toml::Value::Integer(integer) => Value::Integer(*integer),
+        toml::Value::Float(float) => Value::Float(*float),
+        toml::Value::Boolean(value) => Value::Boolean(*value),
+        toml::Value::Datetime(_) => Value::Date,
+        toml::Value::Array(items) => {
+            let node = |item| At { value: value_from_toml(item), at: Location { file: 0, span: 0..0 } };
+            Value::Array(items.iter().map(node).collect())
+        }
+        toml::Value::Table(table) => Value::Table(from_toml(table)),
+    }
+}

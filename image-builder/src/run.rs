@@ -1,0 +1,270 @@
+//! `redleaf run`: from a manifest or an image to a run in the lab. What the lab is made of comes from the manifest; how it is loaded from
+//! `NAME.lab.toml` beside it.
+
+use crate::build::{BuildError, build};
+use crate::image::{self, ImageError};
+use crate::manifest::appliance::Appliance;
+use crate::manifest::diagnostic::Diagnostics;
+use crate::manifest::{CheckError, check, source};
+use crate::workspace::Workspace;
+use bundle::manifest::DeviceMatch;
+use lab::{Backend, Boot, BoxSettings, Command, Crash, Firmware, LabFile, Pause, Protocol, RunOptions, Tools, Vip};
+use serde::Deserialize;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What the command line asked for.
+pub struct Request {
+    /// A manifest, or an image.
+    pub target: PathBuf,
+    pub duration: Option<Duration>,
+    pub crashes: Vec<Crash>,
+    pub commands: Vec<Command>,
+    pub pauses: Vec<Pause>,
+    pub report: Option<PathBuf>,
+    pub format: lab::Format,
+    pub firmware: Firmware,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error(transparent)]
+    Prefix(#[from] prefix::Error),
+    #[error("{path}: {reason}")]
+    LabFile { path: PathBuf, reason: String },
+    #[error("{0}")]
+    Unsuitable(String),
+    #[error(transparent)]
+    Lab(#[from] lab::Error),
+}
+
+/// What the lab is built from: the part of a balancer's config table that others than the balancer need to know.
+#[derive(Deserialize)]
+struct BalancerConfig {
+    address: String,
+    vips: Vec<VipConfig>,
+    backends: Vec<BackendConfig>,
+}
+
+#[derive(Deserialize)]
+struct VipConfig {
+    address: Ipv4Addr,
+    port: Option<u16>,
+    protocol: Protocol,
+    backends: Vec<ShareConfig>,
+}
+
+#[derive(Deserialize)]
+struct ShareConfig {
+    name: String,
+    #[serde(default = "one")]
+    weight: u32,
+}
+
+#[derive(Deserialize)]
+struct BackendConfig {
+    name: String,
+    address: Ipv4Addr,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// The image whose config the lab understands.
+const BALANCER: &str = "maglev";
+/// The port that the lab uses of a VIP that serves every port.
+const ANY_PORT: u16 = 8000;
+/// Where the manifest doesn't name the card by its address; locally administered.
+const DEFAULT_MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x72, 0x6c, 0x01];
+
+/// Makes the run; its report has been written where the request says.
+pub fn run(workspace: &Workspace, request: Request) -> Result<lab::Report, RunError> {
+    Ok(lab::run(options(workspace, request)?)?)
+}
+
+/// Builds what is to be booted, and says so in the lab's own terms.
+fn options(workspace: &Workspace, request: Request) -> Result<RunOptions, RunError> {
+    let from_image = request.target.extension().is_some_and(|extension| extension == "img");
+    let (name, appliance, table, lab, boot) = match from_image {
+        true => of_image(workspace, &request)?,
+        false => of_manifest(workspace, &request.target)?,
+    };
+    let balancer = balancer(&appliance, &table)?;
+    Ok(RunOptions {
+        name,
+        boot,
+        vips: balancer.vips.iter().map(vip).collect(),
+        backends: balancer.backends.iter().map(|backend| backend_of(backend, &balancer.vips)).collect(),
+        box_settings: box_settings(&appliance, &balancer.address)?,
+        lab,
+        duration: request.duration,
+        crashes: request.crashes,
+        commands: request.commands,
+        pauses: request.pauses,
+        report: request.report,
+        format: request.format,
+        live: request.duration.is_none(),
+        tools: Tools::ensure()?,
+    })
+}
+
+type Parts = (String, Appliance, toml::Table, LabFile, Boot);
+
+fn of_manifest(workspace: &Workspace, path: &Path) -> Result<Parts, RunError> {
+    let mut checked = check(workspace, path)?;
+    let lab = lab_file(&checked.files)?;
+    if let Some(fault_injection) = lab.console.fault_injection {
+        checked.appliance.console.fault_injection = fault_injection;
+    }
+    let artifacts = build(workspace, &checked.name, &checked.appliance, &checked.inquiry)?;
+    let boot = Boot::Kernel { kernel: artifacts.kernel_elf, bundle: artifacts.bundle };
+    Ok((checked.name, checked.appliance, checked.table, lab, boot))
+}
+
+/// The image as it is: nothing of the lab's goes into it, so that this is what runs where it is flashed.
+fn of_image(workspace: &Workspace, request: &Request) -> Result<Parts, RunError> {
+    let label = image::label(&request.target)?;
+    let mut diagnostics = Diagnostics::default();
+    let appliance = Appliance::read(&source::from_toml(&label.manifest), &mut diagnostics);
+    let appliance = appliance.filter(|_| diagnostics.is_empty());
+    let appliance = appliance.ok_or(RunError::Unsuitable("the image's manifest isn't one that this version reads".into()))?;
+    let lab = lab_file(&[workspace.root().join("configs").join(format!("{}.toml", label.name))])?;
+    let image = request.target.canonicalize().unwrap_or(request.target.clone());
+    Ok((label.name, appliance, label.manifest, lab, Boot::Image { image, firmware: request.firmware }))
+}
+
+/// The lab's file beside the manifest, or beside the next one that it inherits from; the default lab if there is none.
+fn lab_file(manifests: &[PathBuf]) -> Result<LabFile, RunError> {
+    for manifest in manifests {
+        let path = manifest.with_extension("lab.toml");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => return toml::from_str(&text).map_err(|error| RunError::LabFile { path, reason: error.to_string() }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(RunError::LabFile { path, reason: error.to_string() }),
+        }
+    }
+    Ok(LabFile::default())
+}
+
+fn balancer(appliance: &Appliance, table: &toml::Table) -> Result<BalancerConfig, RunError> {
+    let domain = appliance.domains.iter().find(|domain| domain.image.value == BALANCER);
+    let domain = domain.ok_or(RunError::Unsuitable(format!("the lab needs a load balancer, and no domain has the image `{BALANCER}`")))?;
+    let config = table.get("domains").and_then(|domains| domains.get(&domain.name.value)?.get("config")).cloned();
+    let config = config.ok_or(RunError::Unsuitable(format!("domain {} has no config", domain.name.value)))?;
+    config.try_into().map_err(|error: toml::de::Error| RunError::Unsuitable(error.to_string()))
+}
+
+fn vip(vip: &VipConfig) -> Vip {
+    Vip {
+        address: vip.address,
+        port: vip.port.unwrap_or(ANY_PORT),
+        protocol: vip.protocol,
+        backends: vip.backends.iter().map(|share| share.name.clone()).collect(),
+    }
+}
+
+/// A backend's weight is that in the first VIP that names it.
+fn backend_of(backend: &BackendConfig, vips: &[VipConfig]) -> Backend {
+    let share = vips.iter().flat_map(|vip| &vip.backends).find(|share| share.name == backend.name);
+    Backend { name: backend.name.clone(), ip: backend.address, weight: share.map_or(1, |share| share.weight) }
+}
+
+fn box_settings(appliance: &Appliance, address: &str) -> Result<BoxSettings, RunError> {
+    let parsed = address.split_once('/').and_then(|(ip, prefix)| Some((ip.parse().ok()?, prefix.parse().ok()?)));
+    let (ip, prefix) = parsed.ok_or(RunError::Unsuitable(format!("\"{address}\" is no address with a prefix")))?;
+    let mac = appliance.domains.iter().find_map(|domain| match domain.device.as_ref()?.value {
+        DeviceMatch::Mac(mac) => Some(mac),
+        _ => None,
+    });
+    Ok(BoxSettings {
+        ip,
+        prefix,
+        mac: mac.unwrap_or(DEFAULT_MAC),
+        cpus: appliance.machine.cpus.value,
+        memory: appliance.machine.memory.value.0,
+    })
+}
+
+/// `ixgbe0:stack-overflow@8s`
+pub fn parse_crash(text: &str) -> Result<Crash, String> {
+    let (what, at) = text.rsplit_once('@').ok_or("expected DOMAIN[:KIND]@TIME, such as ixgbe0:stack-overflow@8s")?;
+    let (domain, kind) = what.split_once(':').map_or((what, None), |(domain, kind)| (domain, Some(kind.to_owned())));
+    if let Some(kind) = &kind {
+        let kinds: Vec<&str> = interfaces::abi::Reason::ALL.iter().map(|reason| reason.name()).collect();
+        if !kinds.contains(&kind.as_str()) {
+            return Err(format!("there is no crash of kind {kind}; there is: {}", kinds.join(", ")));
+        }
+    }
+    Ok(Crash { domain: domain.to_owned(), kind, at: parse_time(at)? })
+}
+
+/// `stop lb@5s`
+pub fn parse_command(text: &str) -> Result<Command, String> {
+    let (line, at) = text.rsplit_once('@').ok_or("expected LINE@TIME, such as 'stop lb@5s'")?;
+    Ok(Command { line: line.trim().to_owned(), at: parse_time(at)? })
+}
+
+/// `3s@10s`: for three seconds, at ten.
+pub fn parse_pause(text: &str) -> Result<Pause, String> {
+    let (length, at) = text.split_once('@').ok_or("expected LENGTH@TIME, such as 3s@10s")?;
+    Ok(Pause { at: parse_time(at)?, length: parse_time(length)? })
+}
+
+/// `20s`; a bare number is seconds.
+pub fn parse_time(text: &str) -> Result<Duration, String> {
+    lab::parse_duration(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The forms in which faults and console lines are asked for, with their times.
+    #[test]
+    fn requests() {
+        let crash = parse_crash("ixgbe0:stack-overflow@8s").unwrap();
+        assert_eq!((crash.domain.as_str(), crash.kind.as_deref(), crash.at), ("ixgbe0", Some("stack-overflow"), Duration::from_secs(8)));
+        assert_eq!(parse_crash("lb@250ms").unwrap().kind, None);
+        assert!(parse_crash("lb").is_err());
+        assert!(parse_crash("lb:meltdown@1s").unwrap_err().contains("page-fault"));
+        assert!(parse_crash("lb@soon").is_err());
+        assert_eq!(parse_command("backend b1 drain@5").unwrap().line, "backend b1 drain");
+        assert_eq!(parse_pause("3s@10s").unwrap().length, Duration::from_secs(3));
+    }
+
+    /// The shipped manifest is one that the lab understands, and the lab's file is found through `inherit`.
+    #[test]
+    fn shipped_manifest() {
+        let workspace = Workspace::find();
+        let configs = workspace.root().join("configs");
+        let mut sources = source::Sources::default();
+        let mut diagnostics = Diagnostics::default();
+        let tree = source::load(&configs.join("maglev-two-filters.toml"), &mut sources, &mut diagnostics).unwrap();
+        let appliance = Appliance::read(&tree, &mut diagnostics).unwrap();
+        let balancer = balancer(&appliance, &source::to_toml(&tree)).unwrap();
+        assert!(balancer.vips.iter().any(|vip| vip.protocol == Protocol::Udp), "the probe needs a UDP VIP");
+        assert_eq!(box_settings(&appliance, &balancer.address).unwrap().prefix, 24);
+        let files: Vec<PathBuf> = sources.files.iter().map(|file| file.path.clone()).collect();
+        assert_eq!(lab_file(&files).unwrap().console.fault_injection, Some(true));
+    }
+
+    /// An image carries its manifest as plain TOML: read back it is the same box.
+    #[test]
+    fn manifest_through_an_image() {
+        let path = Workspace::find().root().join("configs/maglev.toml");
+        let mut diagnostics = Diagnostics::default();
+        let tree = source::load(&path, &mut source::Sources::default(), &mut diagnostics).unwrap();
+        let there: toml::Table = source::to_toml(&tree).to_string().parse().unwrap();
+        let back = Appliance::read(&source::from_toml(&there), &mut diagnostics).unwrap();
+        assert!(diagnostics.is_empty());
+        assert_eq!(back.machine.memory.value, Appliance::read(&tree, &mut diagnostics).unwrap().machine.memory.value);
+    }
+}
