@@ -17,21 +17,28 @@ fn ipv4(
     let pseudo = sum(&source) + sum(&destination) + u64::from(protocol) + segment.len() as u64;
     let checksum = !fold(pseudo + sum(&segment));
     segment[sum_at..sum_at + 2].copy_from_slice(&checksum.to_be_bytes());
+    enclose(protocol, source, destination, &segment)
+}
+
+const PROTOCOL_ICMP: u8 = 1;
+
+/// `payload` in an IPv4 packet in a frame of at least 60 bytes.
+fn enclose(protocol: u8, source: [u8; 4], destination: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let mut header = [0u8; 20];
     header[0] = 0x45;
-    header[2..4].copy_from_slice(&((20 + segment.len()) as u16).to_be_bytes());
+    header[2..4].copy_from_slice(&((20 + payload.len()) as u16).to_be_bytes());
     header[8] = 64;
     header[9] = protocol;
     header[12..16].copy_from_slice(&source);
     header[16..20].copy_from_slice(&destination);
     let checksum = !fold(sum(&header));
     header[10..12].copy_from_slice(&checksum.to_be_bytes());
-    let mut frame = Vec::with_capacity(34 + segment.len());
+    let mut frame = Vec::with_capacity(34 + payload.len());
     frame.extend_from_slice(&TO);
     frame.extend_from_slice(&FROM);
     frame.extend_from_slice(&[0x08, 0x00]);
     frame.extend_from_slice(&header);
-    frame.extend_from_slice(&segment);
+    frame.extend_from_slice(payload);
     frame.resize(frame.len().max(60), 0);
     frame
 }
@@ -65,6 +72,16 @@ pub fn tcp(
     segment[14..16].copy_from_slice(&1024u16.to_be_bytes());
     segment.extend_from_slice(payload);
     ipv4(PROTOCOL_TCP, source, destination, segment, 16)
+}
+
+/// An ICMP echo request in IPv4 with 32 bytes of payload.
+pub fn ping(source: [u8; 4], destination: [u8; 4], sequence: u16) -> Vec<u8> {
+    let mut message = vec![0u8; 40];
+    message[0] = 8;
+    message[6..8].copy_from_slice(&sequence.to_be_bytes());
+    let checksum = !fold(sum(&message));
+    message[2..4].copy_from_slice(&checksum.to_be_bytes());
+    enclose(PROTOCOL_ICMP, source, destination, &message)
 }
 
 /// `frame` with an 802.1Q tag.

@@ -1,23 +1,30 @@
 //! Judges of the model: drivers that we did not write, run against it.
 //!
 //! [`linux`] boots a Debian kernel with its own `ixgbe` on the model and has it bring the link up, ping,
-//! move TCP and UDP with its offloads over two queues, and load the driver anew. The far end of the
-//! cable is a TCP/IP stack in this process, which checks every checksum. No privilege is needed.
+//! move TCP and UDP with its offloads over two queues, test itself and load the driver anew. The far end of
+//! the cable is a TCP/IP stack in this process, which checks every checksum. [`dpdk`] runs DPDK's testpmd in the
+//! same guest, with its polling driver. No privilege is needed.
 
+mod dpdk;
+mod exerciser;
 mod guest;
+mod linux;
 mod peer;
+
+pub use dpdk::dpdk;
+pub use linux::linux;
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use prefix::{Prefix, Tool};
+use prefix::Prefix;
 
 use crate::config::NicConfig;
 use crate::control::{self, Control};
 use crate::counters::{SharedCounters, Snapshot};
-use crate::frame_socket;
+use crate::frame_socket::{self, FrameSocket};
 use crate::vfio_user::{ServeError, Server};
 
 /// The longest that a guest may take from QEMU's start to its own power-off. With two free CPUs it takes half a minute.
@@ -98,22 +105,6 @@ pub(crate) fn host(doing: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |error| Error::Host { doing, error }
 }
 
-/// What the guest must answer, in its order.
-const EXPECTED: [(&str, &str); 12] = [
-    ("loaded", "yes"),
-    ("carrier", "1"),
-    ("speed", "10000"),
-    ("vectors", "3"),
-    ("ping", "5"),
-    ("udp", "same"),
-    ("tcp", "8"),
-    ("tcp-plain", "4"),
-    ("jumbo", "5"),
-    ("errors", "0"),
-    ("selftest", "PASS"),
-    ("reload", "5"),
-];
-
 /// What the guest's machine is like.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
@@ -123,14 +114,26 @@ pub struct Setup {
     pub card: NicConfig,
 }
 
-/// Linux's own `ixgbe` as judge.
-pub fn linux(setup: &Setup) -> Result<Report, Error> {
+/// A judge's run: what the guest said, what the peer saw, what the model counted.
+struct Run<P> {
+    checks: Vec<(String, String)>,
+    console: String,
+    peer: P,
+    counters: Snapshot,
+    took: Duration,
+}
+
+/// Boots `guest` with the model as its card and `peer` at the cable's far end, and waits for the guest's own end.
+fn run<P: Send + 'static>(
+    prefix: &Prefix,
+    setup: &Setup,
+    guest: &guest::Contents,
+    peer: impl FnOnce(FrameSocket) -> io::Result<P> + Send + 'static,
+) -> Result<Run<P>, Error> {
     let began = Instant::now();
-    let prefix =
-        Prefix::ensure(&[Tool::Qemu, Tool::Linux, Tool::Network]).map_err(Error::Prefix)?;
     let folder = tempfile::tempdir().map_err(host("making a scratch folder"))?;
     let initramfs = folder.path().join("initramfs");
-    guest::write_initramfs(&prefix, &initramfs)?;
+    guest.write_initramfs(prefix, &initramfs)?;
     let socket = folder.path().join("nic");
     let server = Server::bind(&socket).map_err(Error::Model)?;
     let card = setup.card.clone();
@@ -139,54 +142,66 @@ pub fn linux(setup: &Setup) -> Result<Report, Error> {
     let counters = SharedCounters::new();
     let counted = counters.clone();
     let model = std::thread::spawn(move || server.serve(card, near, inbox, counted));
-    let peer = std::thread::spawn(move || peer::answer(far));
-    let console = guest::run(&prefix, setup, &initramfs, &socket, LIMIT);
+    let peer = std::thread::spawn(move || peer(far));
+    let console = guest::run(prefix, setup, &initramfs, &socket, LIMIT);
     // Whatever became of the guest, the model ends, and with its end of the cable the peer.
     let _ = remote.send(Control::Stop);
     let served = model.join().expect("the model doesn't panic");
-    peer.join()
+    let peer = peer
+        .join()
         .expect("the peer doesn't panic")
         .map_err(host("answering the guest"))?;
     let console = console?;
     served.map_err(Error::Model)?;
     let checks = guest::checks(&console);
-    let iommu = ("iommu", if setup.iommu { "on" } else { "off" });
-    for (check, wanted) in std::iter::once(iommu).chain(EXPECTED) {
-        let answer = checks
+    Ok(Run {
+        checks,
+        console,
+        peer,
+        counters: counters.snapshot(),
+        took: began.elapsed(),
+    })
+}
+
+impl<P> Run<P> {
+    /// What the guest must have answered, check by check.
+    fn require(&self, check: &str, wanted: &str) -> Result<(), Error> {
+        let answer = self
+            .checks
             .iter()
             .find(|(name, _)| name == check)
             .map_or("no answer", |(_, answer)| answer);
-        if answer != wanted {
-            let judged = Error::Judged {
-                check: check.to_owned(),
-                answer: answer.to_owned(),
-                console: guest::tail(&console),
-            };
-            return Err(judged);
-        }
+        self.require_seen(check, answer == wanted, answer)
     }
-    let counters = counters.snapshot();
-    let both = |queues: &[u64]| queues[0] > 0 && queues[1] > 0;
-    let own = [
-        ("two receive queues", both(&counters.rx_queue)),
-        ("two transmit queues", both(&counters.tx_queue)),
-        ("balance", counters.balanced()),
-        ("no refused DMA", counters.dma_refused == 0),
-        ("no refused frame", counters.tx_refused == 0),
-    ];
-    for (check, well) in own {
-        if !well {
-            let judged = Error::Judged {
-                check: check.to_owned(),
-                answer: format!("{counters:?}"),
-                console: guest::tail(&console),
-            };
-            return Err(judged);
-        }
+
+    /// What must be so by what was seen on this side.
+    fn require_seen(&self, check: &str, well: bool, seen: impl fmt::Display) -> Result<(), Error> {
+        let judged = || Error::Judged {
+            check: check.to_owned(),
+            answer: seen.to_string(),
+            console: guest::tail(&self.console),
+        };
+        if well { Ok(()) } else { Err(judged()) }
     }
-    Ok(Report {
-        checks,
-        counters,
-        took: began.elapsed(),
-    })
+
+    /// What holds for every guest: both queue pairs used, nothing unaccounted for, no step out of bounds.
+    fn report(self) -> Result<Report, Error> {
+        let counters = &self.counters;
+        let both = |queues: &[u64]| queues[0] > 0 && queues[1] > 0;
+        let own = [
+            ("two receive queues", both(&counters.rx_queue)),
+            ("two transmit queues", both(&counters.tx_queue)),
+            ("balance", counters.balanced()),
+            ("no refused DMA", counters.dma_refused == 0),
+            ("no refused frame", counters.tx_refused == 0),
+        ];
+        for (check, well) in own {
+            self.require_seen(check, well, format_args!("{counters:?}"))?;
+        }
+        Ok(Report {
+            checks: self.checks,
+            counters: self.counters,
+            took: self.took,
+        })
+    }
 }

@@ -1,5 +1,6 @@
 //! The Linux guest: its initramfs, its QEMU, and what it says.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read};
 use std::path::{Path, PathBuf};
@@ -12,55 +13,93 @@ use prefix::{Prefix, Tool};
 
 use super::{Error, Setup, host};
 
-/// In the order that they must be loaded: what `ixgbe` depends on, then itself.
-const MODULES: [&str; 6] = [
-    "drivers/dca/dca",
-    "drivers/net/mdio",
-    "drivers/net/phy/libphy",
-    "drivers/net/phy/mdio_devres",
-    "net/xfrm/xfrm_algo",
-    "drivers/net/ethernet/intel/ixgbe/ixgbe",
-];
-
-/// The guest's first and only program. Each answer is a line `check NAME ANSWER`.
-const INIT: &str = include_str!("guest.sh");
+/// What the guest's root holds beside busybox and a kernel.
+pub struct Contents {
+    /// The first and only program, a shell script. Each answer of it is a line `check NAME ANSWER`.
+    pub init: &'static str,
+    /// Kernel modules in the order that they must be loaded, by path under `kernel/`.
+    pub modules: &'static [&'static str],
+    /// Programs of the prefix, with the libraries that they need.
+    pub programs: &'static [&'static str],
+    /// Libraries that a program opens by itself, by tool and path.
+    pub libraries: &'static [(Tool, &'static str)],
+}
 
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 
-/// Writes the archive that the kernel unpacks as its root.
-pub fn write_initramfs(prefix: &Prefix, to: &Path) -> Result<(), Error> {
-    let linux = prefix.tree(Tool::Linux).map_err(Error::Prefix)?;
-    let modules = module_folder(linux)?;
-    let mut files: Vec<(String, Vec<u8>)> = vec![("init".to_owned(), INIT.as_bytes().to_vec())];
-    files.push((
-        "bin/busybox".to_owned(),
-        read(&linux.join("usr/bin/busybox"))?,
-    ));
-    for (i, module) in MODULES.iter().enumerate() {
-        let name = module.rsplit('/').next().unwrap_or(module);
-        let path = modules.join(format!("{module}.ko.xz"));
-        files.push((format!("modules/{i}-{name}.ko.xz"), read(&path)?));
+impl Contents {
+    /// Writes the archive that the kernel unpacks as its root.
+    pub fn write_initramfs(&self, prefix: &Prefix, to: &Path) -> Result<(), Error> {
+        let linux = prefix.tree(Tool::Linux).map_err(Error::Prefix)?;
+        let modules = module_folder(linux)?;
+        let mut files = BTreeMap::from([
+            ("init".to_owned(), self.init.as_bytes().to_vec()),
+            (
+                "bin/busybox".to_owned(),
+                read(&linux.join("usr/bin/busybox"))?,
+            ),
+        ]);
+        for (i, module) in self.modules.iter().enumerate() {
+            let name = module.rsplit('/').next().unwrap_or(module);
+            let path = modules.join(format!("{module}.ko.xz"));
+            files.insert(format!("modules/{i}-{name}.ko.xz"), read(&path)?);
+        }
+        for program in self.programs {
+            add_program(prefix, program, &mut files)?;
+        }
+        for (tool, path) in self.libraries {
+            let tree = prefix.tree(*tool).map_err(Error::Prefix)?;
+            files.insert(library(Path::new(path)), read(&tree.join(path))?);
+        }
+        let out = BufWriter::new(File::create(to).map_err(host("writing the initramfs"))?);
+        archive(out, &files).map_err(host("writing the initramfs"))
     }
-    // ethtool brings its own loader and libraries; they keep their places.
-    let network = prefix.tree(Tool::Network).map_err(Error::Prefix)?;
-    files.push((
-        "bin/ethtool".to_owned(),
-        read(&network.join("usr/sbin/ethtool"))?,
-    ));
-    files.push((
-        "lib64/ld-linux-x86-64.so.2".to_owned(),
-        read(&network.join("usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"))?,
-    ));
-    for library in ["libc.so.6", "libm.so.6", "libmnl.so.0"] {
-        let path = network.join("usr/lib/x86_64-linux-gnu").join(library);
-        files.push((format!("lib/{library}"), read(&path)?));
-    }
-    let out = BufWriter::new(File::create(to).map_err(host("writing the initramfs"))?);
-    archive(out, &files).map_err(host("writing the initramfs"))
 }
 
-fn archive(mut out: impl io::Write, files: &[(String, Vec<u8>)]) -> io::Result<()> {
+/// Where a library lies in the guest.
+fn library(path: &Path) -> String {
+    format!(
+        "lib/{}",
+        path.file_name().unwrap_or_default().to_string_lossy()
+    )
+}
+
+/// A program, its loader where the program looks for it, and its libraries, as the loader itself names them.
+fn add_program(
+    prefix: &Prefix,
+    program: &str,
+    files: &mut BTreeMap<String, Vec<u8>>,
+) -> Result<(), Error> {
+    let mut command = prefix.command(program).map_err(Error::Prefix)?;
+    let path = command
+        .get_args()
+        .last()
+        .map(PathBuf::from)
+        .unwrap_or_default();
+    files.insert(format!("bin/{program}"), read(&path)?);
+    files.insert(
+        "lib64/ld-linux-x86-64.so.2".to_owned(),
+        read(Path::new(command.get_program()))?,
+    );
+    let listed = command
+        .env("LD_TRACE_LOADED_OBJECTS", "1")
+        .output()
+        .map_err(host("asking for a program's libraries"))?;
+    for line in String::from_utf8_lossy(&listed.stdout).lines() {
+        // NAME => PATH (ADDRESS)
+        if let Some(found) = line
+            .split_once(" => ")
+            .and_then(|(_, found)| found.split_whitespace().next())
+        {
+            let path = Path::new(found);
+            files.insert(library(path), read(path)?);
+        }
+    }
+    Ok(())
+}
+
+fn archive(mut out: impl io::Write, files: &BTreeMap<String, Vec<u8>>) -> io::Result<()> {
     for folder in [
         "bin", "dev", "lib", "lib64", "modules", "proc", "sys", "tmp",
     ] {
@@ -168,9 +207,9 @@ pub fn run(
             "-smp",
             "2",
             "-m",
-            "384M",
+            "512M",
         ])
-        .args(["-object", "memory-backend-memfd,id=ram,size=384M,share=on"])
+        .args(["-object", "memory-backend-memfd,id=ram,size=512M,share=on"])
         .args(if setup.iommu {
             &["-device", "intel-iommu,caching-mode=on"][..]
         } else {
@@ -265,7 +304,7 @@ mod tests {
         let mut bytes = Vec::new();
         archive(
             &mut bytes,
-            &[("init".to_owned(), b"#!/bin/busybox sh\n".to_vec())],
+            &BTreeMap::from([("init".to_owned(), b"#!/bin/busybox sh\n".to_vec())]),
         )
         .unwrap();
         let mut reader = newc::Reader::new(&bytes[..]).unwrap();

@@ -1,13 +1,13 @@
-//! Linux's own `ixgbe` driver, in a Debian guest under QEMU, accepts the model and moves traffic through it.
+//! Drivers that we did not write, in a Debian guest under QEMU, accept the model and move traffic through it.
 //!
 //! It fetches QEMU and a kernel into the user's cache the first time, so it runs on request:
-//! `cargo test -p model --test linux_guest -- --ignored`.
+//! `cargo test -p model --test interop -- --ignored`.
 
-use model::interop::{self, Setup};
+use model::interop::{self, Report, Setup};
 use model::{NicConfig, pci};
 
-fn judge(setup: &Setup) {
-    match interop::linux(setup) {
+fn judge(verdict: Result<Report, interop::Error>) {
+    match verdict {
         Ok(report) => {
             let (checks, took) = (report.checks.len(), report.took.as_secs_f32());
             println!(
@@ -23,17 +23,18 @@ fn judge(setup: &Setup) {
 #[test]
 #[ignore = "boots a guest in QEMU, and fetches both the first time"]
 fn linux_ixgbe_accepts_the_model() {
-    judge(&Setup::default());
+    judge(interop::linux(&Setup::default()));
 }
 
 /// The same behind an IOMMU, where each access outside what the driver mapped would be refused and found.
 #[test]
 #[ignore = "boots a guest in QEMU, and fetches both the first time"]
 fn linux_ixgbe_accepts_the_model_behind_an_iommu() {
-    judge(&Setup {
+    let setup = Setup {
         iommu: true,
         ..Setup::default()
-    });
+    };
+    judge(interop::linux(&setup));
 }
 
 /// A card with a 10GBASE-T PHY instead of a cage.
@@ -44,8 +45,15 @@ fn linux_ixgbe_accepts_an_x540() {
         device: pci::device::X540,
         ..NicConfig::default()
     };
-    judge(&Setup {
+    judge(interop::linux(&Setup {
         card,
         ..Setup::default()
-    });
+    }));
+}
+
+/// DPDK's polling driver in testpmd's modes io, macswap with RSS, icmpecho, and csum with the card's offloads.
+#[test]
+#[ignore = "boots a guest in QEMU, and fetches both the first time"]
+fn dpdk_accepts_the_model() {
+    judge(interop::dpdk(&Setup::default()));
 }
