@@ -79,6 +79,11 @@ impl BuildError {
     }
 }
 
+/// A cargo for the clone's own workspace on the host.
+pub fn host_cargo(workspace: &Workspace) -> std::process::Command {
+    cargo::plain_cargo(workspace, workspace.root(), workspace.target())
+}
+
 /// Held while something is built.
 struct Turn(#[expect(dead_code, reason = "the lock lasts as long as the file is open")] File);
 

@@ -10,5 +10,6 @@ pub mod image;
 pub mod manifest;
 pub mod progress;
 pub mod run;
+pub mod scaffold;
 pub mod test;
 pub mod workspace;

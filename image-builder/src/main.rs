@@ -7,6 +7,7 @@ use image_builder::graph;
 use image_builder::image::{self, ImageError};
 use image_builder::manifest::{CheckError, check};
 use image_builder::run::{self, RunError};
+use image_builder::scaffold::{self, ScaffoldError};
 use image_builder::test::{self, Tier};
 use image_builder::workspace::Workspace;
 use std::path::PathBuf;
@@ -78,11 +79,22 @@ enum Job {
         #[arg(long, value_enum, default_value_t = GraphFormat::Boxes)]
         format: GraphFormat,
     },
+    /// Make something new
+    New {
+        #[command(subcommand)]
+        kind: NewKind,
+    },
     /// Run the tests: one tier, or the suite
     Test {
         #[arg(value_enum)]
         tier: Option<Tier>,
     },
+}
+
+#[derive(Subcommand)]
+enum NewKind {
+    /// A domain under services/, with its test and its manifest entry
+    Service { name: String },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -155,6 +167,15 @@ impl From<FlashError> for Failure {
         match error {
             // What was asked for can't be asked for.
             FlashError::Refused { .. } => Failure::Manifest(error.to_string()),
+            _ => Failure::Job(error.to_string()),
+        }
+    }
+}
+
+impl From<ScaffoldError> for Failure {
+    fn from(error: ScaffoldError) -> Failure {
+        match error {
+            ScaffoldError::Name(_) | ScaffoldError::Taken(_) => Failure::Manifest(error.to_string()),
             _ => Failure::Job(error.to_string()),
         }
     }
@@ -259,6 +280,12 @@ fn perform(job: Job) -> Result<(), Failure> {
                 GraphFormat::Boxes => print!("{}", graph::draw(&checked)),
                 GraphFormat::Dot => print!("{}", graph::dot(&checked)),
             }
+        }
+        Job::New { kind: NewKind::Service { name } } => {
+            for path in scaffold::new_service(&workspace, &name)? {
+                println!("{}", path.display());
+            }
+            println!("next: cargo test -p {name}, ./redleaf check configs/{name}.toml");
         }
         Job::Test { tier } => {
             if !test::run(&workspace, tier) {
