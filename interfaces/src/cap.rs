@@ -20,8 +20,8 @@ pub struct Cap<I: ?Sized + 'static> {
     not_sync: PhantomData<core::cell::Cell<()>>,
 }
 
-// SAFETY: interfaces with `&mut self` methods require `Send` of their objects; a proxy may be used from any thread, one at a time.
-unsafe impl<I: ?Sized> Send for Cap<I> {}
+// SAFETY: an object that is `Send` (as those of interfaces are) may be used from any thread, one at a time; and so may a proxy.
+unsafe impl<I: ?Sized + Send> Send for Cap<I> {}
 
 impl<I: ?Sized> Cap<I> {
     /// Wraps an object that this domain makes. `Box::new(x) as Box<dyn Trait>` is the usual argument.

@@ -241,6 +241,15 @@ pub mod trusted {
         batch.object_mut()
     }
 
+    /// Makes fresh memory a batch without packets, as far as whoever frees or reclaims it looks.
+    ///
+    /// # Safety
+    /// The memory is large enough for a batch's head, aligned for a batch, and nobody else's.
+    pub unsafe fn begin(memory: NonNull<Batch>) {
+        // SAFETY: this function's contract.
+        unsafe { (&raw mut (*memory.as_ptr()).count).write(0) }
+    }
+
     /// Puts a freshly received buffer at the end of a batch; false, and nothing done, if it is full.
     ///
     /// # Safety

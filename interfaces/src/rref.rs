@@ -68,10 +68,12 @@ unsafe impl<T: Plain> Exchangeable for Option<T> {
 unsafe impl<T: Plain> Plain for Option<T> {}
 
 // SAFETY: what is in it is exchangeable, and there is nothing else.
+#[diagnostic::do_not_recommend]
 unsafe impl<A: Plain, B: Plain> Exchangeable for (A, B) {
     const KIND: u32 = 0x22;
 }
 // SAFETY: as above.
+#[diagnostic::do_not_recommend]
 unsafe impl<A: Plain, B: Plain> Plain for (A, B) {}
 
 /// The caller's exchange quota, or the box's memory, does not admit another object.

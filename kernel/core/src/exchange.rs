@@ -12,7 +12,7 @@ use core::{
     sync::atomic::{AtomicI64, AtomicU32, Ordering},
 };
 
-use interfaces::packet::Batch;
+use interfaces::packet::{Batch, trusted};
 
 use crate::{
     call,
@@ -197,8 +197,12 @@ pub(crate) fn allocate(kind: u32, size: usize, align: usize) -> Option<NonNull<u
     magazine.len -= 1;
     let head = magazine.objects[magazine.len];
     count(block, owner, stride(class) as i64);
-    // SAFETY: a free object's head is ours.
+    // SAFETY: a free object's head is ours, and so is what follows it: 48 bytes at least.
     unsafe {
+        // The domain may die before it has written the object, and what lies there now was somebody else's.
+        if kind == Batch::KIND {
+            trusted::begin(NonNull::new_unchecked(head.add(1).cast()));
+        }
         (*head).kind.store(kind, Ordering::Relaxed);
         (*head).borrows.store(0, Ordering::Relaxed);
         (*head).owner.store(owner.0, Ordering::Release);
