@@ -123,7 +123,7 @@ fn against_pit() -> u64 {
 /// Nanoseconds since boot: the same on all CPUs, never going back (the counters of all CPUs run as one: `cpu::start` checks it).
 pub fn now() -> u64 {
     let passed = ticks().saturating_sub(START.load(Ordering::Relaxed));
-    (u128::from(passed) * u128::from(SCALE.load(Ordering::Relaxed)) >> 32) as u64
+    ((u128::from(passed) * u128::from(SCALE.load(Ordering::Relaxed))) >> 32) as u64
 }
 
 /// The counter's value at a time.

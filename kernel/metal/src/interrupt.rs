@@ -95,7 +95,7 @@ pub fn route_isa(acpi: &Acpi, isa: u8, apic: u32, vector: u8) -> bool {
     let special = acpi.overrides.iter().find(|special| special.isa == isa);
     let interrupt = special.map_or(u32::from(isa), |special| special.interrupt);
     let flags = special.map_or(0, |special| {
-        u32::from(special.level_triggered) * LEVEL | u32::from(special.active_low) * ACTIVE_LOW
+        (u32::from(special.level_triggered) * LEVEL) | (u32::from(special.active_low) * ACTIVE_LOW)
     });
     let controller = acpi.io_apics.iter().filter(|io| io.first_interrupt <= interrupt).max_by_key(|io| io.first_interrupt);
     let (Some(controller), Ok(apic)) = (controller, u8::try_from(apic)) else { return false };

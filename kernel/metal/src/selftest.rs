@@ -20,6 +20,9 @@ pub use catch::caught;
 /// What a test says when its promise doesn't hold.
 pub type Outcome = Result<(), String>;
 
+/// A test: the promise in words, and the trial.
+pub type Test = (&'static str, fn() -> Outcome);
+
 /// Fails the test unless `condition` holds.
 #[macro_export]
 macro_rules! check {
@@ -34,7 +37,7 @@ const PASSED: u32 = 0x10;
 const FAILED: u32 = 0x11;
 const PANICKED: u32 = 0x12;
 
-const SUITES: [&[(&str, fn() -> Outcome)]; 4] = [memory::TESTS, exceptions::TESTS, threads::TESTS, devices::TESTS];
+const SUITES: [&[Test]; 4] = [memory::TESTS, exceptions::TESTS, threads::TESTS, devices::TESTS];
 
 /// Runs the tests whose name contains `part`, and ends.
 pub fn run(part: &str) -> ! {

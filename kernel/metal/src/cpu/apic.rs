@@ -146,7 +146,7 @@ pub fn arm_timer(deadline: u64) {
         0
     } else {
         let ahead = deadline.saturating_sub(clock::now());
-        let counts = u128::from(ahead) * u128::from(TIMER_RATE.load(Ordering::Relaxed)) >> 32;
+        let counts = (u128::from(ahead) * u128::from(TIMER_RATE.load(Ordering::Relaxed))) >> 32;
         u32::try_from(counts).unwrap_or(u32::MAX).max(1)
     };
     write(register::TIMER_INITIAL, counts);

@@ -80,7 +80,7 @@ fn with_tables<R>(body: impl FnOnce(&mut OffsetPageTable) -> R) -> R {
     let _guard = LOCK.lock();
     // SAFETY: the lock makes this the only reference to the root table; tables lie in RAM, all of which is in the direct map.
     let mut tables =
-        unsafe { OffsetPageTable::new(&mut *(&raw mut kernel_root_table), VirtAddr::new(DIRECT_MAP)) };
+        unsafe { OffsetPageTable::new(&mut *root_table(), VirtAddr::new(DIRECT_MAP)) };
     body(&mut tables)
 }
 
@@ -89,8 +89,13 @@ pub fn is_readable(at: u64) -> bool {
     let Some(_guard) = LOCK.lock_within(1 << 20) else { return false };
     // SAFETY: as in `with_tables`.
     let tables =
-        unsafe { OffsetPageTable::new(&mut *(&raw mut kernel_root_table), VirtAddr::new(DIRECT_MAP)) };
+        unsafe { OffsetPageTable::new(&mut *root_table(), VirtAddr::new(DIRECT_MAP)) };
     tables.translate_addr(VirtAddr::new_truncate(at)).is_some()
+}
+
+/// The one table that all CPUs use; referred to under the lock, or by the boot CPU alone.
+fn root_table() -> *mut PageTable {
+    &raw mut kernel_root_table
 }
 
 fn page(address: u64) -> Page {
@@ -163,7 +168,7 @@ pub fn take_over(info: &BootInfo) {
 
     // SAFETY: the new tables map the code, data and stack in use at the same addresses; the boot CPU is alone.
     unsafe {
-        let active = &mut *(&raw mut kernel_root_table);
+        let active = &mut *root_table();
         for index in 0..512 {
             active[index] = scratch[index].clone();
         }

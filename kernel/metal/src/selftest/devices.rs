@@ -8,10 +8,10 @@ use kernel_core::{
     platform::{Platform, Priority},
 };
 
-use super::{Outcome, crew};
+use super::{Outcome, Test, crew};
 use crate::{check, clock, cpu, interrupt, platform::Metal};
 
-pub const TESTS: &[(&str, fn() -> Outcome)] = &[
+pub const TESTS: &[Test] = &[
     ("a PCI function opens once, with sane BARs", functions_open),
     ("MSI-X wakes a thread on each CPU, and not after detaching", message_interrupts),
 ];

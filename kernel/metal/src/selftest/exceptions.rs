@@ -2,10 +2,10 @@
 
 use core::arch::asm;
 
-use super::{Outcome, catch};
+use super::{Outcome, Test, catch};
 use crate::check;
 
-pub const TESTS: &[(&str, fn() -> Outcome)] = &[
+pub const TESTS: &[Test] = &[
     ("a body without exceptions returns", nothing_happens),
     ("divide error, invalid opcode, breakpoint, general protection", vectors),
     ("page faults say where", page_faults),

@@ -4,14 +4,14 @@ use alloc::{vec, vec::Vec};
 
 use kernel_core::platform::{Mapping, PAGE, Platform, Protection};
 
-use super::{Outcome, catch, crew};
+use super::{Outcome, Test, catch, crew};
 use crate::{
     check, cpu,
     memory::{self, Owner, direct, paging, paging::Access, window},
     platform::Metal,
 };
 
-pub const TESTS: &[(&str, fn() -> Outcome)] = &[
+pub const TESTS: &[Test] = &[
     ("memory functions keep C's contracts", memory_functions),
     ("pages are counted to the last one", pages_are_counted),
     ("mappings arrive zeroed", mappings_arrive_zeroed),
@@ -22,6 +22,7 @@ pub const TESTS: &[(&str, fn() -> Outcome)] = &[
     ("memory that runs out is an error, and all of it comes back", running_out),
 ];
 
+#[expect(clippy::manual_memcpy, reason = "what is tested mustn't say what is right")]
 fn memory_functions() -> Outcome {
     use crate::intrinsics::{memcmp, memcpy, memmove, memset};
     let pattern: Vec<u8> = (0..2000usize).map(|index| (index * 7 + index / 251) as u8).collect();

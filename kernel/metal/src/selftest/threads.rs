@@ -10,12 +10,12 @@ use core::{
 use kernel_core::platform::{Platform, Priority, Resume};
 
 use super::{
-    Outcome,
+    Outcome, Test,
     crew::{self, sleep, wait_for},
 };
 use crate::{check, clock, cpu, lock::SpinLock, platform::Metal, scheduler};
 
-pub const TESTS: &[(&str, fn() -> Outcome)] = &[
+pub const TESTS: &[Test] = &[
     ("threads are preempted with all registers and the red zone intact", preemption_is_invisible),
     ("threads of one priority share a CPU", turns_are_taken),
     ("a high thread runs at once", high_runs_at_once),
