@@ -24,7 +24,7 @@ pub const PORT: &str = "eth0";
 const CLIENT_SIDE: &str = "eth1";
 const BRIDGE: &str = "segment";
 /// The bridge's port to the box: the second host on the segment.
-const NIC_SEGMENT_PORT: &str = "port1";
+pub const NIC_SEGMENT_PORT: &str = "port1";
 
 pub struct Network {
     pub client: Namespace,
@@ -80,9 +80,9 @@ impl Network {
         self.segment.run(|| Netlink::open()?.up(NIC_SEGMENT_PORT, Some(mtu)))
     }
 
-    /// Cuts the client off: from then on the router has nothing to send to a VIP.
-    pub fn cut_client(&self) -> Result<(), Error> {
-        self.router.run(|| Netlink::open()?.down(CLIENT_SIDE))
+    /// Cuts the router off the segment: what it has sent to a VIP until now is all that it will have sent.
+    pub fn cut_router(&self) -> Result<(), Error> {
+        self.router.run(|| Netlink::open()?.down(PORT))
     }
 
     /// Cuts the box off.

@@ -365,9 +365,9 @@ impl Session<'_> {
                 self.reasons.push(format!("{}'s nginx ended by itself: {}", server.name, backend::last_words(&server.name)));
             }
         }
-        // FINs and the last acknowledgements. What a client still has to say after that (to a peer that is gone) is no matter of the box's.
+        // FINs and the last acknowledgements. Whatever is said after that is no matter of the box's.
         self.wait(Duration::from_millis(500), text);
-        self.network.cut_client()?;
+        self.network.cut_router()?;
         self.wait(Duration::from_millis(100), text);
         self.network.unplug()?;
         let heard = self.facts.stats_heard;

@@ -45,7 +45,7 @@ pub fn render(report: &Report) -> String {
 
 fn table(heads: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(heads.iter().map(|head| Cell::new(head)));
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(heads.iter().map(Cell::new));
     table
 }
 

@@ -25,12 +25,11 @@ impl View {
     /// Live only where asked for and where it can be drawn and typed at.
     pub fn open(options: &RunOptions) -> Self {
         let terminal = stdout().is_terminal() && stdin().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        if options.live && options.format == Format::Human && terminal {
-            if let Ok(live) = Live::open(options) {
-                return View::Live(Box::new(live));
-            }
+        let wanted = options.live && options.format == Format::Human && terminal;
+        match wanted.then(|| Live::open(options)) {
+            Some(Ok(live)) => View::Live(Box::new(live)),
+            _ => View::Plain { phase: String::new() },
         }
-        View::Plain { phase: String::new() }
     }
 
     pub fn take(&mut self, news: News) {

@@ -4,7 +4,7 @@ use crate::capture::{Capture, Scope, Way};
 use crate::clock::Moment;
 use crate::error::Error;
 use crate::frame::Frame;
-use crate::network::{Network, PORT};
+use crate::network::{NIC_SEGMENT_PORT, Network, PORT};
 use crate::witness::{Place, Witness};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
@@ -34,7 +34,8 @@ impl Watch {
     pub fn start(network: &Network, witness: Witness) -> Result<Self, Error> {
         let mut captures = vec![
             (Place::Router, network.router.run(|| Capture::open(PORT, Scope::Both))?),
-            (Place::Nic, network.nic.run(|| Capture::open(PORT, Scope::Both))?),
+            (Place::ToBox, network.nic.run(|| Capture::open(PORT, Scope::IncomingOnly))?),
+            (Place::FromBox, network.segment.run(|| Capture::open(NIC_SEGMENT_PORT, Scope::IncomingOnly))?),
         ];
         for (number, backend) in network.backends.iter().enumerate() {
             captures.push((Place::Backend(number), backend.run(|| Capture::open(PORT, Scope::IncomingOnly))?));

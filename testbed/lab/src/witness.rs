@@ -14,8 +14,10 @@ use std::net::Ipv4Addr;
 pub enum Place {
     /// The router's port on the segment.
     Router,
-    /// The box's port, at the NIC model's end.
-    Nic,
+    /// The box's port, at the NIC model's end: what goes to the box.
+    ToBox,
+    /// The box's port, at the segment's end: what comes from the box. (What the model sends passes by its own end's captures.)
+    FromBox,
     /// A backend's port, by its number in the options.
     Backend(usize),
 }
@@ -57,6 +59,12 @@ pub struct Port {
     pub vip: u64,
     /// Everything else: ARP, answers by the box itself, strays.
     pub control: u64,
+}
+
+impl Port {
+    fn count(&mut self, vip: bool) {
+        *(if vip { &mut self.vip } else { &mut self.control }) += 1;
+    }
 }
 
 /// What one backend's port saw come in.
@@ -110,10 +118,9 @@ impl Witness {
         match (place, way, vip) {
             (Place::Router, Way::Out, Some(_)) => self.router_vip += 1,
             (Place::Router, ..) => {}
-            (Place::Nic, way, vip) => {
-                let port = if way == Way::In { &mut self.nic_in } else { &mut self.nic_out };
-                *(if vip.is_some() { &mut port.vip } else { &mut port.control }) += 1;
-            }
+            (Place::ToBox, Way::In, vip) => self.nic_in.count(vip.is_some()),
+            (Place::FromBox, Way::In, vip) => self.nic_out.count(vip.is_some()),
+            (Place::ToBox | Place::FromBox, Way::Out, _) => {}
             (Place::Backend(number), Way::In, Some(ip)) => self.at_backend(number, at, frame, ip),
             (Place::Backend(_), ..) => {}
         }
@@ -149,8 +156,8 @@ impl Witness {
             // The same SYN once more belongs to the connection that the first one opened; another number opens another connection on a port
             // used before.
             Some(connection) if !opens || connection.sequence == sequence => {
-                if connection.backend != number && !connection.moved {
-                    connection.moved = true;
+                let first_time = !std::mem::replace(&mut connection.moved, connection.moved || connection.backend != number);
+                if connection.moved && first_time {
                     self.moves.push(Move { at, from: connection.backend, to: number });
                 }
             }
@@ -251,9 +258,9 @@ mod tests {
         let mut arp = vec![0xff; 6];
         arp.extend([2, 0, 0, 0, 0, 7, 0x08, 0x06]);
         let (arp, syn) = (Frame::parse(&arp).unwrap(), Frame::parse(&tcp(1, 1, SYN)).unwrap());
-        w.see(Place::Nic, Moment(1), Way::In, &arp);
-        w.see(Place::Nic, Moment(1), Way::In, &syn);
-        w.see(Place::Nic, Moment(1), Way::Out, &syn);
+        w.see(Place::ToBox, Moment(1), Way::In, &arp);
+        w.see(Place::ToBox, Moment(1), Way::In, &syn);
+        w.see(Place::FromBox, Moment(1), Way::In, &syn);
         w.see(Place::Router, Moment(1), Way::Out, &syn);
         w.see(Place::Router, Moment(1), Way::In, &syn);
         assert_eq!(w.nic_in, Port { vip: 1, control: 1 });

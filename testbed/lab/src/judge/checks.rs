@@ -50,7 +50,10 @@ fn received(evidence: &Evidence, witness: &Witness) -> Check {
     const NAME: &str = "router's VIP frames + control frames = NIC received + missed";
     with_nic(NAME, evidence, |nic| {
         let (seen, counted) = (witness.router_vip + witness.nic_in.control, nic.rx + nic.missed);
-        let detail = format!("{} + {} and {} + {}", witness.router_vip, witness.nic_in.control, nic.rx, nic.missed);
+        let detail = format!(
+            "{} (at the box's port: {}) + {} and {} + {}",
+            witness.router_vip, witness.nic_in.vip, witness.nic_in.control, nic.rx, nic.missed
+        );
         check(NAME, seen == counted, explained(detail, seen == counted, evidence))
     })
 }

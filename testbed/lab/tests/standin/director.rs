@@ -180,8 +180,8 @@ impl Director {
     fn spoils(&mut self, length: usize) -> bool {
         self.tempted += 1;
         match self.misbehaviour {
-            Misbehaviour::Lose => self.tempted % 500 == 0,
-            Misbehaviour::Corrupt => length > 1000 && self.tempted % 100 == 0,
+            Misbehaviour::Lose => self.tempted.is_multiple_of(500),
+            Misbehaviour::Corrupt => length > 1000 && self.tempted.is_multiple_of(100),
             _ => false,
         }
     }
