@@ -59,6 +59,8 @@ pub struct Evidence {
     pub probe_sent: u64,
     pub tally: Option<Tally>,
     pub nic: Option<NicReport>,
+    /// Frames that the NIC had sent just before and just after it was unplugged.
+    pub nic_sent: Option<(u64, u64)>,
     pub nic_detail: String,
     /// The box lived to the end, and all traffic had ended: only then do sums agree.
     pub settled: bool,
@@ -83,6 +85,7 @@ impl Evidence {
             probe_sent: 0,
             tally: None,
             nic: None,
+            nic_sent: None,
             nic_detail: String::new(),
             settled: false,
             captures_missed: 0,

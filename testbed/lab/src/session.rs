@@ -61,6 +61,8 @@ struct Session<'a> {
     pauses: Vec<(Moment, Option<Moment>)>,
     reasons: Vec<String>,
     stopped_early: bool,
+    /// Frames that the NIC had sent just before and just after it was unplugged.
+    sent: Option<(u64, u64)>,
 }
 
 /// Makes the run. An error means that there was none; whatever went wrong in it stands in the report.
@@ -122,6 +124,7 @@ pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News)
         pauses: Vec::new(),
         reasons: Vec::new(),
         stopped_early: false,
+        sent: None,
     };
     let up = session.wait_for_box(started, &text, probe.is_some());
     let mut evidence = Evidence { passed_without_box, up, ..Evidence::new(started) };
@@ -135,6 +138,7 @@ pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News)
         evidence.tally = load.map(|load| load.tally().clone());
     }
     evidence.nic = session.nic_report();
+    evidence.nic_sent = session.sent.or(evidence.nic.map(|nic| (nic.tx, nic.tx)));
     evidence.nic_detail = session.nic.as_ref().map(Nic::detail).unwrap_or_default();
     evidence.captures_missed = session.watch.stop();
     if let Some(reason) = session.nic.as_mut().and_then(Nic::stop) {
@@ -369,7 +373,10 @@ impl Session<'_> {
         self.wait(Duration::from_millis(500), text);
         self.network.cut_router()?;
         self.wait(Duration::from_millis(100), text);
+        // The box goes on asking for its neighbours: what it sends from here on reaches nobody.
+        let before = self.nic.as_ref().map(|nic| nic.report().tx);
         self.network.unplug()?;
+        self.sent = before.zip(self.nic.as_ref().map(|nic| nic.report().tx));
         let heard = self.facts.stats_heard;
         let deadline = Moment::now() + LAST_STATS;
         // The first after this moment may have been written before it.

@@ -156,8 +156,8 @@ impl Witness {
             // The same SYN once more belongs to the connection that the first one opened; another number opens another connection on a port
             // used before.
             Some(connection) if !opens || connection.sequence == sequence => {
-                let first_time = !std::mem::replace(&mut connection.moved, connection.moved || connection.backend != number);
-                if connection.moved && first_time {
+                let elsewhere = connection.backend != number;
+                if elsewhere && !std::mem::replace(&mut connection.moved, true) {
                     self.moves.push(Move { at, from: connection.backend, to: number });
                 }
             }
