@@ -4,8 +4,9 @@ use std::sync::LazyLock;
 
 use interfaces::{
     CallError, Port,
-    probe::{Deed, Probe, ProbeHandle},
+    probe::{Deed, Probe},
 };
+use kernel_core::supervisor::Command;
 use rig::{Rig, Settings};
 
 static RIG: LazyLock<Rig> = LazyLock::new(|| Rig::start(Settings::chain(|_| {})));
@@ -80,5 +81,24 @@ fn a_dead_holders_handle_is_dropped_when_nobody_is_inside() {
     assert_eq!(RIG.run(0, move || b.act(Deed::Panic)), Err(CallError::Crashed));
     RIG.until_restarted("b", generation);
     RIG.until("the maker has dropped the object", || alive("c") == 0);
+    RIG.until_as_before(&before);
+}
+
+/// Whoever asked for a handle is dead when it comes: nobody ever holds it, and its object is dropped all the same.
+#[test]
+fn a_handle_that_comes_too_late_is_dropped() {
+    let _turn = RIG.turn();
+    let before = RIG.baseline();
+    let (b, c) = (probe("b"), probe("c"));
+    let generation = RIG.status("b").generation;
+    // While somebody sleeps in it, c makes no handle.
+    let sleeper = RIG.spawn(0, move || c.act(Deed::Sleep(300_000_000)));
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let asker = RIG.spawn(1, move || b.act(Deed::KeepHandle));
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    RIG.order(Command::Kill, "b");
+    assert_eq!(asker.join(), Err(CallError::Crashed));
+    assert_eq!(sleeper.join(), Ok(()));
+    RIG.until_restarted("b", generation);
     RIG.until_as_before(&before);
 }

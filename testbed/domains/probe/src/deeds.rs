@@ -26,6 +26,8 @@ pub struct State {
     batches: Mutex<Vec<RRef<Batch>>>,
     capabilities: Mutex<Vec<Cap<dyn ProbeHandle>>>,
     handles: AtomicU64,
+    /// Closed while somebody sleeps here on request: a handle is made only after, so that its asker can die meanwhile.
+    door: Mutex<()>,
 }
 
 impl State {
@@ -37,6 +39,7 @@ impl State {
             batches: Mutex::new(Vec::new()),
             capabilities: Mutex::new(Vec::new()),
             handles: AtomicU64::new(0),
+            door: Mutex::new(()),
         })
     }
 
@@ -46,6 +49,7 @@ impl State {
 
     /// Makes a handle, which is counted while it lives.
     pub fn handle(self: &Arc<Self>) -> Handle {
+        let _door = self.door.lock();
         self.handles.fetch_add(1, Relaxed);
         Handle(self.clone())
     }
@@ -85,7 +89,10 @@ impl State {
                     None => finished(time::now())?,
                 }
             },
-            Deed::Sleep(nanos) => sleep(time::now().saturating_add(nanos)),
+            Deed::Sleep(nanos) => {
+                let _door = self.door.try_lock();
+                sleep(time::now().saturating_add(nanos))
+            }
             Deed::SpawnSpinner => self.spawn(Deed::Spin),
             Deed::SpawnSleeper => self.spawn(Deed::WaitForever),
             Deed::SpawnCaller => self.spawn(Deed::SpinWithCalls),
