@@ -2,7 +2,7 @@
 //!
 //! ```toml
 //! rx-ring = 512                  # descriptors per queue, a multiple of 8: what is held while a driver restarts, beside the packet buffer
-//! tx-ring = 512
+//! tx-ring = 1024                 # more than rx-ring: what has piled up during a restart goes out in one go
 //! mtu = 1500
 //! rss = true                     # spread flows over one queue per CPU
 //! interrupt-interval = "20us"    # at least so long between two interrupts of a queue
@@ -43,7 +43,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             rx_ring: 512,
-            tx_ring: 512,
+            tx_ring: 1024,
             mtu: 1500,
             rss: true,
             interrupt_interval: Duration(20_000),
