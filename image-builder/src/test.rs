@@ -5,9 +5,10 @@
 
 mod fresh;
 mod host;
-mod sabotage;
 mod image;
+mod lab;
 mod qemu;
+mod sabotage;
 
 use crate::workspace::Workspace;
 use clap::ValueEnum;
@@ -25,13 +26,17 @@ pub enum Tier {
     Sabotage,
     /// The kernel's self-test on QEMU's machines, and what a kernel panic looks like
     Qemu,
+    /// The command run as an operator runs it: crashes, console, image, judged from outside the box
+    Lab,
+    /// Drivers and tools that we did not write: Linux's and DPDK's on our model, in a guest
+    Interop,
     /// A disk image: judged by sgdisk and fsck, booted under BIOS and UEFI, flashed
     Image,
 }
 
 impl Tier {
     /// What runs when no tier is named.
-    const SUITE: [Tier; 3] = [Tier::Host, Tier::Qemu, Tier::Image];
+    const SUITE: [Tier; 5] = [Tier::Host, Tier::Qemu, Tier::Lab, Tier::Interop, Tier::Image];
 
     fn name(self) -> &'static str {
         match self {
@@ -39,6 +44,8 @@ impl Tier {
             Tier::Fresh => "fresh",
             Tier::Sabotage => "sabotage",
             Tier::Qemu => "qemu",
+            Tier::Lab => "lab",
+            Tier::Interop => "interop",
             Tier::Image => "image",
         }
     }
@@ -133,6 +140,8 @@ pub fn run(workspace: &Workspace, tier: Option<Tier>) -> bool {
             Tier::Fresh => fresh::run(workspace, &mut tally),
             Tier::Sabotage => sabotage::run(workspace, &mut tally),
             Tier::Qemu => qemu::run(workspace, &mut tally),
+            Tier::Lab => lab::run(workspace, &mut tally),
+            Tier::Interop => host::interop(workspace, &mut tally),
             Tier::Image => image::run(workspace, &mut tally),
         }
         println!("tier {} took {} s", tier.name(), start.elapsed().as_secs());

@@ -1,10 +1,10 @@
-//! The real thing, against the machine's own mirror: run by `redleaf test` where the network is there, by hand with `--ignored`.
+//! The real thing, against the machine's own mirror: run by `redleaf test interop`, by hand with `--ignored`.
 
 use prefix::{Prefix, Tool};
 
 /// Fetched into an empty cache, the programs run and are new enough; the second time needs neither apt nor network.
 #[test]
-#[ignore = "fetches 60 MB from the machine's Debian mirror"]
+#[ignore = "tier interop: fetches 60 MB from the machine's Debian mirror"]
 fn tools_run() {
     let tools = [
         Tool::Qemu,

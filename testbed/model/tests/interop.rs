@@ -1,7 +1,7 @@
 //! Drivers that we did not write, in a Debian guest under QEMU, accept the model and move traffic through it.
 //!
 //! It fetches QEMU and a kernel into the user's cache the first time, so it runs on request:
-//! `cargo test -p model --test interop -- --ignored`.
+//! `redleaf test interop`, or `cargo test -p model --test interop -- --ignored`.
 
 use model::interop::{self, Report, Setup};
 use model::{NicConfig, pci};
@@ -21,14 +21,14 @@ fn judge(verdict: Result<Report, interop::Error>) {
 
 /// Protects what every other test of the model can't see: that a driver which we did not write works on it.
 #[test]
-#[ignore = "boots a guest in QEMU, and fetches both the first time"]
+#[ignore = "tier interop: boots a guest in QEMU, and fetches both the first time"]
 fn linux_ixgbe_accepts_the_model() {
     judge(interop::linux(&Setup::default()));
 }
 
 /// The same behind an IOMMU, where each access outside what the driver mapped would be refused and found.
 #[test]
-#[ignore = "boots a guest in QEMU, and fetches both the first time"]
+#[ignore = "tier interop: boots a guest in QEMU, and fetches both the first time"]
 fn linux_ixgbe_accepts_the_model_behind_an_iommu() {
     let setup = Setup {
         iommu: true,
@@ -39,7 +39,7 @@ fn linux_ixgbe_accepts_the_model_behind_an_iommu() {
 
 /// A card with a 10GBASE-T PHY instead of a cage.
 #[test]
-#[ignore = "boots a guest in QEMU, and fetches both the first time"]
+#[ignore = "tier interop: boots a guest in QEMU, and fetches both the first time"]
 fn linux_ixgbe_accepts_an_x540() {
     let card = NicConfig {
         device: pci::device::X540,
@@ -53,7 +53,7 @@ fn linux_ixgbe_accepts_an_x540() {
 
 /// DPDK's polling driver in testpmd's modes io, macswap with RSS, icmpecho, and csum with the card's offloads.
 #[test]
-#[ignore = "boots a guest in QEMU, and fetches both the first time"]
+#[ignore = "tier interop: boots a guest in QEMU, and fetches both the first time"]
 fn dpdk_accepts_the_model() {
     judge(interop::dpdk(&Setup::default()));
 }

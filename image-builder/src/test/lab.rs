@@ -1,0 +1,258 @@
+//! The lab tier: the command itself, run as an operator runs it, and judged by what the lab saw from outside the box.
+
+use super::{Outcome, Tally};
+use crate::workspace::Workspace;
+use interfaces::abi::Reason;
+use lab::Report;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const MANIFEST: &str = "configs/maglev.toml";
+const ONE_CPU: &str = "configs/maglev-one-cpu.toml";
+const TWO_FILTERS: &str = "configs/maglev-two-filters.toml";
+/// Longer than any run here takes, builds included.
+const PATIENCE: Duration = Duration::from_secs(900);
+
+pub fn run(workspace: &Workspace, tally: &mut Tally) {
+    let folder = match tempfile::tempdir() {
+        Ok(folder) => folder,
+        Err(error) => return tally.record("lab", Outcome::Failed(error.to_string()), false),
+    };
+    let lab = Lab { workspace, folder: folder.path() };
+    tally.check("the balancer balances, with nothing failed or broken", || outcome(lab.quiet(MANIFEST)));
+    tally.check("on one CPU", || outcome(lab.quiet(ONE_CPU)));
+    tally.check("behind two filters, by manifest alone", || outcome(lab.quiet(TWO_FILTERS)));
+    tally.check("the driver crashes in every way, and nobody outside notices", || outcome(lab.driver_crashes()));
+    tally.check("the balancer crashes, and no connection is moved", || outcome(lab.balancer_crashes()));
+    tally.check("the lab's gauge: a box stopped for 3 s is seen to be", || outcome(lab.pause()));
+    tally.check("console lines by the clock: a domain stopped and started", || outcome(lab.console()));
+    tally.check("two runs beside each other", || outcome(lab.two_at_once()));
+    tally.check("kill -9 leaves no process behind", || outcome(lab.killed()));
+    let image = folder.path().join("x.img");
+    tally.check("an image is made", || outcome(lab.image(&image)));
+    for firmware in ["bios", "uefi"] {
+        tally.check(&format!("the image balances under {firmware}"), || {
+            outcome(lab.report(&image.to_string_lossy(), &["--duration", "10s", "--firmware", firmware]).and_then(well))
+        });
+    }
+}
+
+fn outcome(result: Result<(), String>) -> Outcome {
+    result.map_or_else(Outcome::Failed, |()| Outcome::Passed)
+}
+
+/// Whether a run found nothing to complain of, and was more than an empty one.
+fn well(report: Report) -> Result<(), String> {
+    match report.ok() && report.requests.completed > 0 && report.requests.failed == 0 && report.connections.broken == 0 {
+        true => Ok(()),
+        false => Err(format!(
+            "{} completed, {} failed, {} broken; {}",
+            report.requests.completed,
+            report.requests.failed,
+            report.connections.broken,
+            report.reasons.join("; ")
+        )),
+    }
+}
+
+struct Lab<'a> {
+    workspace: &'a Workspace,
+    folder: &'a Path,
+}
+
+impl Lab<'_> {
+    /// This very program, in the clone.
+    fn command(&self, arguments: &[&str]) -> Result<Command, String> {
+        let mut command = Command::new(std::env::current_exe().map_err(text)?);
+        command.current_dir(self.workspace.root()).args(arguments);
+        command.env("REDLEAF_ROOT", self.workspace.root()).env("REDLEAF_TARGET", self.workspace.target());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        Ok(command)
+    }
+
+    /// A run and its report. The exit status must be the report's own verdict.
+    fn report(&self, target: &str, arguments: &[&str]) -> Result<Report, String> {
+        let path = tempfile::Builder::new().suffix(".json").tempfile_in(self.folder).map_err(text)?.into_temp_path();
+        let file = path.to_string_lossy().into_owned();
+        let mut command = self.command(&["run", target, "--report", &file])?;
+        let output = finish(command.args(arguments))?;
+        let written = fs::read_to_string(&path).map_err(text)?;
+        let report: Report = serde_json::from_str(&written).map_err(|error| format!("no report ({error}): {}", output.words))?;
+        match (report.ok(), output.status) {
+            (true, Some(0)) | (false, Some(1)) => Ok(report),
+            (ok, status) => Err(format!("the report says ok = {ok}, the exit status is {status:?}: {}", output.words)),
+        }
+    }
+
+    fn quiet(&self, manifest: &str) -> Result<(), String> {
+        let report = self.report(manifest, &["--duration", "10s"])?;
+        let idle = report.cpus.iter().position(|cpu| cpu.packets == 0);
+        if let Some(cpu) = idle {
+            return Err(format!("CPU {cpu} forwarded nothing"));
+        }
+        well(report)
+    }
+
+    /// Each kind of crash once, four seconds apart so that each is measured by itself.
+    fn driver_crashes(&self) -> Result<(), String> {
+        let kinds: Vec<&str> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+        let crashes: Vec<String> =
+            kinds.iter().enumerate().map(|(at, kind)| format!("ixgbe0:{kind}@{}s", 4 + 4 * at)).collect();
+        let duration = format!("{}s", 4 * kinds.len() + 8);
+        let mut arguments = vec!["--duration", &duration];
+        arguments.extend(crashes.iter().flat_map(|crash| ["--crash", crash]));
+        let report = self.report(MANIFEST, &arguments)?;
+        let reasons: Vec<&str> = report.crashes.iter().map(|crash| crash.reason.as_str()).collect();
+        if reasons != kinds {
+            return Err(format!("asked for {kinds:?}, reported {reasons:?}"));
+        }
+        if let Some(crash) = report.crashes.iter().find(|crash| crash.pages_before != crash.pages_after) {
+            return Err(format!("pages after {}: {:?}, before {:?}", crash.reason, crash.pages_after, crash.pages_before));
+        }
+        if report.connections.moved > 0 {
+            return Err(format!("{} connections moved", report.connections.moved));
+        }
+        well(report)
+    }
+
+    fn balancer_crashes(&self) -> Result<(), String> {
+        let report = self.report(MANIFEST, &["--duration", "14s", "--crash", "lb@4s", "--crash", "lb:stack-overflow@9s"])?;
+        let restarts = report.domains.get("lb").map_or(0, |domain| domain.restarts);
+        if restarts != 2 || report.connections.moved > 0 {
+            return Err(format!("{restarts} restarts, {} connections moved", report.connections.moved));
+        }
+        well(report)
+    }
+
+    /// The lab must see what was done to the box; else its other measurements prove nothing.
+    fn pause(&self) -> Result<(), String> {
+        let report = self.report(MANIFEST, &["--duration", "14s", "--pause", "3s@6s"])?;
+        let blocked = report.pauses.first().and_then(|pause| pause.blocked_ms).unwrap_or(0.0);
+        match (2_900.0..3_600.0).contains(&blocked) {
+            true => Ok(()),
+            false => Err(format!("blocked for {blocked} ms")),
+        }
+    }
+
+    fn console(&self) -> Result<(), String> {
+        let lines = ["--console", "domains@2s", "--console", "stop lb@4s", "--console", "start lb@6s"];
+        let report = self.report(MANIFEST, &[&["--duration", "12s"][..], &lines].concat())?;
+        let unanswered = report.console.iter().find(|exchange| exchange.reply.is_none());
+        let listed = report.console.first().and_then(|exchange| exchange.reply.as_deref()).unwrap_or_default();
+        match unanswered {
+            Some(exchange) => Err(format!("no answer to `{}`", exchange.line)),
+            None if report.console.len() != 3 => Err(format!("{} of 3 lines", report.console.len())),
+            None if !(listed.contains("ixgbe0") && listed.contains("lb")) => Err(format!("`domains` said: {listed}")),
+            None if report.requests.completed == 0 => Err("nothing completed".into()),
+            None => Ok(()),
+        }
+    }
+
+    fn two_at_once(&self) -> Result<(), String> {
+        let results = thread::scope(|scope| {
+            let runs = [0, 1].map(|_| scope.spawn(|| self.report(MANIFEST, &["--duration", "8s"])));
+            runs.map(|run| run.join().unwrap_or(Err("panicked".into())))
+        });
+        for result in results {
+            // Two boxes on two CPUs are slow, which is no fault; that they don't meet is what matters.
+            let report = result?;
+            if report.requests.completed == 0 || report.connections.moved > 0 {
+                return Err(format!("{} completed, {} moved", report.requests.completed, report.connections.moved));
+            }
+        }
+        Ok(())
+    }
+
+    /// The command is killed in the midst of a run: its processes, and with them the namespaces, must go.
+    fn killed(&self) -> Result<(), String> {
+        let mark = format!("REDLEAF_TEST_MARK={}", std::process::id());
+        let mut command = self.command(&["run", MANIFEST, "--duration", "60s"])?;
+        let (name, value) = mark.split_once('=').unwrap_or_default();
+        let mut child = command.env(name, value).stderr(Stdio::null()).spawn().map_err(text)?;
+        // QEMU is there: the run has begun.
+        let begun = wait_until(Duration::from_secs(300), || marked(&mark).iter().any(|command| command.contains("qemu-system")));
+        child.kill().map_err(text)?;
+        let _ = child.wait();
+        if !begun {
+            return Err("the run never began".into());
+        }
+        match wait_until(Duration::from_secs(10), || marked(&mark).is_empty()) {
+            true => Ok(()),
+            false => Err(format!("still there: {}", marked(&mark).join("; "))),
+        }
+    }
+
+    fn image(&self, path: &Path) -> Result<(), String> {
+        let output = finish(&mut self.command(&["build", MANIFEST, "-o", &path.to_string_lossy()])?)?;
+        if output.status == Some(0) { Ok(()) } else { Err(output.words) }
+    }
+}
+
+struct Ended {
+    status: Option<i32>,
+    /// The end of what it said on stderr.
+    words: String,
+}
+
+/// Runs `command` to its end, which must come.
+fn finish(command: &mut Command) -> Result<Ended, String> {
+    let mut child = command.spawn().map_err(text)?;
+    let stderr = child.stderr.take();
+    let reader = thread::spawn(move || {
+        let mut words = Vec::new();
+        // What can't be read is missing from a message, no more.
+        let _ = stderr.map(|mut stderr| std::io::Read::read_to_end(&mut stderr, &mut words));
+        let words = String::from_utf8_lossy(&words).into_owned();
+        let lines: Vec<&str> = words.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    });
+    let mut status = None;
+    let ended = wait_until(PATIENCE, || {
+        status = child.try_wait().ok().flatten();
+        status.is_some()
+    });
+    if !ended {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    let words = reader.join().unwrap_or_default();
+    match status {
+        Some(status) => Ok(Ended { status: status.code(), words }),
+        None => Err(format!("no end after {} s: {words}", PATIENCE.as_secs())),
+    }
+}
+
+fn wait_until(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + patience;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Command lines of the processes whose environment has `mark`.
+fn marked(mark: &str) -> Vec<String> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+    processes
+        .filter(|process| {
+            let environment = fs::read(process.join("environ")).unwrap_or_default();
+            environment.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes())
+        })
+        .filter_map(|process| {
+            let line = fs::read(process.join("cmdline")).ok().filter(|line| !line.is_empty())?;
+            Some(String::from_utf8_lossy(&line).replace('\0', " "))
+        })
+        .collect()
+}
+
+fn text(error: std::io::Error) -> String {
+    error.to_string()
+}
