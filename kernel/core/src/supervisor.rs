@@ -421,9 +421,9 @@ fn by_policy(domain: &Domain, life: &mut Life, crashed: bool, now: u64) -> Phase
     Phase::Waiting(now + delay)
 }
 
-/// A line for reports: who was inside whom when it happened.
+/// The domains that the thread was in, from the outermost; without the kernel, where every thread begins.
 pub(crate) fn chain(death: &crate::incarnation::Death) -> Vec<String> {
-    death.chain[..death.chain_len].iter().map(|index| domain::name_of(usize::from(*index))).collect()
+    death.chain[..death.chain_len].iter().filter(|index| **index != 0).map(|index| domain::name_of(usize::from(*index))).collect()
 }
 
 /// A thread of the kernel's own that runs for good.
