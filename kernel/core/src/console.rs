@@ -19,6 +19,7 @@ use crate::{
     log, machine, packets,
     platform::NEVER,
     supervisor::{self, Command},
+    thread,
 };
 
 /// Whether `crash` is there: the manifest's word.
@@ -32,6 +33,7 @@ const FOLLOW: u64 = 200_000_000;
 const HELP: &str = "\
 help                     this
 domains                  each domain's state, generation, restarts and memory
+threads                  each thread, where it is, its visits, and (debug builds) locks taken
 stats [NAME]             counters of all domains, or of one
 log [NAME] [--follow]    the log, of all or of one domain; any key ends --follow
 start NAME               start a domain that has stopped, or was given up
@@ -108,6 +110,7 @@ fn carry_out(line: &str) {
             say(HELP_DOMAINS);
         }
         ["domains"] => domains(),
+        ["threads"] => threads(),
         ["stats"] => domain::all().into_iter().for_each(stats),
         ["stats", name] => with(name, stats),
         ["log"] => show_log(None, false),
@@ -157,7 +160,8 @@ fn domains() {
             match death.cause {
                 Cause::Crash(reason) => {
                     let chain = supervisor::chain(&death).join(" > ");
-                    format!("{} in generation {generation}, cpu {}, {chain}: {words}", reason.name(), death.cpu)
+                    let place = if chain.is_empty() { String::new() } else { format!(", cpu {}, {chain}: {words}", death.cpu) };
+                    format!("{} in generation {generation}{place}", reason.name())
                 }
                 Cause::Stopped => String::from("stopped by the operator"),
                 Cause::Refused => format!("did not start: {words}"),
@@ -177,6 +181,20 @@ fn domains() {
     }
     let (pages, (buffers, free), (_, handles)) = (machine().pages(), packets::counts(), capability::counts(0));
     say(format_args!("pages {} used, {} free; packet buffers {buffers}, {free} free; handles {handles}\n", pages.used, pages.free));
+}
+
+fn threads() {
+    say(format_args!("{:<24} {:>3} {:<16} {:>12} {:>10}  last lock\n", "thread", "cpu", "in", "visits", "locks"));
+    for block in thread::all() {
+        let inside = domain::name_of(block.innermost_domain());
+        let (locks, last) = block.locks();
+        let (cpu, visits) = (block.cpu.load(Ordering::Relaxed), block.visits());
+        say(format_args!("{:<24} {cpu:>3} {inside:<16} {visits:>12} {locks:>10}", block.name()));
+        match last {
+            Some(at) => say(format_args!("  {}:{}\n", at.file(), at.line())),
+            None => say("\n"),
+        }
+    }
 }
 
 fn stats(domain: &'static Domain) {

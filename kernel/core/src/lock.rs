@@ -6,18 +6,11 @@
 use core::{
     cell::UnsafeCell,
     ops::{Deref, DerefMut},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    panic::Location,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use crate::thread;
-
-/// Number of acquisitions so far, for the test that forwarding takes none.
-static ACQUISITIONS: AtomicU64 = AtomicU64::new(0);
-
-/// How often any lock of the core has been taken since boot (debug builds; 0 otherwise).
-pub fn acquisitions() -> u64 {
-    ACQUISITIONS.load(Ordering::Relaxed)
-}
 
 pub struct Lock<T> {
     held: AtomicBool,
@@ -32,10 +25,12 @@ impl<T> Lock<T> {
         Lock { held: AtomicBool::new(false), value: UnsafeCell::new(value) }
     }
 
+    #[track_caller]
     pub fn lock(&self) -> Guard<'_, T> {
         thread::preemption_off();
         if cfg!(debug_assertions) {
-            ACQUISITIONS.fetch_add(1, Ordering::Relaxed);
+            // For the tests that what is said to take no lock takes none.
+            thread::current().count_lock(Location::caller());
         }
         while self.held.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
             while self.held.load(Ordering::Relaxed) {

@@ -8,6 +8,7 @@ use core::{
     arch::asm,
     cell::UnsafeCell,
     fmt,
+    panic::Location,
     ptr::{self, NonNull},
     sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
@@ -100,6 +101,9 @@ pub struct ThreadBlock {
     /// Calls of `alive`, `yield` and blocking calls: signs of life for the watchdog.
     pub(crate) signs: AtomicU64,
     pub(crate) watch: crate::watchdog::Watch,
+    /// Locks of the core taken (debug builds), and where the last one was.
+    locks: AtomicU64,
+    last_lock: AtomicPtr<Location<'static>>,
     /// Bytes on the exchange heap that came to a domain (+) or left it (−) by this thread and are not yet in the domain's own count.
     pub(crate) exchange: [AtomicI64; MAX_DOMAINS],
     /// For the thread itself alone, in the kernel; the supervisor empties it after the thread has ended.
@@ -138,6 +142,13 @@ static THREADS: [AtomicPtr<ThreadBlock>; MAX_THREADS] = [const { AtomicPtr::new(
 /// Blocks of threads that have ended, to be used again.
 static SPARE: Lock<alloc::vec::Vec<&'static ThreadBlock>> = Lock::new(alloc::vec::Vec::new());
 
+static MADE: AtomicUsize = AtomicUsize::new(0);
+
+/// Blocks that were ever made: a box that restarts its domains makes no more of them.
+pub fn blocks_made() -> usize {
+    MADE.load(Ordering::Relaxed)
+}
+
 /// Offsets for the call's assembly.
 pub(crate) mod offsets {
     use super::{Frame, ThreadBlock};
@@ -156,6 +167,7 @@ pub(crate) mod offsets {
 
 impl ThreadBlock {
     fn new(name: &str) -> &'static ThreadBlock {
+        MADE.fetch_add(1, Ordering::Relaxed);
         let block: &'static ThreadBlock = Box::leak(Box::new(ThreadBlock {
             top: AtomicPtr::new(ptr::null_mut()),
             stack_limit: AtomicUsize::new(0),
@@ -174,6 +186,8 @@ impl ThreadBlock {
             own: AtomicU32::new(0),
             signs: AtomicU64::new(0),
             watch: crate::watchdog::Watch::new(),
+            locks: AtomicU64::new(0),
+            last_lock: AtomicPtr::new(ptr::null_mut()),
             exchange: [const { AtomicI64::new(0) }; MAX_DOMAINS],
             magazines: UnsafeCell::new(Magazines::new()),
             buffers: UnsafeCell::new(BufferCache::new()),
@@ -225,6 +239,22 @@ impl ThreadBlock {
         self.signs.store(self.signs.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
+    pub(crate) fn count_lock(&self, at: &'static Location<'static>) {
+        self.locks.store(self.locks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.last_lock.store(ptr::from_ref(at).cast_mut(), Ordering::Relaxed);
+    }
+
+    /// How many locks of the core this thread has taken in its life, and where the last one (debug builds; 0 otherwise).
+    pub fn locks(&self) -> (u64, Option<&'static Location<'static>>) {
+        // SAFETY: null, or a `'static` location.
+        (self.locks.load(Ordering::Relaxed), unsafe { self.last_lock.load(Ordering::Relaxed).as_ref() })
+    }
+
+    /// Visits that this thread has begun in its life.
+    pub fn visits(&self) -> u64 {
+        self.visits.load(Ordering::Relaxed)
+    }
+
     /// The thread's name, for reports.
     pub fn name(&self) -> String {
         self.life.lock().name.clone()
@@ -239,6 +269,12 @@ impl ThreadBlock {
             write!(out, "{}{name}", if depth == 0 { "" } else { " > " })?;
         }
         Ok(())
+    }
+
+    /// Index of the domain that the thread is in. A hint: it runs on.
+    pub(crate) fn innermost_domain(&self) -> usize {
+        // SAFETY: `top` points into `frames`, and records are never unmapped.
+        unsafe { (*(*self.top.load(Ordering::Relaxed)).record.load(Ordering::Relaxed)).domain() }
     }
 
     /// The incarnation whose code this thread executes. For the thread itself, its trap, or the supervisor.
@@ -279,8 +315,8 @@ pub fn current() -> &'static ThreadBlock {
     }
 }
 
-/// All threads.
-pub(crate) fn all() -> impl Iterator<Item = &'static ThreadBlock> {
+/// All threads. A block stays readable for ever, if only as another thread's.
+pub fn all() -> impl Iterator<Item = &'static ThreadBlock> {
     // SAFETY: blocks are never unmapped.
     THREADS.iter().filter_map(|place| unsafe { place.load(Ordering::SeqCst).as_ref() })
 }

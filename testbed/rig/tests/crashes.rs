@@ -187,3 +187,27 @@ fn stop_and_start() {
     assert_eq!(RIG.status("c").restarts, restarts, "a start by hand is no restart");
     RIG.until_as_before(&before);
 }
+
+/// Restarting a domain leaves the box as it was, however often (invariant 8); `RESTARTS` makes a campaign of it.
+#[test]
+fn a_thousand_restarts_leave_everything_as_it_was() {
+    let _turn = RIG.turn();
+    let restarts: u32 = std::env::var("RESTARTS").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000);
+    let (b, mut made) = (probe("b"), (0, 0));
+    let before = RIG.baseline();
+    for restart in 0..restarts {
+        let generation = RIG.status("b").generation;
+        for deed in [Deed::Keep(3), Deed::KeepPackets(3), Deed::KeepHandle, Deed::SpawnSleeper] {
+            assert_eq!(RIG.run(0, move || b.act(deed)), Ok(()));
+        }
+        let deed = [Deed::Panic, Deed::StackOverflow, Deed::DivideByZero][restart as usize % 3];
+        assert_eq!(RIG.run(1, move || b.act(deed)), Err(CallError::Crashed));
+        RIG.until_restarted("b", generation);
+        if restart == 50 {
+            made = (kernel_core::record::records_made(), kernel_core::thread::blocks_made());
+        }
+    }
+    RIG.until_as_before(&before);
+    let now = (kernel_core::record::records_made(), kernel_core::thread::blocks_made());
+    assert!(now.0 <= made.0 + 16 && now.1 <= made.1 + 8, "records and thread blocks: {made:?} after 50 restarts, {now:?} after all");
+}
