@@ -80,7 +80,13 @@ unsafe impl Hardware for Fast {
         // SAFETY: one thread.
         let value = unsafe { (&*self.0.registers.get())[offset as usize / 4] };
         // CTRL's reset bits clear themselves; RX security is always ready.
-        if offset == 0 { 0 } else if offset == 0x8D04 { 1 } else { value }
+        if offset == 0 {
+            0
+        } else if offset == 0x8D04 {
+            1
+        } else {
+            value
+        }
     }
 
     unsafe fn write(&self, offset: u32, value: u32) {

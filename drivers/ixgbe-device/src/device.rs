@@ -13,8 +13,8 @@ use crate::{
     hardware::Hardware,
     lease::{Held, Lease, MAX_QUEUES},
     receive::Receive,
-    ring::MAX_LENGTH,
     registers::{RxQueue, SRRCTL_DROP_EN, SRRCTL_ONE_BUFFER_OF_2K, TxQueue},
+    ring::MAX_LENGTH,
     transmit::Transmit,
 };
 

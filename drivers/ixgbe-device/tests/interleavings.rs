@@ -21,18 +21,30 @@ const QUEUES: usize = 2;
 #[derive(Clone, Debug)]
 enum Step {
     /// So many frames of a flow arrive.
-    Arrive { count: u8, flow: u8 },
+    Arrive {
+        count: u8,
+        flow: u8,
+    },
     /// The thread of a queue receives.
-    Receive { queue: usize, limit: u8 },
+    Receive {
+        queue: usize,
+        limit: u8,
+    },
     /// It sends the oldest batch that it holds, on any queue.
-    Send { queue: usize },
+    Send {
+        queue: usize,
+    },
     /// It drops it.
     Drop,
-    Reclaim { queue: usize },
+    Reclaim {
+        queue: usize,
+    },
     /// The driver dies: all handles and batches are dropped. The next step that needs a ring adopts it.
     Crash,
     /// Somebody else takes buffers from the pool, or gives them back.
-    Hog { count: u8 },
+    Hog {
+        count: u8,
+    },
     Release,
     Cable(bool),
     /// The device lies about the length of the next packet.

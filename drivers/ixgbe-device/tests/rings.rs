@@ -303,7 +303,10 @@ fn a_bogus_length_is_a_lie() {
         assert!(batch.is_empty());
         assert_eq!(device(&lease).lease(), LeaseState::Suspect);
         drop((rx, tx, batch));
-        assert!(matches!(device(&lease).rx_ring(0, RING).map(|mut rx| rx.receive(&mut Batch::allocate().unwrap(), 1)), Ok(Err(DeviceError::Lied))));
+        assert!(matches!(
+            device(&lease).rx_ring(0, RING).map(|mut rx| rx.receive(&mut Batch::allocate().unwrap(), 1)),
+            Ok(Err(DeviceError::Lied))
+        ));
         device(&lease).reset_lease().unwrap();
         assert_eq!(bench.pool.available(), 256);
         assert_eq!(bench.violations(), 0);

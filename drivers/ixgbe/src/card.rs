@@ -8,11 +8,7 @@ use interfaces::{
     device::ixgbe::{DeviceError, IxgbeDevice, LeaseState},
     net::{Link, MacAddress},
 };
-use runtime::{
-    env::StartError,
-    thread::sleep_until,
-    time::now,
-};
+use runtime::{env::StartError, thread::sleep_until, time::now};
 
 use crate::{
     config::{Config, HEADER},

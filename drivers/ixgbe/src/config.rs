@@ -84,13 +84,7 @@ mod tests {
     /// All faults are shown at once, each under the key that is written in the manifest.
     #[test]
     fn every_fault_is_named() {
-        let config = Config {
-            rx_ring: 100,
-            tx_ring: 8192,
-            mtu: 9000,
-            interrupt_interval: Duration::from_millis(2),
-            ..Config::default()
-        };
+        let config = Config { rx_ring: 100, tx_ring: 8192, mtu: 9000, interrupt_interval: Duration::from_millis(2), ..Config::default() };
         let paths: Vec<_> = config.validate().into_iter().map(|fault| fault.path).collect();
         assert_eq!(paths, ["rx-ring", "tx-ring", "mtu", "interrupt-interval"]);
     }

@@ -34,7 +34,9 @@ impl Control for Console {
         let card = &*self.card;
         let answer = match line.as_str().trim() {
             "link" => format!("link {}", card.link_words()),
-            "device" => format!("{} {}, {} queue pairs, frames up to {} bytes", card.variant.name, Shown(card.mac), card.queues, card.max_frame()),
+            "device" => {
+                format!("{} {}, {} queue pairs, frames up to {} bytes", card.variant.name, Shown(card.mac), card.queues, card.max_frame())
+            }
             _ => return Err(ControlError::UnknownCommand),
         };
         let mut line = line;

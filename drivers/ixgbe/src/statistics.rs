@@ -146,8 +146,7 @@ impl Statistics {
         }
         for (at, cells) in self.queues.iter().enumerate() {
             for (direction, ring) in [("rx", &cells.rx), ("tx", &cells.tx)] {
-                let values =
-                    [("packets", &ring.packets), ("bytes", &ring.bytes), ("errors", &ring.errors), ("no-buffer", &ring.no_buffer)];
+                let values = [("packets", &ring.packets), ("bytes", &ring.bytes), ("errors", &ring.errors), ("no-buffer", &ring.no_buffer)];
                 for (name, cell) in values {
                     if !show(&format!("queue.{at}.{direction}.{name}"), cell.get()) {
                         return;

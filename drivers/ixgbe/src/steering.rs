@@ -39,9 +39,9 @@ mod tests {
     fn the_key_is_symmetric() {
         let bit = |at: usize| KEY[at / 32 % 10].to_le_bytes()[at / 8 % 4] >> (7 - at % 8) & 1;
         let hash = |input: &[u8]| {
-            (0..8 * input.len()).filter(|at| input[at / 8] >> (7 - at % 8) & 1 != 0).fold(0u32, |hash, at| {
-                hash ^ (0..32).fold(0, |window, i| window << 1 | u32::from(bit(at + i)))
-            })
+            (0..8 * input.len())
+                .filter(|at| input[at / 8] >> (7 - at % 8) & 1 != 0)
+                .fold(0u32, |hash, at| hash ^ (0..32).fold(0, |window, i| window << 1 | u32::from(bit(at + i))))
         };
         let there = [10, 0, 1, 7, 10, 0, 1, 100, 0xC3, 0x51, 0x00, 0x50];
         let back = [10, 0, 1, 100, 10, 0, 1, 7, 0x00, 0x50, 0xC3, 0x51];
