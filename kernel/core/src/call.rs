@@ -357,16 +357,16 @@ fn move_back<O: Outcome>(block: &ThreadBlock, outcome: &mut O, caller: &Incarnat
     set_crossing(block, false);
 }
 
-/// Drops arguments that can't be delivered. They go to whom the thread acts for first: what is dropped in the kernel is let go of on its behalf, and a
-/// capability that is still its maker's own object can't just be dropped here.
+/// Drops arguments that can't be delivered. They go to the kernel first: it is never reclaimed, while the domain that the thread acts for may be, at this very
+/// moment; and a capability that is still its maker's own object can't just be dropped here.
 fn discard<A: ArgumentList>(mut arguments: A, from: &Incarnation) {
-    arguments.cross(&Between { from, to: thread::current().innermost_relaxed() });
+    arguments.cross(&Between { from, to: incarnation::kernel() });
     drop(arguments);
 }
 
 /// The same for an outcome.
 fn discard_outcome<O: Outcome>(mut outcome: O, from: &Incarnation) {
-    outcome.cross(&Between { from, to: thread::current().innermost_relaxed() });
+    outcome.cross(&Between { from, to: incarnation::kernel() });
     drop(outcome);
 }
 

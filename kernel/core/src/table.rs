@@ -18,7 +18,7 @@ use interfaces::{
 
 use crate::{
     call, capability, exchange,
-    incarnation::Cause,
+    incarnation::{Cause, Owner},
     log, machine, packets,
     platform::{Mapping, PAGE, Priority},
     thread::{self, KERNEL_RESERVE, STACK_PAGES, Spawn, ThreadBlock},
@@ -180,8 +180,7 @@ pub(crate) static TABLE: KernelTable = KernelTable {
     },
     cap_release: {
         unsafe extern "C" fn entry(proxy: *mut u8) {
-            // SAFETY: the caller's contract.
-            entry!(unsafe { (INSIDE.cap_release)(proxy) })
+            entry!(capability::release(proxy, call::acting_owner()))
         }
         entry
     },
@@ -330,8 +329,9 @@ unsafe extern "C" fn wake(word: *const AtomicU32, count: u32) {
     wait::wake(word, count);
 }
 
+/// What is dropped in the kernel's image is the kernel's own.
 unsafe extern "C" fn cap_release(proxy: *mut u8) {
-    capability::release(proxy, call::acting_owner());
+    capability::release(proxy, Owner::KERNEL);
 }
 
 extern "C" fn sign_of_life() {
