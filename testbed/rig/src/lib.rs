@@ -14,4 +14,4 @@ mod threads;
 
 pub use images::{Start, build};
 pub use machine::Machine;
-pub use rig::{Counts, DomainSpec, PROBE, RELAY, Rig, Running, Settings};
+pub use rig::{Counts, DomainCounts, DomainSpec, PROBE, RELAY, Rig, Running, Settings};

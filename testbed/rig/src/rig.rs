@@ -124,11 +124,26 @@ impl Settings {
 pub struct Counts {
     /// Pages of the machine, without the slabs of the exchange heap, which stay.
     pub pages: usize,
-    /// For each domain: state, its pages, threads, exchange objects, packet buffers in them, exchange bytes, handles held.
-    pub domains: Vec<(String, &'static str, usize, usize, usize, usize, i64, usize)>,
+    pub domains: Vec<DomainCounts>,
     /// Packet buffers that are free.
     pub buffers: usize,
     /// Handles in the box.
+    pub handles: usize,
+}
+
+/// What a domain has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DomainCounts {
+    pub name: String,
+    pub state: &'static str,
+    /// Private heap, image, stacks.
+    pub pages: usize,
+    pub threads: usize,
+    /// Objects on the exchange heap, their bytes, and the packet buffers in them.
+    pub objects: usize,
+    pub bytes: i64,
+    pub buffers: usize,
+    /// Handles that it holds.
     pub handles: usize,
 }
 
@@ -251,8 +266,16 @@ impl Rig {
         let domains = domain::all().into_iter().map(|domain| {
             let status = domain.status();
             let (objects, buffers) = exchange::objects(domain.index);
-            let (held, bytes) = (capability::counts(domain.index).0, exchange::bytes(domain.index));
-            (domain.name.clone(), status.state, status.pages, status.threads, objects, buffers, bytes, held)
+            DomainCounts {
+                name: domain.name.clone(),
+                state: status.state,
+                pages: status.pages,
+                threads: status.threads,
+                objects,
+                bytes: exchange::bytes(domain.index),
+                buffers,
+                handles: capability::counts(domain.index).0,
+            }
         });
         Counts {
             domains: domains.collect(),

@@ -145,7 +145,8 @@ fn kills_leave_nothing_behind() {
     until_delivered(&RIG);
     let held = |rig: &Rig| {
         let counts = rig.counts();
-        let domains: Vec<_> = counts.domains.into_iter().map(|(name, state, pages, threads, _, _, _, held)| (name, state, pages, threads, held)).collect();
+        let domains: Vec<_> =
+            counts.domains.into_iter().map(|had| (had.name, had.state, had.pages, had.threads, had.handles)).collect();
         (counts.handles, domains)
     };
     // Once round, so that each heap has grown to what it needs.

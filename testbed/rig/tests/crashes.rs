@@ -161,7 +161,7 @@ fn what_a_domain_held_is_reclaimed() {
     assert_eq!(RIG.run(0, move || b.keep(RRef::new(Word(3)).unwrap())), Ok(()));
     assert_eq!(RIG.run(0, move || c.census()).unwrap().1, 2, "two handles of c are alive");
     let held = RIG.counts();
-    assert_eq!(held.domains[1].4, 101 + 2, "words and batches");
+    assert_eq!(held.domains[1].objects, 101 + 2, "words and batches");
     assert_eq!(held.buffers, before.buffers - 50);
     assert_eq!(held.handles, before.handles + 2);
     assert_eq!(RIG.run(1, move || b.act(Deed::Panic)), Err(CallError::Crashed));

@@ -6,7 +6,7 @@ use std::{arch::x86_64::_rdtsc, fs, hint::black_box, time::Duration};
 
 use interfaces::{
     CallError, Interface, Port, RRef,
-    probe::{Deed, Probe, ProbeHandle, Word},
+    probe::{Deed, Probe, Word},
 };
 use kernel_core::domain;
 use rig::{Rig, Settings};
@@ -28,9 +28,9 @@ fn main() {
     let mut rows = rig.run(1, move || {
         let mut handle = c.handle().expect("c lives");
         vec![
-            cycles("call.plain", || drop(black_box(plain.next(black_box(1))))),
-            cycles("call.proxied", || drop(black_box(c.next(black_box(1))))),
-            cycles("call.handle", || drop(black_box(handle.next(black_box(1))))),
+            cycles("call.plain", || _ = black_box(plain.next(black_box(1)))),
+            cycles("call.proxied", || _ = black_box(c.next(black_box(1)))),
+            cycles("call.handle", || _ = black_box(handle.next(black_box(1)))),
             passing(c),
             cycles("linux.syscall", || {
                 // SAFETY: no arguments, no effects.
