@@ -9,9 +9,9 @@ use crate::gaps::{Gaps, Window};
 use crate::load::{Kind, Tally};
 use crate::options::RunOptions;
 use crate::report::{
-    BackendReport, Connections, CrashReport, DomainReport, Exchange, KindReport, NicReport, PauseReport, ProbeReport, Report, Requests, SCHEMA_VERSION,
+    BackendReport, Connections, CrashReport, DomainReport, Exchange, KindReport, NicReport, PauseReport, ProbeReport, Report, Requests, SCHEMA_VERSION, VipReport,
 };
-use crate::witness::{Arrival, Witness};
+use crate::witness::{Arrival, Service, Witness};
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
@@ -134,6 +134,7 @@ pub fn report(options: &RunOptions, evidence: &Evidence, witness: &Witness) -> R
         requests: requests(&tally),
         connections,
         backends: backends(options, &tally, witness),
+        vips: vips(options, witness),
         domains: domains(facts, &crashes),
         cpus: facts.cpus.clone(),
         crashes,
@@ -282,6 +283,17 @@ fn backends(options: &RunOptions, tally: &Tally, witness: &Witness) -> BTreeMap<
             probes: seen.probes,
         };
         (backend.name.clone(), report)
+    });
+    reports.collect()
+}
+
+fn vips(options: &RunOptions, witness: &Witness) -> BTreeMap<String, VipReport> {
+    let reports = options.vips.iter().map(|vip| {
+        let service = Service { address: vip.address, port: vip.port, protocol: vip.protocol };
+        let flows = witness.shares.get(&service).cloned().unwrap_or_else(|| vec![0; options.backends.len()]);
+        let members = options.backends.iter().zip(&flows).filter(|(backend, flows)| **flows > 0 || vip.backends.contains(&backend.name));
+        let backends = members.map(|(backend, flows)| (backend.name.clone(), *flows)).collect();
+        (service.to_string(), VipReport { flows: flows.iter().sum(), backends })
     });
     reports.collect()
 }

@@ -98,6 +98,8 @@ pub struct Load {
     pub upload_rate: u64,
     /// Datagrams a second of the sequence-numbered stream to the first UDP VIP.
     pub probe_rate: u32,
+    /// Datagrams a second to each UDP VIP, every one from another port: shows how a VIP's flows are shared out.
+    pub spread_rate: u32,
 }
 
 impl Default for Load {
@@ -114,6 +116,7 @@ impl Default for Load {
             upload_size: 1 << 20,
             upload_rate: 256 << 10,
             probe_rate: 1000,
+            spread_rate: 20,
         }
     }
 }

@@ -36,6 +36,7 @@ mod report;
 mod run;
 mod schedule;
 mod session;
+mod spread;
 mod stage;
 mod status;
 mod table;

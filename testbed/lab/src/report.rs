@@ -22,6 +22,8 @@ pub struct Report {
     pub requests: Requests,
     pub connections: Connections,
     pub backends: BTreeMap<String, BackendReport>,
+    /// By address, port and protocol, such as `10.0.1.100:80/tcp`.
+    pub vips: BTreeMap<String, VipReport>,
     pub domains: BTreeMap<String, DomainReport>,
     pub cpus: Vec<CpuFacts>,
     pub crashes: Vec<CrashReport>,
@@ -77,6 +79,14 @@ pub struct BackendReport {
     /// VIP frames from the box.
     pub frames: u64,
     pub probes: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct VipReport {
+    /// Distinct connections, or for UDP distinct pairs of source and port.
+    pub flows: u64,
+    /// How many of them each of its backends got.
+    pub backends: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -14,6 +14,7 @@ use crate::network::Network;
 use crate::nic::Nic;
 use crate::options::{Boot, Protocol, RunOptions};
 use crate::probe::Probe;
+use crate::spread::Spread;
 use crate::report::{Exchange, NicReport, Report};
 use crate::schedule::{Deed, Schedule};
 use crate::status::Status;
@@ -131,8 +132,10 @@ pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News)
     if let Some(up) = up {
         evidence.probe_begin = probe.as_ref().map_or(0, Probe::sent);
         let load = Load::start(&session.network.client, &options)?;
+        let mut spread = Spread::start(&session.network.client, &options)?;
         session.run(up, load.as_ref(), &text);
         evidence.load_end = Moment::now();
+        spread.stop();
         evidence.probe_sent = probe.as_ref().map_or(0, Probe::sent);
         evidence.settled = session.settle(load.as_ref(), probe.as_mut(), &text)?;
         evidence.tally = load.map(|load| load.tally().clone());

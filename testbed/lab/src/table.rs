@@ -13,6 +13,7 @@ pub fn render(report: &Report) -> String {
     add(summary(report));
     add(domains(report));
     add(backends(report));
+    add(vips(report));
     if !report.crashes.is_empty() {
         add(crashes(report));
     }
@@ -111,6 +112,15 @@ fn backends(report: &Report) -> Table {
             backend.requests.to_string(),
             backend.frames.to_string(),
         ]));
+    }
+    table
+}
+
+fn vips(report: &Report) -> Table {
+    let mut table = table(&["VIP", "flows", "shared out"]);
+    for (name, vip) in &report.vips {
+        let parts = vip.backends.iter().map(|(backend, flows)| format!("{backend} {:.1} %", *flows as f64 * 100.0 / vip.flows.max(1) as f64));
+        table.add_row([Cell::new(name), Cell::new(vip.flows).set_alignment(CellAlignment::Right), Cell::new(parts.collect::<Vec<_>>().join(", "))]);
     }
     table
 }

@@ -5,8 +5,10 @@
 use crate::clock::Moment;
 use crate::capture::Way;
 use crate::network;
+use crate::options::Protocol;
 use crate::frame::{ACK, Frame, Ip, Kind, SYN, Transport};
 use std::collections::{HashMap, HashSet};
+use std::fmt::{self, Display, Formatter};
 use std::net::Ipv4Addr;
 
 /// Where a capture sits.
@@ -26,8 +28,25 @@ pub enum Place {
 struct Flow {
     client: Ipv4Addr,
     client_port: u16,
-    vip: Ipv4Addr,
-    vip_port: u16,
+    service: Service,
+}
+
+/// What a VIP offers at one port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Service {
+    pub address: Ipv4Addr,
+    pub port: u16,
+    pub protocol: Protocol,
+}
+
+impl Display for Service {
+    fn fmt(&self, to: &mut Formatter) -> fmt::Result {
+        let protocol = match self.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        write!(to, "{}:{}/{protocol}", self.address, self.port)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +102,10 @@ pub struct Witness {
     vips: HashSet<Ipv4Addr>,
     box_mac: [u8; 6],
     connections: HashMap<Flow, Connection>,
+    /// UDP flows that have been seen.
+    datagram_flows: HashSet<Flow>,
+    /// Distinct flows (for TCP: connections) of each service, by backend.
+    pub shares: HashMap<Service, Vec<u64>>,
     pub moves: Vec<Move>,
     /// In order of arrival, over all backends.
     pub arrivals: Vec<Arrival>,
@@ -99,6 +122,8 @@ impl Witness {
             vips: vips.into_iter().collect(),
             box_mac,
             connections: HashMap::new(),
+            datagram_flows: HashSet::new(),
+            shares: HashMap::new(),
             moves: Vec::new(),
             arrivals: Vec::new(),
             router_vip: 0,
@@ -137,17 +162,32 @@ impl Witness {
         }
         self.first_vip_frame.get_or_insert(at);
         self.backends[number].from_box += 1;
+        let flow = |client_port, port, protocol| Flow {
+            client: ip.source,
+            client_port,
+            service: Service { address: ip.destination, port, protocol },
+        };
         match ip.transport {
             Transport::Tcp { source, destination, sequence, flags } => {
-                let flow = Flow { client: ip.source, client_port: source, vip: ip.destination, vip_port: destination };
-                self.segment(number, at, flow, sequence, flags);
+                self.segment(number, at, flow(source, destination, Protocol::Tcp), sequence, flags);
             }
-            Transport::Udp { probe: Some(probe), .. } => {
-                self.backends[number].probes += 1;
-                self.arrivals.push(Arrival { at, number: probe });
+            Transport::Udp { source, destination, probe } => {
+                let flow = flow(source, destination, Protocol::Udp);
+                if self.datagram_flows.insert(flow) {
+                    self.share(flow.service)[number] += 1;
+                }
+                if let Some(probe) = probe {
+                    self.backends[number].probes += 1;
+                    self.arrivals.push(Arrival { at, number: probe });
+                }
             }
-            _ => {}
+            Transport::Other => {}
         }
+    }
+
+    fn share(&mut self, service: Service) -> &mut Vec<u64> {
+        let backends = self.backends.len();
+        self.shares.entry(service).or_insert_with(|| vec![0; backends])
     }
 
     fn segment(&mut self, number: usize, at: Moment, flow: Flow, sequence: u32, flags: u8) {
@@ -163,6 +203,7 @@ impl Witness {
             }
             _ if opens => {
                 self.backends[number].connections += 1;
+                self.share(flow.service)[number] += 1;
                 self.connections.insert(flow, Connection { backend: number, sequence, moved: false });
             }
             // Of a connection whose SYN nobody saw: the box let none through before its SYN, or it is a stray.
@@ -225,6 +266,8 @@ mod tests {
         arrive(&mut w, 1, &tcp(1000, 901, ACK));
         assert!(w.moves.is_empty());
         assert_eq!(w.backends[1].connections, 1);
+        let web = Service { address: VIP, port: 80, protocol: Protocol::Tcp };
+        assert_eq!(w.shares[&web], [1, 1]);
     }
 
     #[test]

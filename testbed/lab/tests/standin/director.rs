@@ -124,7 +124,8 @@ impl Director {
             if self.down.is_none() {
                 self.take_frames();
             }
-            if !booted && asked.is_none_or(|at| at.elapsed() > Duration::from_millis(100)) {
+            // The first frame says that the cable is plugged in.
+            if !booted && self.counts.received > 0 && asked.is_none_or(|at| at.elapsed() > Duration::from_millis(100)) {
                 asked = Some(Instant::now());
                 for backend in self.options.backends.clone() {
                     self.ask_for(backend.ip);

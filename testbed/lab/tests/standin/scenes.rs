@@ -69,6 +69,8 @@ pub fn right() {
     assert!((5_500..7_000).contains(&report.probe.sent), "{} probes in 6 s", report.probe.sent);
     assert!(report.backends.values().all(|backend| backend.connections > 0 && backend.requests > 0));
     assert!(report.first_packet_ms.is_some() && report.boot_ms.is_some());
+    let datagrams = &report.vips["203.0.113.10:53/udp"];
+    assert!(datagrams.flows > 90 && datagrams.backends.values().all(|flows| *flows > 10), "{datagrams:?}");
 }
 
 pub fn crash() {
@@ -97,8 +99,9 @@ pub fn pause() {
     let report = run(options);
     let [pause] = report.pauses.as_slice() else { panic!("{:?}", report.pauses) };
     let blocked = pause.blocked_ms.unwrap();
-    assert!((blocked - 3_000.0).abs() < 150.0 + report.probe.max_gap_before_ms, "{blocked} ms");
-    assert!(pause.length_ms >= 3_000.0 && pause.length_ms < 3_300.0);
+    // A busy host may let the stop last a little longer than asked for; it is measured, too.
+    assert!((3_000.0..4_000.0).contains(&pause.length_ms), "{} ms", pause.length_ms);
+    assert!((blocked - pause.length_ms).abs() < 150.0 + report.probe.max_gap_before_ms, "{blocked} ms for {} ms", pause.length_ms);
     // TCP outlives it.
     assert_eq!((report.connections.broken, report.connections.moved), (0, 0));
 }
