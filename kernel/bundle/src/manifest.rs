@@ -142,7 +142,7 @@ impl fmt::Display for DeviceMatch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restart {
     pub policy: RestartPolicy,
-    /// Before the first restart; doubles with each further one inside the interval.
+    /// Before a restart; doubles while generations live for less than 16 times the delay before them, and begins anew after one that lived longer.
     pub delay: Nanos,
     pub max_delay: Nanos,
     /// So many restarts inside `limit_interval`, then the domain is given up.

@@ -80,6 +80,9 @@ pub(crate) struct Life {
     pub restarts: u32,
     /// When restarts happened, within the limit's interval.
     pub recent: VecDeque<u64>,
+    /// When the last generation was begun, and the delay before it, if it was a restart.
+    pub began: u64,
+    pub delay: Option<u64>,
     pub last_death: Option<(u32, Death)>,
     /// Pages of the generation that died last, when it did.
     pub pages_before: usize,
@@ -190,6 +193,8 @@ impl Domain {
                 records: Vec::new(),
                 restarts: 0,
                 recent: VecDeque::new(),
+                began: 0,
+                delay: None,
                 last_death: None,
                 pages_before: 0,
                 recovering: false,
@@ -233,6 +238,7 @@ impl Domain {
             restarts: life.restarts,
             pages: incarnation.map_or(0, |incarnation| incarnation.pages()),
             threads: incarnation.map_or(0, |incarnation| incarnation.threads.load(Ordering::Relaxed)),
+            delay: life.delay,
             last_death: life.last_death,
         }
     }
@@ -246,6 +252,8 @@ pub struct Status {
     pub restarts: u32,
     pub pages: usize,
     pub threads: usize,
+    /// Nanoseconds that the supervisor waited before it started this generation, if it was a restart by policy.
+    pub delay: Option<u64>,
     /// Generation and circumstances of the last death.
     pub last_death: Option<(u32, Death)>,
 }

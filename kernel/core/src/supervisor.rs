@@ -29,6 +29,8 @@ use crate::{
     watchdog,
 };
 
+/// A generation that has lived so many times the delay before it was no crash loop.
+const LONG_LIFE: u64 = 16;
 /// Between looks at threads that are still inside a dead domain.
 const LOOK_AGAIN: u64 = 50_000;
 
@@ -142,6 +144,7 @@ fn obey() {
                 let idle = {
                     let mut life = domain.life.lock();
                     life.recent.clear();
+                    life.delay = None;
                     life.then = Then::Policy;
                     matches!(life.phase, Phase::Stopped | Phase::Crashed | Phase::GivenUp | Phase::Waiting(_))
                 };
@@ -198,6 +201,7 @@ fn begin(domain: &'static Domain) {
     let incarnation = {
         let mut life = domain.life.lock();
         life.generation += 1;
+        life.began = machine().now();
         life.phase = Phase::Starting;
         let incarnation = Incarnation::new(domain, life.generation);
         life.incarnation = Some(incarnation.clone());
@@ -417,7 +421,13 @@ fn by_policy(domain: &Domain, life: &mut Life, crashed: bool, now: u64) -> Phase
         return Phase::GivenUp;
     }
     life.recent.push_back(now);
-    let delay = policy.delay.0.saturating_mul(1 << restarts.min(32)).min(policy.max_delay.0);
+    // The delay is against crash loops: it doubles from one short life to the next, and begins anew after one that was long beside the delay before it.
+    let lived = now.saturating_sub(life.began);
+    let delay = match life.delay {
+        Some(delay) if lived < delay.saturating_mul(LONG_LIFE) => delay.saturating_mul(2).min(policy.max_delay.0),
+        _ => policy.delay.0,
+    };
+    life.delay = Some(delay);
     Phase::Waiting(now + delay)
 }
 

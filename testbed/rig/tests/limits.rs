@@ -9,7 +9,7 @@ use interfaces::{
     probe::{Deed, Probe, Relayed, Word},
 };
 use kernel_core::{incarnation::Cause, supervisor::Command};
-use rig::{DomainSpec, Rig, Settings, Start};
+use rig::{DomainSpec, PROBE, Rig, Settings, Start};
 
 const MILLISECOND: u64 = 1_000_000;
 
@@ -26,6 +26,10 @@ static RIG: LazyLock<Rig> = LazyLock::new(|| {
             domain.restart.limit_interval = Nanos(3_600_000 * MILLISECOND);
         })
     };
+    settings.domains.push(DomainSpec::new("patient", PROBE).export("probe", "Probe").with(|domain| {
+        domain.restart.delay = Nanos(10 * MILLISECOND);
+        domain.restart.max_delay = Nanos(40 * MILLISECOND);
+    }));
     settings.domains.push(unfit("crashing", "unfit::start"));
     settings.domains.push(unfit("refusing", "unfit::start_refusing"));
     settings.domains.push(unfit("hanging", "unfit::start_hanging"));
@@ -167,4 +171,22 @@ fn a_short_stack_is_the_callers_error() {
     assert_eq!(refused, 1);
     assert!(went > 100, "{went}");
     assert_eq!(RIG.status("c").generation, generation, "the callee never crashed");
+}
+
+/// The delay before a restart is against crash loops: it grows from one short life to the next, up to the limit, and begins anew after a long one.
+#[test]
+fn the_delay_grows_in_a_crash_loop_only() {
+    let _turn = RIG.turn();
+    let patient = probe("patient");
+    // The delay that it waits then, in milliseconds.
+    let crash = || {
+        let generation = RIG.status("patient").generation;
+        assert_eq!(RIG.run(0, move || patient.act(Deed::Panic)), Err(CallError::Crashed));
+        RIG.until_restarted("patient", generation);
+        RIG.status("patient").delay.map(|delay| delay / MILLISECOND)
+    };
+    let loops: Vec<_> = (0..5).filter_map(|_| crash()).collect();
+    assert_eq!(loops, [10, 20, 40, 40, 40]);
+    std::thread::sleep(Duration::from_millis(16 * 40 + 50));
+    assert_eq!(crash(), Some(10), "a long life ends the loop");
 }
