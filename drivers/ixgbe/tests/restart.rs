@@ -84,6 +84,32 @@ fn twenty_crashes_amid_traffic_lose_no_packet() {
     assert_eq!(bench.violations(), 0);
 }
 
+/// A client that dies (its queue is dropped) and comes again finds all that arrived meanwhile, more than the ring holds.
+#[test]
+fn a_client_that_dies_loses_no_packet() {
+    let bench = Bench::new(BUFFERS);
+    let driver = start(&bench.lease());
+    let mut queue = driver.open(0);
+    for at in 0..100 {
+        bench.peer_send(&frame(3, at, 60));
+        bench.process();
+        assert_eq!(forward(&mut queue), [at]);
+        assert_eq!(forward(&mut queue), []);
+    }
+    drop(queue);
+    (100..1000).for_each(|at| bench.peer_send(&frame(3, at, 60)));
+    bench.process();
+    let mut queue = driver.open(0);
+    let mut seen = Vec::new();
+    while seen.len() < 900 {
+        let more = forward(&mut queue);
+        assert!(!more.is_empty(), "{} came through", seen.len());
+        seen.extend(more);
+        bench.process();
+    }
+    assert_eq!(seen, (100..1000).collect::<Vec<_>>());
+}
+
 /// What a dead generation had in hand (a batch) is lost to nobody: its buffers are in the pool again.
 #[test]
 fn a_crash_leaks_no_buffer() {
