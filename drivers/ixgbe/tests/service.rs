@@ -46,6 +46,28 @@ fn a_start_shows_address_queues_and_link() {
     assert!(matches!(driver.net.open_queue(2), Err(NetError::NoSuchQueue)));
 }
 
+/// Each kind of medium comes up and carries traffic; and is adopted by the next generation.
+#[test]
+fn members_of_the_family() {
+    for device in [model::pci::device::SFP, model::pci::device::KX4, model::pci::device::X540] {
+        let bench = Bench::with_device(device, BUFFERS);
+        let lease = bench.lease();
+        for generation in 0..2 {
+            let driver = Generation::start(&lease, &CPUS[..1], Config::default()).unwrap();
+            bench.process();
+            soon("link up", || driver.net.info().unwrap().link == Link::Up { mbps: 10_000 });
+            let mut queue = driver.open(0);
+            bench.peer_send(&frame(0, generation, 60));
+            bench.process();
+            let batch = receive(&mut queue);
+            assert_eq!(batch.packets().iter().map(|packet| number(packet.data())).collect::<Vec<_>>(), [generation], "{device:04x}");
+            assert!(queue.send(batch).unwrap().is_empty());
+            assert_eq!(bench.peer_receive().map(|frame| number(&frame)), Some(generation), "{device:04x}");
+        }
+        assert_eq!(bench.violations(), 0);
+    }
+}
+
 #[test]
 fn a_queue_has_one_holder_at_a_time() {
     let bench = Bench::new(BUFFERS);

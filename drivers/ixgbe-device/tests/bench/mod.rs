@@ -104,9 +104,15 @@ pub struct Bench {
 impl Bench {
     /// A bench with an 82599 SFP+ and `buffers` packet buffers. Connects this process to a kernel table whose pool is the bench's.
     pub fn new(buffers: usize) -> Self {
+        Self::with_device(NicConfig::default().device, buffers)
+    }
+
+    /// The same with another member of the family.
+    pub fn with_device(device: u16, buffers: usize) -> Self {
         pool::connect();
         let pool = Pool::new(buffers);
-        let (bus, messages, config) = (Bus::new(pool), Messages::default(), NicConfig::default());
+        let (bus, messages) = (Bus::new(pool), Messages::default());
+        let config = NicConfig { device, ..NicConfig::default() };
         let identity = Identity { vendor: 0x8086, device: config.device, revision: 1, vectors: QUEUES + 1 };
         let nic = Nic::new(config, bus.clone(), Cable::default(), messages.clone());
         Bench {
