@@ -239,12 +239,13 @@ impl ThreadBlock {
         self.signs.store(self.signs.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    pub(crate) fn count_lock(&self, at: &'static Location<'static>) {
+    /// This thread takes a lock, the core's or the platform's. By the thread itself.
+    pub fn count_lock(&self, at: &'static Location<'static>) {
         self.locks.store(self.locks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.last_lock.store(ptr::from_ref(at).cast_mut(), Ordering::Relaxed);
     }
 
-    /// How many locks of the core this thread has taken in its life, and where the last one (debug builds; 0 otherwise).
+    /// How many locks of the kernel this thread has taken in its life, and where the last one (debug builds; 0 otherwise).
     pub fn locks(&self) -> (u64, Option<&'static Location<'static>>) {
         // SAFETY: null, or a `'static` location.
         (self.locks.load(Ordering::Relaxed), unsafe { self.last_lock.load(Ordering::Relaxed).as_ref() })

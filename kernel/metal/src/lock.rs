@@ -4,7 +4,7 @@
 //! Order, where two are held: paging, then window, then heap, then frames; a scheduler lock is taken with none of these
 //! and takes none but heap. No lock is held while another CPU is waited for (`cpu::barrier`, `cpu::flush_everywhere`).
 //!
-//! With the feature `lock-counting` each acquisition is counted by call site; the count itself takes no lock.
+//! Debug builds count what each thread takes, together with the core's locks (`ThreadBlock::locks`).
 
 use core::{
     cell::UnsafeCell,
@@ -32,12 +32,15 @@ impl<T> SpinLock<T> {
         Self { taken: AtomicBool::new(false), value: UnsafeCell::new(value) }
     }
 
-    #[cfg_attr(feature = "lock-counting", track_caller)]
+    #[cfg_attr(debug_assertions, track_caller)]
     pub fn lock(&self) -> Guard<'_, T> {
-        #[cfg(feature = "lock-counting")]
-        counting::count(core::panic::Location::caller());
         let interrupts_were_on = interrupts::are_enabled();
         interrupts::disable();
+        // Interrupts are on only where a thread runs: neither in handlers nor before there are threads.
+        #[cfg(debug_assertions)]
+        if interrupts_were_on {
+            kernel_core::thread::current().count_lock(core::panic::Location::caller());
+        }
         while self.taken.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
             while self.taken.load(Ordering::Relaxed) {
                 core::hint::spin_loop();
@@ -84,47 +87,5 @@ impl<T> Drop for Guard<'_, T> {
         if self.interrupts_were_on {
             interrupts::enable();
         }
-    }
-}
-
-#[cfg(feature = "lock-counting")]
-pub mod counting {
-    //! A table of call sites, each with its number of acquisitions.
-
-    use core::{
-        panic::Location,
-        ptr,
-        sync::atomic::{AtomicPtr, AtomicU64, Ordering},
-    };
-
-    const SITES: usize = 128;
-
-    struct Site {
-        place: AtomicPtr<Location<'static>>,
-        count: AtomicU64,
-    }
-
-    static TABLE: [Site; SITES] =
-        [const { Site { place: AtomicPtr::new(ptr::null_mut()), count: AtomicU64::new(0) } }; SITES];
-
-    pub fn count(place: &'static Location<'static>) {
-        let wanted = ptr::from_ref(place).cast_mut();
-        for site in &TABLE {
-            let found = site.place.compare_exchange(ptr::null_mut(), wanted, Ordering::Relaxed, Ordering::Relaxed);
-            if found.is_ok() || found == Err(wanted) {
-                site.count.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-        }
-        panic!("more than {SITES} places take a lock");
-    }
-
-    /// All sites seen so far.
-    pub fn sites() -> impl Iterator<Item = (&'static Location<'static>, u64)> {
-        TABLE.iter().filter_map(|site| {
-            // SAFETY: only addresses of `&'static Location` are ever stored.
-            let place = unsafe { site.place.load(Ordering::Relaxed).as_ref() }?;
-            Some((place, site.count.load(Ordering::Relaxed)))
-        })
     }
 }
