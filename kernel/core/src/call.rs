@@ -24,7 +24,7 @@ use crate::{
     machine,
     platform::Resume,
     record::{self, PortRecord, Slot},
-    thread::{self, Frame, ThreadBlock, offsets},
+    thread::{self, Frame, KERNEL_RESERVE, ThreadBlock, offsets},
 };
 
 /// A proxy's insides: the slot, and what a caller hears whose callee is dead.
@@ -55,6 +55,8 @@ const REFUSED: u32 = 2;
 const SHORT: u32 = 3;
 /// No frame is left; nothing has been published.
 const DEEP: u32 = 4;
+/// Not even the kernel's own reserve is left of the stack; nothing has been published.
+const EXHAUSTED: u32 = 5;
 
 /// What runs inside the callee's frame, in the kernel's image.
 type Body = unsafe extern "C" fn(&PortRecord, *mut ());
@@ -76,6 +78,10 @@ unsafe fn enter(block: &ThreadBlock, slot: &Slot, body: Body, context: *mut ()) 
         asm!(
             "push rbp",
             "push rbx",
+            // What follows needs some stack, refusals included; a fault in here would be taken for the callee's.
+            "lea rax, [rsp - {reserve}]",
+            "cmp rax, [r8 + {stack_limit}]",
+            "jb 9f",
             "mov r9, [r8 + {top}]",
             "cmp r9, [r8 + {last_frame}]",
             "jae 7f",
@@ -121,12 +127,16 @@ unsafe fn enter(block: &ThreadBlock, slot: &Slot, body: Body, context: *mut ()) 
             "jmp 8f",
             "7:",
             "mov eax, 4",
+            "jmp 8f",
+            "9:",
+            "mov eax, 5",
             "8:",
             "pop rbx",
             "pop rbp",
             top = const offsets::TOP,
             last_frame = const offsets::LAST_FRAME,
             stack_limit = const offsets::STACK_LIMIT,
+            reserve = const KERNEL_RESERVE,
             visits = const offsets::VISITS,
             frame = const offsets::FRAME,
             record = const offsets::RECORD,
@@ -219,6 +229,7 @@ fn failure(block: &ThreadBlock, gate: &SlotGate, how: u32) -> Option<CallError> 
             Some(CallError::StackShort)
         }
         DEEP => Some(CallError::StackShort),
+        EXHAUSTED => thread::overflow(block),
         how => {
             debug_assert_eq!(how, REFUSED);
             match refusal(block, gate) {

@@ -171,11 +171,17 @@ fn end(domain: &'static Domain, cause: Cause, then: Then) {
         let mut life = domain.life.lock();
         match life.phase {
             Phase::Starting | Phase::Live => {
-                life.then = then;
-                life.incarnation.clone()
+                let incarnation = life.incarnation.clone();
+                // One that is dead already is killed no more; what the operator wanted after it still holds.
+                if then != Then::Policy || incarnation.as_ref().is_some_and(|incarnation| incarnation.is_live()) {
+                    life.then = then;
+                }
+                incarnation
             }
             Phase::Dying => {
-                life.then = then;
+                if then != Then::Policy {
+                    life.then = then;
+                }
                 None
             }
             Phase::Waiting(_) if then == Then::Stay => {

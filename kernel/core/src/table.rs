@@ -33,11 +33,17 @@ fn stack_pointer() -> usize {
     sp
 }
 
+/// Whether less than the kernel's reserve is left of the stack.
+#[inline(always)]
+fn is_short(block: &ThreadBlock) -> bool {
+    stack_pointer().wrapping_sub(KERNEL_RESERVE) < block.stack_limit.load(Ordering::Relaxed)
+}
+
 /// Begins a kernel entry: from here on the thread isn't diverted.
 #[inline(always)]
 pub(crate) fn enter_kernel() {
     let block = thread::current();
-    if stack_pointer().wrapping_sub(KERNEL_RESERVE) < block.stack_limit.load(Ordering::Relaxed) {
+    if is_short(block) {
         stack_is_short(block);
     }
     block.depth.store(block.depth.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -56,10 +62,13 @@ pub(crate) fn leave_kernel() {
     }
 }
 
-/// A domain has used its stack up so far that the kernel can't work on it: the domain's fault, since its callers left it its declared minimum.
+/// A domain has used its stack up so far that the kernel can't work on it: the domain's fault, since its callers left it its declared minimum. (Inside another
+/// entry it isn't so: that one has found its reserve.)
 #[cold]
-fn stack_is_short(block: &ThreadBlock) -> ! {
-    crash_of(block, Reason::StackOverflow, b"a kernel entry found too little stack left")
+fn stack_is_short(block: &ThreadBlock) {
+    if block.depth.load(Ordering::Relaxed) == 0 {
+        thread::overflow(block)
+    }
 }
 
 /// The innermost domain ends here.
@@ -226,8 +235,10 @@ unsafe extern "C" fn log(level: u32, text: *const u8, len: usize) {
 }
 
 unsafe extern "C" fn crash(reason: u32, words: *const u8, len: usize) -> ! {
-    // The domain's stack may be nearly used up; what follows fits into what the guard page's neighbours leave, or is a stack overflow itself.
     let block = thread::current();
+    if is_short(block) {
+        stack_is_short(block);
+    }
     block.depth.store(block.depth.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     let reason = Reason::ALL.into_iter().find(|known| *known as u32 == reason).unwrap_or(Reason::Panic);
     // SAFETY: the caller's contract.

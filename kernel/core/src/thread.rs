@@ -316,6 +316,17 @@ pub fn current() -> &'static ThreadBlock {
     }
 }
 
+/// Ends the innermost domain of the calling thread, at depth 0, which has used up its stack: touches the guard page, and so goes to the trap, which has a
+/// stack of its own.
+#[cold]
+pub(crate) fn overflow(block: &ThreadBlock) -> ! {
+    let guard = block.stack_limit.load(Ordering::Relaxed).wrapping_sub(1) as *mut u8;
+    loop {
+        // SAFETY: nothing is mapped there: it is the fault that is wanted (SOUNDNESS: stack).
+        unsafe { guard.write_volatile(0) }
+    }
+}
+
 /// All threads. A block stays readable for ever, if only as another thread's.
 pub fn all() -> impl Iterator<Item = &'static ThreadBlock> {
     // SAFETY: blocks are never unmapped.

@@ -35,20 +35,24 @@ pub enum ExceptionKind {
 pub fn exception(block: &ThreadBlock, exception: &Exception) -> Verdict {
     let incarnation = block.innermost();
     let wild_jump = matches!(exception.kind, ExceptionKind::PageFault { address } if address == exception.rip);
+    // At depth 0 the kernel's image touches the stack only on the way into a proxy or an entry, before it has found its reserve.
+    let overflow = matches!(exception.kind, ExceptionKind::PageFault { address } if block.guards(address));
     let domains_own = incarnation.domain.is_some()
         && block.depth.load(Ordering::Relaxed) == 0
-        && (incarnation.executes(exception.rip) || wild_jump);
+        && (incarnation.executes(exception.rip) || wild_jump || overflow);
     if !domains_own {
         return Verdict::KernelBug;
     }
     let reason = match exception.kind {
-        ExceptionKind::PageFault { address } if block.guards(address) => Reason::StackOverflow,
+        ExceptionKind::PageFault { .. } if overflow => Reason::StackOverflow,
         ExceptionKind::PageFault { .. } => Reason::PageFault,
         ExceptionKind::Other { .. } => Reason::CpuException,
     };
     let mut words = Words { len: 0, bytes: [0; WORDS] };
     let _ = describe(&mut words, exception, incarnation, reason);
     incarnation.die(Cause::Crash(reason), Some(block), &words.bytes[..words.len]);
+    // What it was about to pass on is still the dead domain's, and is reclaimed with it.
+    block.crossing.store(0, Ordering::SeqCst);
     Verdict::Hold(divert(block))
 }
 
@@ -105,6 +109,7 @@ fn describe(words: &mut Words, exception: &Exception, incarnation: &Incarnation,
     }
     match incarnation.offset_of(exception.rip) {
         Some(offset) => write!(words, " at image+{offset:#x}"),
+        None if reason == Reason::StackOverflow => words.write_str(" by a call"),
         None => write!(words, " after a jump to {:#x}", exception.rip),
     }
 }

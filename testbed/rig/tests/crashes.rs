@@ -140,7 +140,7 @@ fn a_crash_with_others_inside_takes_them_along() {
     let c = probe("c");
     let spinning = RIG.spawn(1, move || c.act(Deed::Spin));
     let waiting = RIG.spawn(0, move || c.act(Deed::WaitForever));
-    std::thread::sleep(std::time::Duration::from_millis(20));
+    std::thread::sleep(std::time::Duration::from_millis(200));
     assert_eq!(RIG.run(0, move || c.act(Deed::Panic)), Err(CallError::Crashed));
     assert_eq!(spinning.join(), Err(CallError::Crashed));
     assert_eq!(waiting.join(), Err(CallError::Crashed));
@@ -210,4 +210,18 @@ fn a_thousand_restarts_leave_everything_as_it_was() {
     RIG.until_as_before(&before);
     let now = (kernel_core::record::records_made(), kernel_core::thread::blocks_made());
     assert!(now.0 <= made.0 + 16 && now.1 <= made.1 + 8, "records and thread blocks: {made:?} after 50 restarts, {now:?} after all");
+}
+
+/// A kill that comes while a restart is under way doesn't turn it into a stop.
+#[test]
+fn a_kill_amid_a_restart_is_a_restart() {
+    let _turn = RIG.turn();
+    let before = RIG.baseline();
+    for _ in 0..20 {
+        let generation = RIG.status("c").generation;
+        RIG.order(Command::Restart, "c");
+        RIG.order(Command::Kill, "c");
+        RIG.until_restarted("c", generation);
+    }
+    RIG.until_as_before(&before);
 }

@@ -66,7 +66,7 @@ impl State {
             Deed::Unwrap => finished(black_box(None::<u8>).unwrap()),
             Deed::Overflow => finished(black_box(u8::MAX) + black_box(1)),
             Deed::DivideByZero => finished(1 / black_box(0u32)),
-            Deed::StackOverflow => finished(recurse(0)),
+            Deed::StackOverflow => finished(recurse(self.next, 0)),
             Deed::Hoard => {
                 let mut hoard = Vec::new();
                 loop {
@@ -145,11 +145,16 @@ fn finished<T>(value: T) -> Result<(), CallError> {
     Ok(())
 }
 
+/// Recurses until there is no stack left. With a probe behind it, it calls that at every depth and doesn't heed what comes back, so that the last byte of the
+/// stack may be touched by a call.
 #[inline(never)]
 #[allow(unconditional_recursion, reason = "that is the deed")]
-fn recurse(depth: u64) -> u64 {
+fn recurse(next: Option<Port<dyn Probe>>, depth: u64) -> u64 {
     let frame = black_box([depth; 8]);
-    recurse(depth + 1) + black_box(frame)[0]
+    if let Some(next) = next {
+        black_box(next.next(depth).is_ok());
+    }
+    recurse(next, depth + 1) + black_box(frame)[0]
 }
 
 /// A handle of a probe.
