@@ -250,7 +250,8 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
     fn run_transmit(&mut self) {
         // Without link or bus mastering the transmitter holds what it was given.
         let looped = self.bank.has(HLREG0, HLREG0_LPBK);
-        if self.transmit_pending == 0 || !(self.link_up || looped) || !self.space.bus_master() {
+        let reaches = self.space.bus_master() && !self.faults.all_ones;
+        if self.transmit_pending == 0 || !(self.link_up || looped) || !reaches {
             return;
         }
         if self.flow_control.pauses(self.now) && !looped {
