@@ -9,7 +9,7 @@ const MODULES: [&str; 2] = ["drivers/uio/uio", "drivers/uio/uio_pci_generic"];
 /// What testpmd loads by name.
 const PLUGINS: [(Tool, &str); 1] = [(
     Tool::Dpdk,
-    "usr/lib/x86_64-linux-gnu/dpdk/pmds-25.0/librte_mempool_ring.so.25",
+    "usr/lib/x86_64-linux-gnu/librte_mempool_ring.so",
 )];
 
 /// Boots the guest on the model and has testpmd forward in each of its modes.

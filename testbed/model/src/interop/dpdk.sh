@@ -26,7 +26,7 @@ echo $CARD >/sys/bus/pci/drivers_probe
 forward() {
 	seconds=$1
 	shift
-	sleep $seconds | dpdk-testpmd -d /lib/librte_mempool_ring.so.25 -l 0,1 --in-memory --no-telemetry --iova-mode=pa \
+	sleep $seconds | dpdk-testpmd -d /lib/librte_mempool_ring.so -l 0,1 --in-memory --no-telemetry --iova-mode=pa \
 		-a $CARD -- --total-num-mbufs=4096 --rxd=256 --txd=256 --nb-cores=1 --auto-start "$@" 2>&1 | grep -v '^$'
 }
 
