@@ -2,7 +2,7 @@
 
 use super::BuildError;
 use crate::workspace::Workspace;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -26,9 +26,23 @@ pub fn cargo(
     flags: &[&str],
 ) -> Command {
     let mut command = plain_cargo(workspace, folder, target_folder);
+    let mut all: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    all.extend(remapped_paths(workspace));
     // The encoded variable wins over every other source of flags. With --target, build scripts and proc-macros don't get them.
-    command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+    command.env("CARGO_ENCODED_RUSTFLAGS", all.join("\u{1f}"));
     command
+}
+
+/// Flags that keep this machine's folders out of images: the same sources make the same image wherever the clone lies, and panics name files as the
+/// clone does. No part of the ABI.
+fn remapped_paths(workspace: &Workspace) -> Vec<String> {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from);
+    let cargo_home = variable("CARGO_HOME").or_else(|| variable("HOME").map(|home| home.join(".cargo")));
+    let registry = cargo_home.map(|home| (home.join("registry/src"), "registry"));
+    let folders = [(workspace.root().to_owned(), "."), (workspace.work(), "generated")];
+    // The last one that fits counts: the generated crates lie inside the clone's target.
+    let folders = registry.into_iter().chain(folders);
+    folders.map(|(folder, name)| format!("--remap-path-prefix={}={name}", folder.display())).collect()
 }
 
 /// A cargo for programs of the host.
