@@ -97,11 +97,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("runtime-macros", &[]),
     ("bundle", &[]),
     ("ixgbe-device", &["interfaces"]),
-    ("kernel-core", &["bundle", "interfaces", "ixgbe-device"]),
-    (
-        "kernel",
-        &["bundle", "interfaces", "ixgbe-device", "kernel-core"],
-    ),
+    ("kernel-core", &["bundle", "interfaces"]),
+    ("devices", &["interfaces", "ixgbe-device", "kernel-core"]),
+    ("kernel", &["bundle", "devices", "interfaces", "kernel-core"]),
 ];
 /// The same for every domain.
 const DOMAINS_MAY_USE: &[&str] = &["interfaces", "runtime"];
