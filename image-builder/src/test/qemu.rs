@@ -22,16 +22,17 @@ struct Machine {
     machine: &'static str,
     cpu: &'static str,
     cpus: &'static str,
+    memory: &'static str,
     /// What the boot report must say of it, so that the kind is known to be what was tried.
     report: &'static [&'static str],
 }
 
 const MACHINES: &[Machine] = &[
-    Machine { name: "pc, 1 CPU", machine: "pc", cpu: "qemu64", cpus: "1", report: &["xAPIC", "ports 0xcf8"] },
-    Machine { name: "pc, 2 CPUs", machine: "pc", cpu: "max", cpus: "2", report: &["x2APIC", "ports 0xcf8"] },
-    Machine { name: "q35, 1 CPU", machine: "q35", cpu: "max", cpus: "1", report: &["x2APIC", "ECAM"] },
-    Machine { name: "q35, 2 CPUs, xAPIC", machine: "q35", cpu: "qemu64,-x2apic", cpus: "2", report: &["xAPIC", "2 of 2", "ECAM"] },
-    Machine { name: "q35, 4 CPUs, x2APIC", machine: "q35", cpu: "max", cpus: "4", report: &["x2APIC", "4 of 4", "ECAM"] },
+    Machine { name: "pc, 1 CPU", machine: "pc", cpu: "qemu64", cpus: "1", memory: "256M", report: &["xAPIC", "ports 0xcf8"] },
+    Machine { name: "pc, 2 CPUs", machine: "pc", cpu: "max", cpus: "2", memory: "256M", report: &["x2APIC", "ports 0xcf8"] },
+    Machine { name: "q35, 1 CPU", machine: "q35", cpu: "max", cpus: "1", memory: "256M", report: &["x2APIC", "ECAM"] },
+    Machine { name: "q35, 2 CPUs, xAPIC", machine: "q35", cpu: "qemu64,-x2apic", cpus: "2", memory: "256M", report: &["xAPIC", "2 of 2", "ECAM"] },
+    Machine { name: "q35, 4 CPUs, x2APIC, memory beyond 4 GiB", machine: "q35", cpu: "max", cpus: "4", memory: "6G", report: &["x2APIC", "4 of 4", "ECAM"] },
 ];
 
 pub fn run(workspace: &Workspace, tally: &mut Tally) {
@@ -82,7 +83,7 @@ fn panics(kernel: &Path, output: &Path) -> Outcome {
 fn boot(kernel: &Path, machine: &Machine, command_line: &str, output: &Path) -> Result<(i32, String), String> {
     let prefix = Prefix::ensure(&[Tool::Qemu]).map_err(|error| error.to_string())?;
     let mut command = prefix.command("qemu-system-x86_64").map_err(|error| error.to_string())?;
-    command.args(["-machine", machine.machine, "-accel", "tcg", "-cpu", machine.cpu, "-smp", machine.cpus, "-m", "256M"]);
+    command.args(["-machine", machine.machine, "-accel", "tcg", "-cpu", machine.cpu, "-smp", machine.cpus, "-m", machine.memory]);
     command.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
     // The card whose MSI-X the self-test raises; no option ROM needed.
     command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-device", "e1000e,romfile="]);

@@ -100,6 +100,8 @@ pub fn enable() {
     write(register::SPURIOUS, 1 << 8 | u32::from(VECTOR_SPURIOUS));
     if DEADLINE.load(Ordering::Relaxed) {
         write(register::TIMER, TIMER_DEADLINE | u32::from(VECTOR_TIMER));
+        // The mode must be set before the first deadline is: a store to xAPIC doesn't order that by itself (§11.5.4.1).
+        core::sync::atomic::fence(Ordering::SeqCst);
     } else {
         write(register::TIMER_DIVIDE, DIVIDE_BY_16);
         write(register::TIMER, VECTOR_TIMER.into());
