@@ -1,6 +1,6 @@
 //! The census above a card that is made of this test.
 
-use census::{
+use census_guide::{
     Imports,
     config::{Config, Kind},
     start,
