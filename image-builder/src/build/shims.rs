@@ -71,7 +71,7 @@ fn shim_source(domain: &DomainCrate) -> String {
     )
 }
 
-/// A workspace outside the clone's own, with the clone's profiles and pinned versions.
+/// A workspace outside the clone's own, with the clone's profile for the box and its pinned versions.
 pub fn generate_workspace(
     workspace: &Workspace,
     folder: &Path,
@@ -82,10 +82,12 @@ pub fn generate_workspace(
     let manifest: toml::Table = text
         .parse()
         .map_err(|error| BuildError::Lock(format!("{}: {error}", root.display())))?;
-    let profiles = manifest
+    let profile = manifest
         .get("profile")
+        .and_then(|profiles| profiles.get(PROFILE))
         .cloned()
         .unwrap_or(toml::Value::Table(toml::Table::new()));
+    let profiles = toml::Value::Table(toml::Table::from_iter([(PROFILE.to_owned(), profile)]));
     let mut generated = String::from(
         "# Generated: see image-builder/src/build/shims.rs.\n[workspace]\nresolver = \"3\"\n",
     );
