@@ -77,15 +77,20 @@ fn supervised(options: &RunOptions, interrupts: &AtomicUsize) -> Result<Report, 
     let mut view = View::open(options);
     let mut told_to_stop = 0;
     loop {
-        match news.recv_timeout(TICK) {
-            Ok(News::Report(report)) => return Ok(*report),
-            Ok(News::Failed { message, lack }) => return Err(if lack { Error::Lack(message) } else { Error::Inner(message) }),
-            Ok(other) => view.take(other),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => {
-                let how = lab.process.wait().map_or_else(|error| error.to_string(), crate::machine::describe);
-                return Err(if told_to_stop > 0 { Error::Interrupted } else { Error::Ended(how) });
+        // All that has come is taken in before anything is drawn: a view that lags behind shows the past.
+        let mut wait = TICK;
+        loop {
+            match news.recv_timeout(wait) {
+                Ok(News::Report(report)) => return Ok(*report),
+                Ok(News::Failed { message, lack }) => return Err(if lack { Error::Lack(message) } else { Error::Inner(message) }),
+                Ok(other) => view.take(other),
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => {
+                    let how = lab.process.wait().map_or_else(|error| error.to_string(), crate::machine::describe);
+                    return Err(if told_to_stop > 0 { Error::Interrupted } else { Error::Ended(how) });
+                }
             }
+            wait = Duration::ZERO;
         }
         let keys = view.keys();
         for line in keys.lines {

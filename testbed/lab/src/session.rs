@@ -196,8 +196,9 @@ impl Session<'_> {
 
     /// Takes in whatever has come; says whether the run may go on.
     fn pump(&mut self, text: &Receiver<String>, up: Option<Moment>) -> bool {
-        for piece in text.try_iter() {
-            (self.say)(News::Console(piece));
+        let new: String = text.try_iter().collect();
+        if !new.is_empty() {
+            (self.say)(News::Console(new));
         }
         while let Ok(heard) = self.heard.try_recv() {
             match self.facts.take(heard) {

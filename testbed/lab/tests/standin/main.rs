@@ -38,6 +38,7 @@ fn main() {
         trial("a_box_that_dies_ends_the_run_with_its_reason", scenes::dying),
         trial("two_runs_beside_each_other_do_not_meet", scenes::beside),
         trial("kill_9_leaves_no_process", scenes::killed),
+        trial("an_ordinary_user_needs_no_more_than_root", scenes::unprivileged),
         trial("an_interrupted_run_still_reports", scenes::interrupted),
     ];
     libtest_mimic::run(&arguments, trials).exit();

@@ -3,8 +3,11 @@
 use crate::director::{MISBEHAVIOUR, RESTART};
 use lab::{Backend, Boot, BoxSettings, Crash, Format, LabFile, Pause, Program, Protocol, Report, RunOptions, Tool, Tools, Vip};
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,9 +16,15 @@ use std::time::{Duration, Instant};
 pub const VICTIM: &str = "LAB_TEST_VICTIM";
 
 fn nginx() -> Tool {
+    if let Some(tool) = std::env::var_os(NGINX) {
+        return serde_json::from_str(tool.to_str().unwrap()).unwrap();
+    }
     let prefix = prefix::Prefix::ensure(&[prefix::Tool::Nginx]).expect("nginx unpacked into the cache");
     Tool::of(&prefix.command("nginx").unwrap())
 }
+
+/// Set for a process that can't read this user's cache: the nginx to use instead.
+const NGINX: &str = "LAB_TEST_NGINX";
 
 fn options(misbehaviour: Option<&str>, seconds: u64) -> RunOptions {
     let backends: Vec<_> = (1..=3).map(|n| Backend { name: format!("b{n}"), ip: [10, 9, 0, 10 + n].into(), weight: 1 }).collect();
@@ -160,13 +169,23 @@ pub fn beside() {
     }
 }
 
-/// What a killed or interrupted process does: a run of a minute.
+/// How long a victim's run is to last, if not a minute.
+const SECONDS: &str = "LAB_TEST_SECONDS";
+
+/// What a process does that is killed, interrupted, or somebody else's.
 pub fn victim() -> ! {
-    let mut options = options(None, 60);
+    let seconds = std::env::var(SECONDS).map_or(60, |seconds| seconds.parse().unwrap());
+    let mut options = options(None, seconds);
     options.report = std::env::var_os(VICTIM).map(PathBuf::from);
     let code = match lab::run(options) {
-        Ok(report) => i32::from(!report.ok()),
-        Err(_) => 9,
+        Ok(report) => {
+            eprintln!("{:#?}", report.reasons);
+            i32::from(!report.ok())
+        }
+        Err(error) => {
+            eprintln!("no report: {error}");
+            9
+        }
     };
     std::process::exit(code)
 }
@@ -247,4 +266,38 @@ pub fn interrupted() {
     blames(&report, "interrupted");
     assert!(report.requests.completed > 0 && report.requests.failed == 0, "{:#?}", report.reasons);
     assert!(victim.processes().is_empty(), "{:#?}", victim.processes());
+}
+
+/// Nobody in particular, on any machine.
+const STRANGER: u32 = 54_321;
+
+/// As root: the same run as somebody who may do nothing. As an ordinary user every scene is this one.
+pub fn unprivileged() {
+    if !nix::unistd::geteuid().is_root() {
+        return right();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let copy = |from: &Path, to: &str| {
+        let to = folder.path().join(to);
+        let copied = Command::new("cp").arg("-r").arg(from).arg(&to).status().unwrap();
+        assert!(copied.success());
+        to
+    };
+    let prefix = prefix::Prefix::ensure(&[prefix::Tool::Nginx]).unwrap();
+    let tree = prefix.tree(prefix::Tool::Nginx).unwrap();
+    let there = copy(tree, "nginx");
+    let program = copy(&std::env::current_exe().unwrap(), "program");
+    let moved = |text: &OsStr| OsString::from(text.to_str().unwrap().replace(tree.to_str().unwrap(), there.to_str().unwrap()));
+    let mut tool = nginx();
+    tool.program = moved(tool.program.as_os_str()).into();
+    tool.args = tool.args.iter().map(|argument| moved(argument)).collect();
+    let tool = serde_json::to_string(&tool).unwrap();
+    let report = folder.path().join("report.json");
+    chown(folder.path(), Some(STRANGER), Some(STRANGER)).unwrap();
+    let mut command = Command::new(program);
+    command.env(VICTIM, &report).env(SECONDS, "5").env(NGINX, tool).current_dir("/").uid(STRANGER).gid(STRANGER);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Report = serde_json::from_slice(&fs::read(&report).unwrap()).unwrap();
+    assert!(report.ok() && report.requests.completed > 300, "{:#?}", report.reasons);
 }
