@@ -119,20 +119,21 @@ pub fn calibrate_timer() {
         return;
     }
     write(register::TIMER, TIMER_MASKED | u32::from(VECTOR_TIMER));
-    // The longest of a few short windows is no better than one; the best of several is, since a busy host stops us at will.
+    // A busy host stops us at will. Time is read outside of what is counted, so a stop can only make the rate too low; the highest is the best.
     let mut best = 0;
     for _ in 0..3 {
-        write(register::TIMER_INITIAL, u32::MAX);
         let start = clock::now();
+        write(register::TIMER_INITIAL, u32::MAX);
         while clock::now() - start < 2_000_000 {
             hint::spin_loop();
         }
-        let (counted, passed) = (u32::MAX - read(register::TIMER_CURRENT), clock::now() - start);
+        let counted = u32::MAX - read(register::TIMER_CURRENT);
+        let passed = clock::now() - start;
         best = best.max((u64::from(counted) << 32) / passed.max(1));
     }
     write(register::TIMER_INITIAL, 0);
     write(register::TIMER, VECTOR_TIMER.into());
-    // A rate that is too low makes the timer early, which costs an interrupt; too high makes it late, so the larger measurement is no risk.
+    // A rate that is a little too low makes the timer early, which costs an interrupt; it never makes a sleeper late.
     TIMER_RATE.store(best.max(1), Ordering::Relaxed);
 }
 
