@@ -108,8 +108,8 @@ pub fn pause() {
     let report = run(options);
     let [pause] = report.pauses.as_slice() else { panic!("{:?}", report.pauses) };
     let blocked = pause.blocked_ms.unwrap();
-    // A busy host may let the stop last a little longer than asked for; it is measured, too.
-    assert!((3_000.0..4_000.0).contains(&pause.length_ms), "{} ms", pause.length_ms);
+    // A busy host may let the stop last longer than asked for, or begin late; it is measured, too.
+    assert!((2_900.0..4_000.0).contains(&pause.length_ms), "{} ms", pause.length_ms);
     assert!((blocked - pause.length_ms).abs() < 150.0 + report.probe.max_gap_before_ms, "{blocked} ms for {} ms", pause.length_ms);
     // TCP outlives it.
     assert_eq!((report.connections.broken, report.connections.moved), (0, 0));
