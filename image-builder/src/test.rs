@@ -35,8 +35,8 @@ pub enum Tier {
 }
 
 impl Tier {
-    /// What runs when no tier is named.
-    const SUITE: [Tier; 5] = [Tier::Host, Tier::Qemu, Tier::Lab, Tier::Interop, Tier::Image];
+    /// What runs when no tier is named. Not yet among them: interop, whose guests are to be seen green as a tier first.
+    const SUITE: [Tier; 4] = [Tier::Host, Tier::Qemu, Tier::Lab, Tier::Image];
 
     fn name(self) -> &'static str {
         match self {
