@@ -49,16 +49,9 @@ pub enum BuildError {
     #[error("the signing key {path}: {reason}")]
     Key { path: PathBuf, reason: String },
     #[error("{action} {path}: {source}")]
-    File {
-        action: &'static str,
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    File { action: &'static str, path: PathBuf, source: std::io::Error },
     #[error("cannot start {program}: {source}")]
-    Program {
-        program: &'static str,
-        source: std::io::Error,
-    },
+    Program { program: &'static str, source: std::io::Error },
     #[error("{0}")]
     Bundle(#[from] bundle::write::WriteError),
     #[error("Cargo.lock: {0}")]
@@ -66,16 +59,9 @@ pub enum BuildError {
 }
 
 impl BuildError {
-    pub(crate) fn file(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(std::io::Error) -> BuildError {
+    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> BuildError {
         let path = path.into();
-        move |source| BuildError::File {
-            action,
-            path,
-            source,
-        }
+        move |source| BuildError::File { action, path, source }
     }
 }
 
@@ -101,17 +87,8 @@ fn take_turn(workspace: &Workspace) -> Result<Turn, BuildError> {
 
 /// The crates that a manifest's domains are made of, each once.
 pub fn crates_of<'a>(workspace: &'a Workspace, appliance: &Appliance) -> Vec<&'a DomainCrate> {
-    let named = |domain: &DomainCrate| {
-        appliance
-            .domains
-            .iter()
-            .any(|other| other.image.value == domain.name)
-    };
-    workspace
-        .domain_crates()
-        .iter()
-        .filter(|domain| named(domain))
-        .collect()
+    let named = |domain: &DomainCrate| appliance.domains.iter().any(|other| other.image.value == domain.name);
+    workspace.domain_crates().iter().filter(|domain| named(domain)).collect()
 }
 
 /// Builds, verifies and signs everything. `name` is the manifest's name, and that of the bundle.
@@ -136,34 +113,16 @@ pub fn build(
     for (domain, elf) in crates.iter().zip(elves) {
         let stripped = elf::strip(&elf)?;
         elf::check(&domain.name, &stripped)?;
-        images.push((
-            domain.name.clone(),
-            stripped,
-            abi::build_hash(workspace, domain, abi)?,
-        ));
+        images.push((domain.name.clone(), stripped, abi::build_hash(workspace, domain, abi)?));
         unstripped.push((domain.name.clone(), elf));
     }
 
     let key = signing_key()?;
-    let kernel_elf = kernel::build(
-        workspace,
-        Trust {
-            key: key.public(),
-            abi,
-        },
-    )?;
+    let kernel_elf = kernel::build(workspace, Trust { key: key.public(), abi })?;
     let bytes = pack(name, appliance, inquiry, &images, &key, abi)?;
-    let bundle = workspace
-        .work()
-        .join("bundles")
-        .join(format!("{name}.bundle"));
+    let bundle = workspace.work().join("bundles").join(format!("{name}.bundle"));
     write_whole(&bundle, &bytes)?;
-    Ok(Artifacts {
-        kernel_elf,
-        bundle,
-        unstripped,
-        abi,
-    })
+    Ok(Artifacts { kernel_elf, bundle, unstripped, abi })
 }
 
 fn pack(
@@ -174,15 +133,8 @@ fn pack(
     key: &SigningKey,
     abi: Hash,
 ) -> Result<Vec<u8>, BuildError> {
-    let sources: Vec<ImageSource<'_>> = images
-        .iter()
-        .map(|(name, elf, build)| ImageSource {
-            name,
-            elf,
-            abi,
-            build: *build,
-        })
-        .collect();
+    let sources: Vec<ImageSource<'_>> =
+        images.iter().map(|(name, elf, build)| ImageSource { name, elf, abi, build: *build }).collect();
     let parts = Parts {
         name,
         ports: &inquiry.ports,
@@ -190,12 +142,7 @@ fn pack(
         images: sources.iter().map(ImageSource::reference).collect(),
     };
     let manifest = compile(appliance, parts);
-    let build = Hash::of(
-        &images
-            .iter()
-            .flat_map(|(_, _, build)| build.0)
-            .collect::<Vec<_>>(),
-    );
+    let build = Hash::of(&images.iter().flat_map(|(_, _, build)| build.0).collect::<Vec<_>>());
     Ok(bundle::write::bundle(&manifest, &sources, key, abi, build)?)
 }
 
@@ -211,16 +158,11 @@ pub(crate) fn write_program(path: &Path, bytes: &[u8]) -> Result<(), BuildError>
 
 fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), BuildError> {
     use std::os::unix::fs::PermissionsExt;
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(BuildError::file("creating", folder))?;
     let write = || -> std::io::Result<()> {
         // The user's umask applies, as to any other file.
-        let mut file = tempfile::Builder::new()
-            .permissions(fs::Permissions::from_mode(mode))
-            .tempfile_in(folder)?;
+        let mut file = tempfile::Builder::new().permissions(fs::Permissions::from_mode(mode)).tempfile_in(folder)?;
         std::io::Write::write_all(&mut file, bytes)?;
         file.persist(path).map_err(|error| error.error)?;
         Ok(())

@@ -16,11 +16,7 @@ pub enum FlashError {
     #[error(transparent)]
     Image(#[from] crate::image::ImageError),
     #[error("{action} {path}: {source}")]
-    Io {
-        action: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error(
         "{target} differs from the image at byte {at} after writing: the disk is faulty, or something else wrote to it"
     )]
@@ -80,11 +76,7 @@ fn open(options: &OpenOptions, path: &Path) -> Result<File, FlashError> {
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FlashError {
     let path = path.to_owned();
-    move |source| FlashError::Io {
-        action,
-        path,
-        source,
-    }
+    move |source| FlashError::Io { action, path, source }
 }
 
 fn ask(what: &str, name: &str) -> Result<(), FlashError> {
@@ -94,22 +86,13 @@ fn ask(what: &str, name: &str) -> Result<(), FlashError> {
     }
     eprint!("everything on {what} will be overwritten with {name}; type yes to go on: ");
     let mut answer = String::new();
-    io::stdin()
-        .read_line(&mut answer)
-        .map_err(io_error("reading", Path::new("the terminal")))?;
-    if answer.trim() == "yes" {
-        Ok(())
-    } else {
-        Err(FlashError::NotConfirmed)
-    }
+    io::stdin().read_line(&mut answer).map_err(io_error("reading", Path::new("the terminal")))?;
+    if answer.trim() == "yes" { Ok(()) } else { Err(FlashError::NotConfirmed) }
 }
 
 /// Looks at `target` without opening it. `sys` and `proc` are where those file systems are.
 fn inspect(target: &Path, length: u64, sys: &Path, proc: &Path) -> Result<Target, FlashError> {
-    let refuse = |reason: String| FlashError::Refused {
-        target: target.to_owned(),
-        reason,
-    };
+    let refuse = |reason: String| FlashError::Refused { target: target.to_owned(), reason };
     let metadata = fs::metadata(target).map_err(|error| refuse(error.to_string()))?;
     if metadata.is_file() {
         return Ok(Target::Regular);
@@ -118,28 +101,18 @@ fn inspect(target: &Path, length: u64, sys: &Path, proc: &Path) -> Result<Target
         return Err(refuse("it is neither a disk nor a file".into()));
     }
     let number = metadata.rdev();
-    let number = format!(
-        "{}:{}",
-        nix::sys::stat::major(number),
-        nix::sys::stat::minor(number)
-    );
+    let number = format!("{}:{}", nix::sys::stat::major(number), nix::sys::stat::minor(number));
     inspect_disk(&number, length, sys, proc).map_err(refuse)
 }
 
 /// Looks at the block device `number` (`major:minor`).
 fn inspect_disk(number: &str, length: u64, sys: &Path, proc: &Path) -> Result<Target, String> {
     let folder = sys.join("dev/block").join(number);
-    let folder = folder
-        .canonicalize()
-        .map_err(|error| format!("{}: {error}", folder.display()))?;
+    let folder = folder.canonicalize().map_err(|error| format!("{}: {error}", folder.display()))?;
     if folder.join("partition").exists() {
         return Err("it is a partition; an image is written to a whole disk".into());
     }
-    let text = |path: PathBuf| {
-        fs::read_to_string(path)
-            .map(|text| text.trim().to_owned())
-            .unwrap_or_default()
-    };
+    let text = |path: PathBuf| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
     if text(folder.join("ro")) == "1" {
         return Err("it is read-only".into());
     }
@@ -148,22 +121,13 @@ fn inspect_disk(number: &str, length: u64, sys: &Path, proc: &Path) -> Result<Ta
         return Err(format!("it has {size} bytes, the image {length}"));
     }
     // The disk itself, and its partitions: folders inside the disk's that have a number.
-    let inside = fs::read_dir(&folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
-    let parts: Vec<PathBuf> = std::iter::once(folder.clone())
-        .chain(inside.filter(|path| path.join("partition").exists()))
-        .collect();
+    let inside = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let parts: Vec<PathBuf> =
+        std::iter::once(folder.clone()).chain(inside.filter(|path| path.join("partition").exists())).collect();
     let mounts = text(proc.join("self/mountinfo"));
     let swaps = text(proc.join("swaps"));
     for part in &parts {
-        let name = part
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = part.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let number = text(part.join("dev"));
         // proc_pid_mountinfo(5): the third field is the device, the fifth where it is mounted.
         let mounted = mounts
@@ -171,37 +135,18 @@ fn inspect_disk(number: &str, length: u64, sys: &Path, proc: &Path) -> Result<Ta
             .map(|line| line.split(' ').collect::<Vec<_>>())
             .find(|fields| fields.get(2) == Some(&number.as_str()));
         if let Some(fields) = mounted {
-            return Err(format!(
-                "{name} is mounted at {}",
-                fields.get(4).unwrap_or(&"?")
-            ));
+            return Err(format!("{name} is mounted at {}", fields.get(4).unwrap_or(&"?")));
         }
-        if swaps
-            .lines()
-            .any(|line| line.split_whitespace().next() == Some(&format!("/dev/{name}")))
-        {
+        if swaps.lines().any(|line| line.split_whitespace().next() == Some(&format!("/dev/{name}"))) {
             return Err(format!("{name} is swap space in use"));
         }
-        let holder = fs::read_dir(part.join("holders"))
-            .into_iter()
-            .flatten()
-            .flatten()
-            .next();
+        let holder = fs::read_dir(part.join("holders")).into_iter().flatten().flatten().next();
         if let Some(holder) = holder {
-            return Err(format!(
-                "{name} is part of {}",
-                holder.file_name().to_string_lossy()
-            ));
+            return Err(format!("{name} is part of {}", holder.file_name().to_string_lossy()));
         }
     }
-    let model = [
-        text(folder.join("device/vendor")),
-        text(folder.join("device/model")),
-    ]
-    .join(" ");
-    let description = format!("{} {} GB", model.trim(), size / 1_000_000_000)
-        .trim()
-        .to_owned();
+    let model = [text(folder.join("device/vendor")), text(folder.join("device/model"))].join(" ");
+    let description = format!("{} {} GB", model.trim(), size / 1_000_000_000).trim().to_owned();
     Ok(Target::Disk { description })
 }
 
@@ -211,9 +156,7 @@ fn copy(source: &mut File, disk: &mut File, length: u64, target: &Path) -> Resul
     let mut left = length;
     while left > 0 {
         let part = &mut chunk[..usize::try_from(left).unwrap_or(CHUNK).min(CHUNK)];
-        source
-            .read_exact(part)
-            .map_err(io_error("reading the image for", target))?;
+        source.read_exact(part).map_err(io_error("reading the image for", target))?;
         disk.write_all(part).map_err(io_error("writing", target))?;
         left -= part.len() as u64;
         bar.inc(part.len() as u64);
@@ -222,31 +165,19 @@ fn copy(source: &mut File, disk: &mut File, length: u64, target: &Path) -> Resul
     Ok(())
 }
 
-fn compare(
-    source: &mut File,
-    disk: &mut File,
-    length: u64,
-    target: &Path,
-) -> Result<(), FlashError> {
+fn compare(source: &mut File, disk: &mut File, length: u64, target: &Path) -> Result<(), FlashError> {
     let bar = crate::progress::bytes("comparing", length);
     let (mut expected, mut found) = (vec![0; CHUNK], vec![0; CHUNK]);
     for file in [&mut *source, &mut *disk] {
-        file.seek(SeekFrom::Start(0))
-            .map_err(io_error("reading", target))?;
+        file.seek(SeekFrom::Start(0)).map_err(io_error("reading", target))?;
     }
     let mut at = 0;
     while at < length {
         let size = usize::try_from(length - at).unwrap_or(CHUNK).min(CHUNK);
-        source
-            .read_exact(&mut expected[..size])
-            .map_err(io_error("reading the image for", target))?;
-        disk.read_exact(&mut found[..size])
-            .map_err(io_error("reading back", target))?;
+        source.read_exact(&mut expected[..size]).map_err(io_error("reading the image for", target))?;
+        disk.read_exact(&mut found[..size]).map_err(io_error("reading back", target))?;
         if let Some(differs) = (0..size).find(|&i| expected[i] != found[i]) {
-            return Err(FlashError::Differs {
-                target: target.to_owned(),
-                at: at + differs as u64,
-            });
+            return Err(FlashError::Differs { target: target.to_owned(), at: at + differs as u64 });
         }
         at += size as u64;
         bar.inc(size as u64);
@@ -271,13 +202,9 @@ mod tests {
         fs::create_dir_all(proc.join("self")).unwrap();
         std::os::unix::fs::symlink(&disk, sys.join("dev/block/8:0")).unwrap();
         std::os::unix::fs::symlink(disk.join("sdx1"), sys.join("dev/block/8:1")).unwrap();
-        for (file, text) in [
-            ("size", "1000\n"),
-            ("ro", "0\n"),
-            ("dev", "8:0\n"),
-            ("sdx1/partition", "1\n"),
-            ("sdx1/dev", "8:1\n"),
-        ] {
+        for (file, text) in
+            [("size", "1000\n"), ("ro", "0\n"), ("dev", "8:0\n"), ("sdx1/partition", "1\n"), ("sdx1/dev", "8:1\n")]
+        {
             fs::write(disk.join(file), text).unwrap();
         }
         fs::write(disk.join("device/model"), "Fast Disk\n").unwrap();
@@ -286,13 +213,7 @@ mod tests {
         (folder, sys, proc)
     }
 
-    fn refusal(
-        number: &str,
-        length: u64,
-        mountinfo: &str,
-        swaps: &str,
-        change: impl FnOnce(&Path),
-    ) -> String {
+    fn refusal(number: &str, length: u64, mountinfo: &str, swaps: &str, change: impl FnOnce(&Path)) -> String {
         let (_folder, sys, proc) = machine(mountinfo, swaps);
         change(&sys.join("block/sdx"));
         inspect_disk(number, length, &sys, &proc).unwrap_err()
@@ -304,26 +225,11 @@ mod tests {
         let nothing = |_: &Path| {};
         let mount = "29 1 8:1 / /home rw,relatime - ext4 /dev/sdx1 rw\n";
         assert!(refusal("8:0", 1, mount, "", nothing).contains("sdx1 is mounted at /home"));
-        assert!(
-            refusal(
-                "8:0",
-                1,
-                "",
-                "Filename Type\n/dev/sdx1 partition 1 0 -2\n",
-                nothing
-            )
-            .contains("swap")
-        );
+        assert!(refusal("8:0", 1, "", "Filename Type\n/dev/sdx1 partition 1 0 -2\n", nothing).contains("swap"));
         assert!(refusal("8:1", 1, "", "", nothing).contains("is a partition"));
         assert!(refusal("8:0", 512_001, "", "", nothing).contains("512000 bytes"));
-        assert!(
-            refusal("8:0", 1, "", "", |disk| fs::write(disk.join("ro"), "1")
-                .unwrap())
-            .contains("read-only")
-        );
-        let member = refusal("8:0", 1, "", "", |disk| {
-            fs::write(disk.join("sdx1/holders/md0"), "").unwrap()
-        });
+        assert!(refusal("8:0", 1, "", "", |disk| fs::write(disk.join("ro"), "1").unwrap()).contains("read-only"));
+        let member = refusal("8:0", 1, "", "", |disk| fs::write(disk.join("sdx1/holders/md0"), "").unwrap());
         assert!(member.contains("sdx1 is part of md0"));
         assert!(refusal("9:9", 1, "", "", nothing).contains("9:9"));
     }
@@ -332,8 +238,7 @@ mod tests {
     #[test]
     fn free_disk() {
         let (_folder, sys, proc) = machine("29 1 8:16 / / rw - ext4 /dev/sdy rw\n", "Filename\n");
-        let Target::Disk { description } = inspect_disk("8:0", 512_000, &sys, &proc).unwrap()
-        else {
+        let Target::Disk { description } = inspect_disk("8:0", 512_000, &sys, &proc).unwrap() else {
             panic!("no disk")
         };
         assert!(description.contains("Fast Disk"));
@@ -344,10 +249,7 @@ mod tests {
     fn no_disk() {
         let look = |path: &str| inspect(Path::new(path), 1, Path::new("/sys"), Path::new("/proc"));
         for path in ["/", "/dev/null", "/nowhere"] {
-            assert!(
-                matches!(look(path), Err(FlashError::Refused { .. })),
-                "{path}"
-            );
+            assert!(matches!(look(path), Err(FlashError::Refused { .. })), "{path}");
         }
     }
 
@@ -359,15 +261,8 @@ mod tests {
         let mut content = vec![1; CHUNK + 1000];
         fs::write(&a, &content).unwrap();
         let run = || {
-            let open = |path| {
-                OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .create(true)
-                    .truncate(false)
-                    .open(path)
-                    .unwrap()
-            };
+            let open =
+                |path| OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap();
             let (mut source, mut disk) = (open(&a), open(&b));
             let length = source.metadata().unwrap().len();
             compare(&mut source, &mut disk, length, &b)

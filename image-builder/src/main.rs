@@ -218,32 +218,16 @@ fn perform(job: Job) -> Result<(), Failure> {
     match job {
         Job::Check { manifest } => {
             let checked = check(&workspace, &manifest)?;
-            println!(
-                "{}: well, {} domains",
-                manifest.display(),
-                checked.appliance.domains.len()
-            );
+            println!("{}: well, {} domains", manifest.display(), checked.appliance.domains.len());
         }
         Job::Build { manifest, output } => {
             let checked = check(&workspace, &manifest)?;
-            let artifacts = build(
-                &workspace,
-                &checked.name,
-                &checked.appliance,
-                &checked.inquiry,
-            )?;
+            let artifacts = build(&workspace, &checked.name, &checked.appliance, &checked.inquiry)?;
             let Some(output) = output else {
-                println!(
-                    "kernel {}\nbundle {}",
-                    artifacts.kernel_elf.display(),
-                    artifacts.bundle.display()
-                );
+                println!("kernel {}\nbundle {}", artifacts.kernel_elf.display(), artifacts.bundle.display());
                 return Ok(());
             };
-            let label = image::Label {
-                name: checked.name,
-                manifest: checked.table,
-            };
+            let label = image::Label { name: checked.name, manifest: checked.table };
             image::pack(&artifacts, &label, &output)?;
             println!("image {}", output.display());
         }
@@ -269,10 +253,7 @@ fn perform(job: Job) -> Result<(), Failure> {
         Job::Flash { image, target, yes } => {
             let consent = if yes { Consent::Given } else { Consent::Ask };
             let bytes = flash::flash(&image, &target, consent)?;
-            println!(
-                "{}: {bytes} bytes written, read back and equal",
-                target.display()
-            );
+            println!("{}: {bytes} bytes written, read back and equal", target.display());
         }
         Job::Graph { manifest, format } => {
             let checked = check(&workspace, &manifest)?;

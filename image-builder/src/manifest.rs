@@ -31,11 +31,7 @@ pub struct Checked {
 pub enum CheckError {
     /// Everything that is wrong, ready to be shown.
     #[error("{rendered}{count} {} in {manifest}", if *.count == 1 { "error" } else { "errors" })]
-    Manifest {
-        rendered: String,
-        count: usize,
-        manifest: String,
-    },
+    Manifest { rendered: String, count: usize, manifest: String },
     /// A domain's crate couldn't be asked.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -68,21 +64,13 @@ pub fn examine(
     let Some(appliance) = Appliance::read(&table, &mut diagnostics) else {
         return Ok((None, diagnostics));
     };
-    let known: Vec<String> = workspace
-        .domain_crates()
-        .iter()
-        .map(|domain| domain.name.clone())
-        .collect();
+    let known: Vec<String> = workspace.domain_crates().iter().map(|domain| domain.name.clone()).collect();
     check::structure(&appliance, &mut diagnostics);
     check::images(&appliance, &known, &mut diagnostics);
     let inquiry = inquire(workspace, &appliance)?;
     check::ports(&appliance, &inquiry.ports, &mut diagnostics);
     check::configs(&appliance, &inquiry.faults, &mut diagnostics);
-    let name = path
-        .file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     Ok((
         Some(Checked {
             name,

@@ -9,9 +9,6 @@ pub fn bytes(what: &str, length: u64) -> ProgressBar {
         eprintln!("{what} {length} bytes");
         return ProgressBar::hidden();
     }
-    let style =
-        ProgressStyle::with_template("{msg:10} {bar:40} {bytes} of {total_bytes}, {eta} left");
-    ProgressBar::new(length)
-        .with_style(style.unwrap_or(ProgressStyle::default_bar()))
-        .with_message(what.to_owned())
+    let style = ProgressStyle::with_template("{msg:10} {bar:40} {bytes} of {total_bytes}, {eta} left");
+    ProgressBar::new(length).with_style(style.unwrap_or(ProgressStyle::default_bar())).with_message(what.to_owned())
 }

@@ -135,7 +135,8 @@ fn of_image(workspace: &Workspace, request: &Request) -> Result<Parts, RunError>
     let mut diagnostics = Diagnostics::default();
     let appliance = Appliance::read(&source::from_toml(&label.manifest), &mut diagnostics);
     let appliance = appliance.filter(|_| diagnostics.is_empty());
-    let appliance = appliance.ok_or(RunError::Unsuitable("the image's manifest isn't one that this version reads".into()))?;
+    let appliance =
+        appliance.ok_or(RunError::Unsuitable("the image's manifest isn't one that this version reads".into()))?;
     let lab = lab_file(&[workspace.root().join("configs").join(format!("{}.toml", label.name))])?;
     let image = request.target.canonicalize().unwrap_or(request.target.clone());
     Ok((label.name, appliance, label.manifest, lab, Boot::Image { image, firmware: request.firmware }))
@@ -146,7 +147,9 @@ fn lab_file(manifests: &[PathBuf]) -> Result<LabFile, RunError> {
     for manifest in manifests {
         let path = manifest.with_extension("lab.toml");
         match std::fs::read_to_string(&path) {
-            Ok(text) => return toml::from_str(&text).map_err(|error| RunError::LabFile { path, reason: error.to_string() }),
+            Ok(text) => {
+                return toml::from_str(&text).map_err(|error| RunError::LabFile { path, reason: error.to_string() });
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(RunError::LabFile { path, reason: error.to_string() }),
         }
@@ -156,7 +159,9 @@ fn lab_file(manifests: &[PathBuf]) -> Result<LabFile, RunError> {
 
 fn balancer(appliance: &Appliance, table: &toml::Table) -> Result<BalancerConfig, RunError> {
     let domain = appliance.domains.iter().find(|domain| domain.image.value == BALANCER);
-    let domain = domain.ok_or(RunError::Unsuitable(format!("the lab needs a load balancer, and no domain has the image `{BALANCER}`")))?;
+    let domain = domain.ok_or(RunError::Unsuitable(format!(
+        "the lab needs a load balancer, and no domain has the image `{BALANCER}`"
+    )))?;
     let config = table.get("domains").and_then(|domains| domains.get(&domain.name.value)?.get("config")).cloned();
     let config = config.ok_or(RunError::Unsuitable(format!("domain {} has no config", domain.name.value)))?;
     config.try_into().map_err(|error: toml::de::Error| RunError::Unsuitable(error.to_string()))
@@ -231,7 +236,10 @@ mod tests {
     #[test]
     fn requests() {
         let crash = parse_crash("ixgbe0:stack-overflow@8s").unwrap();
-        assert_eq!((crash.domain.as_str(), crash.kind.as_deref(), crash.at), ("ixgbe0", Some("stack-overflow"), Duration::from_secs(8)));
+        assert_eq!(
+            (crash.domain.as_str(), crash.kind.as_deref(), crash.at),
+            ("ixgbe0", Some("stack-overflow"), Duration::from_secs(8))
+        );
         assert_eq!(parse_crash("lb@250ms").unwrap().kind, None);
         assert!(parse_crash("lb").is_err());
         assert!(parse_crash("lb:meltdown@1s").unwrap_err().contains("page-fault"));

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ScaffoldError {
-    #[error("\"{0}\" is no name for a service: expected lower-case letters, digits and single `-`, beginning with a letter")]
+    #[error(
+        "\"{0}\" is no name for a service: expected lower-case letters, digits and single `-`, beginning with a letter"
+    )]
     Name(String),
     #[error("there is a crate `{0}` already")]
     Taken(String),

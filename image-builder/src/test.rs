@@ -69,12 +69,7 @@ pub struct Tally {
 
 impl Tally {
     pub fn new(skips_fail: bool) -> Tally {
-        Tally {
-            skips_fail,
-            passed: 0,
-            failed: 0,
-            skipped: 0,
-        }
+        Tally { skips_fail, passed: 0, failed: 0, skipped: 0 }
     }
 
     /// Counts a check that has been made, and says so unless `quiet` and passed.
@@ -120,10 +115,7 @@ impl Tally {
     }
 
     pub fn summary(&self) -> String {
-        format!(
-            "{} passed, {} failed, {} skipped",
-            self.passed, self.failed, self.skipped
-        )
+        format!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
     }
 }
 
@@ -157,10 +149,9 @@ mod tests {
     /// The promise about CI: what is skipped elsewhere fails there, and the sum says so.
     #[test]
     fn skips() {
-        for (ci, summary, well) in [
-            (false, "1 passed, 0 failed, 1 skipped", true),
-            (true, "1 passed, 1 failed, 0 skipped", false),
-        ] {
+        for (ci, summary, well) in
+            [(false, "1 passed, 0 failed, 1 skipped", true), (true, "1 passed, 1 failed, 0 skipped", false)]
+        {
             let mut tally = Tally::new(ci);
             tally.record("a", Outcome::Passed, true);
             tally.record("b", Outcome::Skipped("no network".into()), true);

@@ -30,9 +30,7 @@ const DOMAIN_FOLDERS: [&str; 3] = ["drivers", "services", "testbed/domains"];
 impl Workspace {
     /// The clone that this very program was built from, unless `REDLEAF_ROOT` says otherwise.
     pub fn find() -> Workspace {
-        let built_from = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .parent()
-            .unwrap_or(Path::new("."));
+        let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
         let root = std::env::var_os("REDLEAF_ROOT").map_or(built_from.to_owned(), PathBuf::from);
         // The bootstrap script names another one where the clone isn't ours to write to.
         let target = std::env::var_os("REDLEAF_TARGET").map_or(root.join("target"), PathBuf::from);
@@ -40,15 +38,8 @@ impl Workspace {
     }
 
     pub fn at(root: PathBuf, target: PathBuf) -> Workspace {
-        let domains = DOMAIN_FOLDERS
-            .iter()
-            .flat_map(|folder| crates_in(&root.join(folder)))
-            .collect();
-        Workspace {
-            root,
-            target,
-            domains,
-        }
+        let domains = DOMAIN_FOLDERS.iter().flat_map(|folder| crates_in(&root.join(folder))).collect();
+        Workspace { root, target, domains }
     }
 
     pub fn root(&self) -> &Path {
@@ -86,10 +77,7 @@ fn crates_in(folder: &Path) -> Vec<DomainCrate> {
     let mut crates: Vec<DomainCrate> = entries
         .filter_map(|entry| {
             let folder = entry.path();
-            let manifest: toml::Table = std::fs::read_to_string(folder.join("Cargo.toml"))
-                .ok()?
-                .parse()
-                .ok()?;
+            let manifest: toml::Table = std::fs::read_to_string(folder.join("Cargo.toml")).ok()?.parse().ok()?;
             let name = manifest.get("package")?.get("name")?.as_str()?.to_owned();
             // The trusted part of a driver is beside it, named as such, and no domain.
             (!name.ends_with("-device")).then_some(DomainCrate { name, folder })

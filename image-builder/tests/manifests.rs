@@ -16,15 +16,9 @@ fn complaints(path: &Path) -> String {
 }
 
 fn wrong_manifests() -> Vec<PathBuf> {
-    let entries = fs::read_dir("tests/manifests")
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
+    let entries = fs::read_dir("tests/manifests").unwrap().map(|entry| entry.unwrap().path());
     let mut manifests: Vec<PathBuf> = entries
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "toml")
-                && !path.ends_with("base.toml")
-        })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml") && !path.ends_with("base.toml"))
         .collect();
     manifests.sort();
     manifests
@@ -40,30 +34,20 @@ fn wrong_manifests_are_explained() {
     for manifest in manifests {
         let found = complaints(&manifest);
         let expected = manifest.with_extension("expected");
-        assert!(
-            !found.is_empty(),
-            "{}: nothing is found wrong with it",
-            manifest.display()
-        );
+        assert!(!found.is_empty(), "{}: nothing is found wrong with it", manifest.display());
         if update {
             fs::write(&expected, &found).unwrap();
         } else if fs::read_to_string(&expected).unwrap_or_default() != found {
             differing.push(format!("{}:\n{found}", manifest.display()));
         }
     }
-    assert!(
-        differing.is_empty(),
-        "other messages than expected:\n{}",
-        differing.join("\n")
-    );
+    assert!(differing.is_empty(), "other messages than expected:\n{}", differing.join("\n"));
 }
 
 /// What the others are wrong variants of is right, and so are the manifests that are shipped.
 #[test]
 fn right_manifests_pass() {
-    let shipped = fs::read_dir("../configs")
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
+    let shipped = fs::read_dir("../configs").unwrap().map(|entry| entry.unwrap().path());
     let shipped = shipped.filter(|path| {
         let name = path.to_string_lossy();
         name.ends_with(".toml") && !name.ends_with(".lab.toml")

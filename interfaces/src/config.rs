@@ -26,10 +26,23 @@ impl fmt::Display for UnitError {
 
 impl core::error::Error for UnitError {}
 
-const DURATION_UNITS: &[(&str, u64)] =
-    &[("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000)];
-const SIZE_UNITS: &[(&str, u64)] =
-    &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("kB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000)];
+const DURATION_UNITS: &[(&str, u64)] = &[
+    ("ns", 1),
+    ("us", 1_000),
+    ("ms", 1_000_000),
+    ("s", 1_000_000_000),
+    ("m", 60_000_000_000),
+    ("h", 3_600_000_000_000),
+];
+const SIZE_UNITS: &[(&str, u64)] = &[
+    ("B", 1),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("kB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+];
 
 fn parse(text: &str, units: &[(&str, u64)], expected: &'static str) -> Result<u64, UnitError> {
     let error = UnitError { expected };
@@ -41,8 +54,11 @@ fn parse(text: &str, units: &[(&str, u64)], expected: &'static str) -> Result<u6
 }
 
 fn display(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt::Result {
-    let (name, factor) =
-        units.iter().filter(|(_, factor)| value.is_multiple_of(*factor)).max_by_key(|(_, factor)| *factor).unwrap_or(&units[0]);
+    let (name, factor) = units
+        .iter()
+        .filter(|(_, factor)| value.is_multiple_of(*factor))
+        .max_by_key(|(_, factor)| *factor)
+        .unwrap_or(&units[0]);
     write!(f, "{}{}", value / factor, name)
 }
 
@@ -62,7 +78,11 @@ macro_rules! with_unit {
         impl Serialize for $name {
             /// As text for people, as a number in compiled manifests.
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                if serializer.is_human_readable() { serializer.collect_str(self) } else { serializer.serialize_u64(self.0) }
+                if serializer.is_human_readable() {
+                    serializer.collect_str(self)
+                } else {
+                    serializer.serialize_u64(self.0)
+                }
             }
         }
         impl<'de> Deserialize<'de> for $name {

@@ -131,7 +131,8 @@ struct ObjectHead {
 
 /// The memory block of an object, head included, and the object's place in it.
 fn block(size: usize, align: usize) -> Option<(Layout, usize)> {
-    let (layout, place) = Layout::new::<ObjectHead>().extend(Layout::from_size_align(size, align.max(16)).ok()?).ok()?;
+    let (layout, place) =
+        Layout::new::<ObjectHead>().extend(Layout::from_size_align(size, align.max(16)).ok()?).ok()?;
     Some((layout.pad_to_align(), place))
 }
 
@@ -192,7 +193,9 @@ unsafe extern "C" fn packets_transfer(from: *mut Batch, mask: u32, to: *mut Batc
     let (from, to) = unsafe { (&mut *from, &mut *to) };
     // SAFETY: `put` takes a buffer over exactly when it returns true.
     unsafe {
-        trusted::take(from, mask, |head, start, len, flags, hash| trusted::put(to, head, start as u16, len as u16, flags, hash))
+        trusted::take(from, mask, |head, start, len, flags, hash| {
+            trusted::put(to, head, start as u16, len as u16, flags, hash)
+        })
     }
 }
 

@@ -254,7 +254,13 @@ pub mod trusted {
     ///
     /// # Safety
     /// The caller owns `head`'s buffer and gives it to the batch. Only the kernel's image calls this, at depth > 0.
-    pub unsafe fn push(batch: &mut Batch, head: NonNull<BufferHead>, len: u16, flags: PacketFlags, rss_hash: u32) -> bool {
+    pub unsafe fn push(
+        batch: &mut Batch,
+        head: NonNull<BufferHead>,
+        len: u16,
+        flags: PacketFlags,
+        rss_hash: u32,
+    ) -> bool {
         // SAFETY: the same contract.
         unsafe { put(batch, head, HEADROOM as u16, len, flags, rss_hash) }
     }

@@ -29,7 +29,9 @@ pub unsafe fn copy_apart(to: *mut u8, from: *const u8, len: usize) {
             8..16 => ends::<u64>(to, from, len),
             16..=32 => ends::<[u64; 2]>(to, from, len),
             33..=LONG => ends::<[u64; 4]>(to, from, len),
-            _ => asm!("rep movsb", inout("rcx") len => _, inout("rdi") to => _, inout("rsi") from => _, options(nostack, preserves_flags)),
+            _ => {
+                asm!("rep movsb", inout("rcx") len => _, inout("rdi") to => _, inout("rsi") from => _, options(nostack, preserves_flags))
+            }
         }
     }
 }
@@ -87,7 +89,9 @@ pub unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
 #[inline(always)]
 pub unsafe fn fill(to: *mut u8, byte: u8, len: usize) {
     // SAFETY: the caller's region; DF is clear.
-    unsafe { asm!("rep stosb", inout("rcx") len => _, inout("rdi") to => _, in("al") byte, options(nostack, preserves_flags)) }
+    unsafe {
+        asm!("rep stosb", inout("rcx") len => _, inout("rdi") to => _, in("al") byte, options(nostack, preserves_flags))
+    }
 }
 
 /// Compares two regions as C's `memcmp` does.
@@ -142,7 +146,10 @@ mod tests {
             // SAFETY: 10 + len is at most 210.
             unsafe { copy_apart(to.as_mut_ptr().add(10), from.as_ptr(), len) };
             assert_eq!(&to[10..10 + len], &from[..]);
-            assert!(to[..10].iter().chain(&to[10 + len..]).all(|byte| *byte == 0xee), "{len} bytes touched their neighbours");
+            assert!(
+                to[..10].iter().chain(&to[10 + len..]).all(|byte| *byte == 0xee),
+                "{len} bytes touched their neighbours"
+            );
         }
     }
 

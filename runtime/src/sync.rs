@@ -12,7 +12,7 @@ use core::{
     },
 };
 
-use interfaces::{Cancelled, CallError, abi::kernel};
+use interfaces::{CallError, Cancelled, abi::kernel};
 
 /// A deadline that never comes.
 pub const NEVER: u64 = u64::MAX;

@@ -171,7 +171,10 @@ fn crates(place: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(place).into_iter().flatten() {
         let path = entry.expect("a readable folder").path();
-        let hidden = path.file_name().and_then(|name| name.to_str()).is_none_or(|name| name.starts_with('.') || name == "target");
+        let hidden = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_none_or(|name| name.starts_with('.') || name == "target");
         if path.is_dir() && !hidden {
             if path.join("Cargo.toml").is_file() {
                 found.push(path.strip_prefix(root()).expect("below the root").to_str().expect("UTF-8").to_owned());
@@ -186,7 +189,10 @@ fn crates(place: &Path) -> Vec<String> {
 #[test]
 fn architecture_names_every_crate() {
     let sections = sections("ARCHITECTURE.md");
-    let rows = sections["crates"].lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" | ")).map(|(paths, _)| paths);
+    let rows = sections["crates"]
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once(" | "))
+        .map(|(paths, _)| paths);
     let named: Vec<&str> = rows.flat_map(|paths| paths.split('`').step_by(2)).filter(|path| !path.is_empty()).collect();
     let stands_for = |pattern: &str, path: &str| match pattern.strip_suffix("/NAME") {
         Some(folder) => path.strip_prefix(folder).is_some_and(|rest| rest.trim_matches('/').split('/').count() == 1),

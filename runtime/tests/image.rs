@@ -89,10 +89,24 @@ fn the_image_is_what_the_loader_takes() {
     }
     let undefined: Vec<_> = file.dynamic_symbols().filter(|symbol| symbol.is_undefined()).collect();
     assert!(undefined.is_empty(), "{undefined:?}");
-    let loaded: BTreeSet<&str> = file.sections().filter(|section| section.address() != 0).map(|s| s.name().unwrap()).collect();
+    let loaded: BTreeSet<&str> =
+        file.sections().filter(|section| section.address() != 0).map(|s| s.name().unwrap()).collect();
     const KNOWN: [&str; 15] = [
-        ".bss", ".data", ".data.rel.ro", ".dynamic", ".dynstr", ".dynsym", ".eh_frame", ".eh_frame_hdr", ".gcc_except_table",
-        ".gnu.hash", ".got", ".hash", ".rela.dyn", ".rodata", ".text",
+        ".bss",
+        ".data",
+        ".data.rel.ro",
+        ".dynamic",
+        ".dynstr",
+        ".dynsym",
+        ".eh_frame",
+        ".eh_frame_hdr",
+        ".gcc_except_table",
+        ".gnu.hash",
+        ".got",
+        ".hash",
+        ".rela.dyn",
+        ".rodata",
+        ".text",
     ];
     for section in loaded {
         assert!(KNOWN.contains(&section), "an unexpected section: {section}");

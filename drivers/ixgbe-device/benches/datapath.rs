@@ -170,7 +170,8 @@ fn main() {
     FAST.set(Some(fast));
     let device = Device::new(&Lease::new(fast.clone()));
     device.reset_lease().expect("the register file obeys");
-    let (mut rx, mut tx): (Cap<dyn RxRing>, Cap<dyn TxRing>) = (device.rx_ring(0, RING).unwrap(), device.tx_ring(0, RING).unwrap());
+    let (mut rx, mut tx): (Cap<dyn RxRing>, Cap<dyn TxRing>) =
+        (device.rx_ring(0, RING).unwrap(), device.tx_ring(0, RING).unwrap());
     let mut batch = Batch::allocate().unwrap();
     for _ in 0..32 {
         // The pile is gone (device.rs): from here on no SRRCTL write is due.

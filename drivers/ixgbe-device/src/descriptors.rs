@@ -57,7 +57,8 @@ impl Received {
     pub fn findings(self, first: u64) -> (PacketFlags, u32) {
         let mut flags = PacketFlags::empty();
         if self.0 & RX_IP_CHECKED != 0 {
-            flags |= if self.0 & RX_IP_WRONG == 0 { PacketFlags::IP_CHECKSUM_GOOD } else { PacketFlags::IP_CHECKSUM_BAD };
+            flags |=
+                if self.0 & RX_IP_WRONG == 0 { PacketFlags::IP_CHECKSUM_GOOD } else { PacketFlags::IP_CHECKSUM_BAD };
         }
         if self.0 & RX_L4_CHECKED != 0 {
             if self.0 & RX_L4_WRONG == 0 {
@@ -119,7 +120,10 @@ mod tests {
     fn checksum_findings() {
         let flags = |bits, first| received(60, bits).findings(first).0;
         assert_eq!(flags(RX_IP_WRONG | RX_L4_WRONG, 0), PacketFlags::empty());
-        assert_eq!(flags(RX_IP_CHECKED | RX_L4_CHECKED, 0), PacketFlags::IP_CHECKSUM_GOOD | PacketFlags::L4_CHECKSUM_GOOD);
+        assert_eq!(
+            flags(RX_IP_CHECKED | RX_L4_CHECKED, 0),
+            PacketFlags::IP_CHECKSUM_GOOD | PacketFlags::L4_CHECKSUM_GOOD
+        );
         assert_eq!(flags(RX_IP_CHECKED | RX_IP_WRONG, 0), PacketFlags::IP_CHECKSUM_BAD);
         assert_eq!(flags(RX_L4_CHECKED | RX_L4_WRONG, 0), PacketFlags::L4_CHECKSUM_BAD);
         assert_eq!(flags(RX_L4_CHECKED | RX_L4_WRONG, RX_UDP), PacketFlags::empty());

@@ -114,7 +114,11 @@ impl World {
         self.crash();
         self.release();
         self.device.reset_lease().unwrap();
-        assert_eq!((self.lease.buffers(), self.bench.pool.available()), (0, BUFFERS), "a reset brings every buffer back");
+        assert_eq!(
+            (self.lease.buffers(), self.bench.pool.available()),
+            (0, BUFFERS),
+            "a reset brings every buffer back"
+        );
         let write = |register: u32, value: u32| self.device.write(register, value).unwrap();
         // RSS over two queues (82599 §7.1.2.8), with as much of a key as ports need.
         (2..5).for_each(|at| write(0x5C80 + 4 * at, 0x5A6D_5A6D));
@@ -213,7 +217,10 @@ impl World {
             let expected = self.on_their_way.iter_mut().find(|queue| queue.first() == Some(&number));
             match expected {
                 Some(queue) => drop(queue.remove(0)),
-                None => assert!(self.may_be_lost.contains(&number), "{number} on the wire: not sent, sent before, or out of order"),
+                None => assert!(
+                    self.may_be_lost.contains(&number),
+                    "{number} on the wire: not sent, sent before, or out of order"
+                ),
             }
             assert_eq!(frame.len(), 60 + number as usize % 500);
         }

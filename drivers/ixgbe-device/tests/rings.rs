@@ -164,7 +164,11 @@ fn an_empty_pool_shortens_the_ring_and_it_recovers() {
         got.extend(numbers(&receive(&mut rx)));
         bench.process();
     }
-    assert_eq!(got, (20..71).collect::<Vec<_>>(), "what was beyond the posted buffers was dropped by the device (DROP_EN)");
+    assert_eq!(
+        got,
+        (20..71).collect::<Vec<_>>(),
+        "what was beyond the posted buffers was dropped by the device (DROP_EN)"
+    );
     assert_eq!(bench.pool.available(), 8);
     assert_eq!(bench.violations(), 0);
 }
@@ -276,7 +280,10 @@ fn wrong_lengths_queues_and_registers_are_refused() {
         assert!(matches!(device.tx_ring(0, length), Err(DeviceError::WrongLength)), "{length}");
     }
     assert!(matches!(device.rx_ring(16, RING), Err(DeviceError::NoSuchQueue)));
-    assert!(matches!(device.queue_interrupt(bench::QUEUES), Err(DeviceError::NoSuchQueue)), "the last vector is not a queue's");
+    assert!(
+        matches!(device.queue_interrupt(bench::QUEUES), Err(DeviceError::NoSuchQueue)),
+        "the last vector is not a queue's"
+    );
     for register in [RDBAL, TDBAL, 0, 0x900, 1, 0x2_0000, u32::MAX] {
         assert_eq!(device.write(register, 1), Err(DeviceError::ForbiddenRegister));
     }

@@ -40,7 +40,8 @@ impl Card {
     /// Finds out what the device is, then adopts or initialises it.
     pub fn take_charge(device: Port<dyn IxgbeDevice>, config: &Config, cpus: usize) -> Result<Self, StartError> {
         let identity = device.identity();
-        let variant = Variant::find(identity.vendor, identity.device).ok_or_else(|| unknown(identity.vendor, identity.device))?;
+        let variant =
+            Variant::find(identity.vendor, identity.device).ok_or_else(|| unknown(identity.vendor, identity.device))?;
         let queues = if config.rss { cpus.clamp(1, MAX_QUEUES) as u16 } else { 1 };
         let interrupts = identity.vectors > queues;
         let state = device.lease();

@@ -63,10 +63,19 @@ impl Configuration for Config {
             }
         }
         if !(SMALLEST_MTU..=LARGEST_MTU).contains(&self.mtu) {
-            wrong("mtu", format!("{} bytes: from {SMALLEST_MTU} to {LARGEST_MTU}, so that a frame fits into one buffer", self.mtu));
+            wrong(
+                "mtu",
+                format!(
+                    "{} bytes: from {SMALLEST_MTU} to {LARGEST_MTU}, so that a frame fits into one buffer",
+                    self.mtu
+                ),
+            );
         }
         if self.interrupt_interval > LONGEST_INTERVAL {
-            wrong("interrupt-interval", format!("{} is longer than the device's {LONGEST_INTERVAL}", self.interrupt_interval));
+            wrong(
+                "interrupt-interval",
+                format!("{} is longer than the device's {LONGEST_INTERVAL}", self.interrupt_interval),
+            );
         }
         faults
     }
@@ -84,7 +93,13 @@ mod tests {
     /// All faults are shown at once, each under the key that is written in the manifest.
     #[test]
     fn every_fault_is_named() {
-        let config = Config { rx_ring: 100, tx_ring: 8192, mtu: 9000, interrupt_interval: Duration::from_millis(2), ..Config::default() };
+        let config = Config {
+            rx_ring: 100,
+            tx_ring: 8192,
+            mtu: 9000,
+            interrupt_interval: Duration::from_millis(2),
+            ..Config::default()
+        };
         let paths: Vec<_> = config.validate().into_iter().map(|fault| fault.path).collect();
         assert_eq!(paths, ["rx-ring", "tx-ring", "mtu", "interrupt-interval"]);
     }

@@ -35,7 +35,13 @@ impl Control for Console {
         let answer = match line.as_str().trim() {
             "link" => format!("link {}", card.link_words()),
             "device" => {
-                format!("{} {}, {} queue pairs, frames up to {} bytes", card.variant.name, Shown(card.mac), card.queues, card.max_frame())
+                format!(
+                    "{} {}, {} queue pairs, frames up to {} bytes",
+                    card.variant.name,
+                    Shown(card.mac),
+                    card.queues,
+                    card.max_frame()
+                )
             }
             _ => return Err(ControlError::UnknownCommand),
         };

@@ -50,6 +50,7 @@ pub fn start(env: Env, imports: Imports, config: Config) -> Result<Exports, Star
     let card = Arc::new(card::Card::take_charge(imports.device, &config, env.cpus().len())?);
     let cpu = *env.cpus().first().ok_or_else(|| StartError(format!("{} has no CPU", env.name())))?;
     let mut keeper = keeper::Keeper::new(card.clone())?;
-    env.spawn("keeper", cpu, move || keeper.run()).map_err(|error| StartError(format!("no thread for the keeper: {error}")))?;
+    env.spawn("keeper", cpu, move || keeper.run())
+        .map_err(|error| StartError(format!("no thread for the keeper: {error}")))?;
     Ok(Exports { net: Box::new(nic::Nic::new(card.clone())), control: Box::new(console::Console::new(card)) })
 }

@@ -48,7 +48,17 @@ impl Queue {
         let rx = card.device.rx_ring(index, card.config.rx_ring).map_err(refused)?;
         let tx = card.device.tx_ring(index, card.config.tx_ring).map_err(refused)?;
         let interrupt = card.interrupts.then(|| card.device.queue_interrupt(index)).transpose().map_err(refused)?;
-        Ok(Queue { card, index, rx, tx, interrupt, until_publish: PUBLISH_EVERY, in_vain: false, left: 0, moved_at: now() })
+        Ok(Queue {
+            card,
+            index,
+            rx,
+            tx,
+            interrupt,
+            until_publish: PUBLISH_EVERY,
+            in_vain: false,
+            left: 0,
+            moved_at: now(),
+        })
     }
 
     /// A ring's answer: a failed call is the caller's business, anything else the end of this generation.

@@ -146,7 +146,12 @@ impl Statistics {
         }
         for (at, cells) in self.queues.iter().enumerate() {
             for (direction, ring) in [("rx", &cells.rx), ("tx", &cells.tx)] {
-                let values = [("packets", &ring.packets), ("bytes", &ring.bytes), ("errors", &ring.errors), ("no-buffer", &ring.no_buffer)];
+                let values = [
+                    ("packets", &ring.packets),
+                    ("bytes", &ring.bytes),
+                    ("errors", &ring.errors),
+                    ("no-buffer", &ring.no_buffer),
+                ];
                 for (name, cell) in values {
                     if !show(&format!("queue.{at}.{direction}.{name}"), cell.get()) {
                         return;
@@ -163,5 +168,7 @@ impl Statistics {
 /// Forgets what the device has counted.
 pub fn clear(device: Port<dyn IxgbeDevice>) -> Result<(), DeviceError> {
     Statistics::new(0).collect(device)?;
-    (0..16).flat_map(|queue| [delivered(queue), dropped(queue)]).try_for_each(|register| device.read(register).map(drop))
+    (0..16)
+        .flat_map(|queue| [delivered(queue), dropped(queue)])
+        .try_for_each(|register| device.read(register).map(drop))
 }

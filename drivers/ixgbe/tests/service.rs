@@ -60,7 +60,11 @@ fn members_of_the_family() {
             bench.peer_send(&frame(0, generation, 60));
             bench.process();
             let batch = receive(&mut queue);
-            assert_eq!(batch.packets().iter().map(|packet| number(packet.data())).collect::<Vec<_>>(), [generation], "{device:04x}");
+            assert_eq!(
+                batch.packets().iter().map(|packet| number(packet.data())).collect::<Vec<_>>(),
+                [generation],
+                "{device:04x}"
+            );
             assert!(queue.send(batch).unwrap().is_empty());
             assert_eq!(bench.peer_receive().map(|frame| number(&frame)), Some(generation), "{device:04x}");
         }
@@ -96,7 +100,12 @@ fn rss_spreads_flows_and_keeps_both_directions_together() {
         bench.process();
         let counts = queues.each_mut().map(|queue| {
             let batch = receive(queue);
-            assert!(batch.packets().iter().all(|packet| packet.flags.contains(PacketFlags::HASHED | PacketFlags::IP_CHECKSUM_GOOD)));
+            assert!(
+                batch
+                    .packets()
+                    .iter()
+                    .all(|packet| packet.flags.contains(PacketFlags::HASHED | PacketFlags::IP_CHECKSUM_GOOD))
+            );
             batch.len()
         });
         assert!(counts == [3, 0] || counts == [0, 3], "flow {flow} is torn: {counts:?}");
@@ -232,10 +241,14 @@ fn counters_tell_rings_and_device() {
         }
         queue.wait(now()).unwrap();
     }
-    let sum = |direction: &str, what: &str| (0..2).map(|at| driver.counter(&format!("queue.{at}.{direction}.{what}"))).sum::<u64>();
+    let sum = |direction: &str, what: &str| {
+        (0..2).map(|at| driver.counter(&format!("queue.{at}.{direction}.{what}"))).sum::<u64>()
+    };
     assert_eq!((sum("rx", "packets"), sum("rx", "bytes")), (100, 10_000));
     assert_eq!((sum("tx", "packets"), sum("tx", "bytes")), (100, 10_000));
-    soon("the device's own count", || driver.counter("device.rx.packets") == 100 && driver.counter("device.tx.packets") == 100);
+    soon("the device's own count", || {
+        driver.counter("device.rx.packets") == 100 && driver.counter("device.tx.packets") == 100
+    });
     assert_eq!(driver.counter("device.rx.bytes"), 100 * 104, "with frame check sequences");
 }
 

@@ -23,12 +23,7 @@ impl Subject {
         image: &'static str,
         _start: fn(Env, I, C) -> Result<E, StartError>,
     ) -> Subject {
-        Subject {
-            image,
-            imports: I::PORTS,
-            exports: E::PORTS,
-            read: read::<C>,
-        }
+        Subject { image, imports: I::PORTS, exports: E::PORTS, read: read::<C> }
     }
 }
 
@@ -40,28 +35,14 @@ pub fn answer(subjects: &[Subject]) -> io::Result<()> {
     let mut response = Response::default();
     for subject in subjects {
         let ports = |specs: &[PortSpec]| {
-            specs
-                .iter()
-                .map(|spec| Port {
-                    name: spec.name.into(),
-                    interface: spec.interface.into(),
-                })
-                .collect()
+            specs.iter().map(|spec| Port { name: spec.name.into(), interface: spec.interface.into() }).collect()
         };
-        let ports = Ports {
-            imports: ports(subject.imports),
-            exports: ports(subject.exports),
-        };
+        let ports = Ports { imports: ports(subject.imports), exports: ports(subject.exports) };
         response.ports.insert(subject.image.into(), ports);
     }
     for (domain, config) in request.configs {
-        if let Some(subject) = subjects
-            .iter()
-            .find(|subject| subject.image == config.image)
-        {
-            response
-                .configs
-                .insert(domain, (subject.read)(config.table));
+        if let Some(subject) = subjects.iter().find(|subject| subject.image == config.image) {
+            response.configs.insert(domain, (subject.read)(config.table));
         }
     }
     io::stdout().write_all(&serde_json::to_vec(&response)?)
@@ -87,8 +68,7 @@ fn read<C: Configuration>(mut table: Value) -> Result<Vec<u8>, Vec<ConfigFault>>
                     }));
                 }
                 if faults.is_empty() {
-                    return postcard::to_stdvec(&config)
-                        .map_err(|error| vec![whole(error.to_string())]);
+                    return postcard::to_stdvec(&config).map_err(|error| vec![whole(error.to_string())]);
                 }
                 break;
             }
@@ -100,31 +80,18 @@ fn read<C: Configuration>(mut table: Value) -> Result<Vec<u8>, Vec<ConfigFault>>
         if let Some(unknown) = UnknownField::parse(&message) {
             let parent = parent_of(&path, &unknown.name).to_owned();
             let found = take_out(&mut table, &join(&parent, &unknown.name));
-            faults.push(ConfigFault {
-                path: parent,
-                message: "unknown field".into(),
-                unknown: Some(unknown),
-            });
+            faults.push(ConfigFault { path: parent, message: "unknown field".into(), unknown: Some(unknown) });
             if !found {
                 break;
             }
             continue;
         }
-        let missing = message
-            .strip_prefix("missing field `")
-            .and_then(|rest| rest.strip_suffix('`'))
-            .map(str::to_owned);
-        if missing
-            .as_ref()
-            .is_some_and(|field| removed.contains(&join(&path, field)))
-        {
+        let missing =
+            message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')).map(str::to_owned);
+        if missing.as_ref().is_some_and(|field| removed.contains(&join(&path, field))) {
             break;
         }
-        faults.push(ConfigFault {
-            path: path.clone(),
-            message,
-            unknown: None,
-        });
+        faults.push(ConfigFault { path: path.clone(), message, unknown: None });
         if missing.is_some() || !take_out(&mut table, &path) {
             break;
         }
@@ -134,19 +101,11 @@ fn read<C: Configuration>(mut table: Value) -> Result<Vec<u8>, Vec<ConfigFault>>
 }
 
 fn whole(message: String) -> ConfigFault {
-    ConfigFault {
-        path: String::new(),
-        message,
-        unknown: None,
-    }
+    ConfigFault { path: String::new(), message, unknown: None }
 }
 
 fn join(path: &str, field: &str) -> String {
-    if path.is_empty() {
-        field.into()
-    } else {
-        format!("{path}.{field}")
-    }
+    if path.is_empty() { field.into() } else { format!("{path}.{field}") }
 }
 
 /// serde names the table or the field, depending on who noticed: this is the table.
@@ -160,10 +119,7 @@ fn parent_of<'a>(path: &'a str, field: &str) -> &'a str {
 
 /// Removes the field at `path`; elements of lists can't be removed without moving others.
 fn take_out(table: &mut Value, path: &str) -> bool {
-    let pointer: String = path
-        .split(['.', '['])
-        .map(|step| format!("/{}", step.trim_end_matches(']')))
-        .collect();
+    let pointer: String = path.split(['.', '[']).map(|step| format!("/{}", step.trim_end_matches(']'))).collect();
     let Some((parent, field)) = pointer.rsplit_once('/') else {
         return false;
     };
@@ -176,16 +132,8 @@ fn take_out(table: &mut Value, path: &str) -> bool {
 impl UnknownField {
     /// From serde's "unknown field `x`, expected one of `a`, `b`".
     fn parse(message: &str) -> Option<UnknownField> {
-        let mut quoted = message
-            .strip_prefix("unknown field ")?
-            .split('`')
-            .skip(1)
-            .step_by(2)
-            .map(str::to_owned);
-        Some(UnknownField {
-            name: quoted.next()?,
-            known: quoted.collect(),
-        })
+        let mut quoted = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2).map(str::to_owned);
+        Some(UnknownField { name: quoted.next()?, known: quoted.collect() })
     }
 }
 
@@ -215,10 +163,7 @@ mod tests {
         fn validate(&self) -> Vec<Fault> {
             let heavy = self.hosts.iter().position(|host| host.weight > 9);
             heavy
-                .map(|at| Fault {
-                    path: format!("hosts[{at}].weight"),
-                    message: "too heavy".into(),
-                })
+                .map(|at| Fault { path: format!("hosts[{at}].weight"), message: "too heavy".into() })
                 .into_iter()
                 .collect()
         }
@@ -228,12 +173,7 @@ mod tests {
         let faults = read::<Sample>(table).unwrap_err();
         faults
             .into_iter()
-            .map(|fault| {
-                (
-                    fault.path,
-                    fault.unknown.map_or(fault.message, |unknown| unknown.name),
-                )
-            })
+            .map(|fault| (fault.path, fault.unknown.map_or(fault.message, |unknown| unknown.name)))
             .collect()
     }
 
@@ -243,50 +183,31 @@ mod tests {
         let table = json!({ "hosts": [{ "address": "10.0.0.300", "weight": 1, "x": 1 }], "think-time": 5, "y": 2 });
         let found = faults(table);
         let paths: Vec<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
+        assert!(paths.contains(&"hosts[0].address") && paths.contains(&"think-time"), "{found:?}");
         assert!(
-            paths.contains(&"hosts[0].address") && paths.contains(&"think-time"),
+            found.contains(&("hosts[0]".into(), "x".into())) && found.contains(&("".into(), "y".into())),
             "{found:?}"
         );
-        assert!(
-            found.contains(&("hosts[0]".into(), "x".into()))
-                && found.contains(&("".into(), "y".into())),
-            "{found:?}"
-        );
-        assert_eq!(
-            found.len(),
-            4,
-            "what was taken out isn't reported as missing: {found:?}"
-        );
+        assert_eq!(found.len(), 4, "what was taken out isn't reported as missing: {found:?}");
     }
 
     /// A missing field is reported at its table, the domain's own checks only on what has the right shape.
     #[test]
     fn missing_and_invalid() {
         let found = faults(json!({ "hosts": [{ "address": "10.0.0.3" }] }));
-        assert_eq!(
-            found,
-            [("hosts[0]".into(), "missing field `weight`".into())]
-        );
+        assert_eq!(found, [("hosts[0]".into(), "missing field `weight`".into())]);
         let found = faults(json!({ "hosts": [{ "address": "10.0.0.3", "weight": 10 }] }));
         assert_eq!(found, [("hosts[0].weight".into(), "too heavy".into())]);
         // An unknown field doesn't hide what the domain itself has to say.
-        assert_eq!(
-            faults(json!({ "hosts": [{ "address": "10.0.0.3", "weight": 10 }], "z": 0 })).len(),
-            2
-        );
+        assert_eq!(faults(json!({ "hosts": [{ "address": "10.0.0.3", "weight": 10 }], "z": 0 })).len(), 2);
     }
 
     /// What goes into the bundle is what the domain reads back.
     #[test]
     fn bytes_round_trip() {
-        let bytes = read::<Sample>(
-            json!({ "hosts": [{ "address": "10.0.0.3", "weight": 2 }], "think-time": "5ms" }),
-        )
-        .unwrap();
+        let bytes =
+            read::<Sample>(json!({ "hosts": [{ "address": "10.0.0.3", "weight": 2 }], "think-time": "5ms" })).unwrap();
         let sample: Sample = postcard::from_bytes(&bytes).unwrap();
-        assert_eq!(
-            (sample.hosts[0].weight, sample.think_time),
-            (2, Some(Duration::from_millis(5)))
-        );
+        assert_eq!((sample.hosts[0].weight, sample.think_time), (2, Some(Duration::from_millis(5))));
     }
 }

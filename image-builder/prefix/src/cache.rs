@@ -7,11 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The project's folder in the user's cache (XDG Base Directory Specification).
 pub fn cache_folder() -> Result<PathBuf, Error> {
-    let variable = |name| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
+    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     variable("XDG_CACHE_HOME")
         .or_else(|| variable("HOME").map(|home| home.join(".cache")))
         .map(|cache| cache.join("redleaf"))
@@ -35,25 +31,15 @@ pub(crate) fn fetch(home: &Path, tools: &[Tool]) -> Result<(), Error> {
         eprintln!("waiting for another run that fetches tools");
         lock.lock().map_err(Error::file("locking", &lock_path))?;
     }
-    let absent: Vec<Tool> = tools
-        .iter()
-        .copied()
-        .filter(|&tool| !tree_folder(home, tool).is_dir())
-        .collect();
+    let absent: Vec<Tool> = tools.iter().copied().filter(|&tool| !tree_folder(home, tool).is_dir()).collect();
     if absent.is_empty() {
         return Ok(());
     }
-    let names = absent
-        .iter()
-        .map(Tool::to_string)
-        .collect::<Vec<_>>()
-        .join(", ");
+    let names = absent.iter().map(Tool::to_string).collect::<Vec<_>>().join(", ");
     eprintln!("fetching into {}, once: {names}", home.display());
     let apt = Apt::prepare(&home.join("apt"), &names)?;
     apt.update(&names)?;
-    absent
-        .iter()
-        .try_for_each(|&tool| fetch_one(home, &apt, tool))
+    absent.iter().try_for_each(|&tool| fetch_one(home, &apt, tool))
 }
 
 fn fetch_one(home: &Path, apt: &Apt, tool: Tool) -> Result<(), Error> {
@@ -72,10 +58,7 @@ fn fetch_one(home: &Path, apt: &Apt, tool: Tool) -> Result<(), Error> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let list: String = packages
-        .iter()
-        .map(|package| format!("{} {}\n", package.name, package.version))
-        .collect();
+    let list: String = packages.iter().map(|package| format!("{} {}\n", package.name, package.version)).collect();
     let list_path = unfinished.join("packages");
     fs::write(&list_path, list).map_err(Error::file("writing", list_path))?;
     let tree = tree_folder(home, tool);

@@ -6,24 +6,12 @@ use std::process::Command;
 
 /// Where programs and libraries lie in an unpacked Debian tree.
 const PROGRAM_FOLDERS: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];
-const LIBRARY_FOLDERS: [&str; 4] = [
-    "usr/lib/x86_64-linux-gnu",
-    "lib/x86_64-linux-gnu",
-    "usr/lib",
-    "usr/lib/x86_64-linux-gnu/pulseaudio",
-];
-const LOADERS: [&str; 3] = [
-    "usr/lib64/ld-linux-x86-64.so.2",
-    "lib64/ld-linux-x86-64.so.2",
-    "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
-];
+const LIBRARY_FOLDERS: [&str; 4] =
+    ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib", "usr/lib/x86_64-linux-gnu/pulseaudio"];
+const LOADERS: [&str; 3] =
+    ["usr/lib64/ld-linux-x86-64.so.2", "lib64/ld-linux-x86-64.so.2", "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"];
 /// Where QEMU's firmware and option ROMs lie.
-const QEMU_DATA_FOLDERS: [&str; 4] = [
-    "usr/share/qemu",
-    "usr/share/seabios",
-    "usr/share/ovmf",
-    "usr/lib/ipxe/qemu",
-];
+const QEMU_DATA_FOLDERS: [&str; 4] = ["usr/share/qemu", "usr/share/seabios", "usr/share/ovmf", "usr/lib/ipxe/qemu"];
 
 impl Prefix {
     /// A command that runs `program`, to which arguments can be added. The working directory, environment and streams are the caller's.
@@ -33,67 +21,35 @@ impl Prefix {
             // Scripts and static programs need no loader of ours.
             return Ok(Command::new(path));
         }
-        let loader = LOADERS
-            .iter()
-            .map(|loader| tree.join(loader))
-            .find(|loader| loader.exists());
-        let loader = loader.ok_or(Error::NoSuchFile {
-            tool,
-            path: LOADERS[0].to_owned(),
-        })?;
-        let libraries: Vec<_> = LIBRARY_FOLDERS
-            .iter()
-            .map(|folder| tree.join(folder))
-            .filter(|folder| folder.is_dir())
-            .collect();
+        let loader = LOADERS.iter().map(|loader| tree.join(loader)).find(|loader| loader.exists());
+        let loader = loader.ok_or(Error::NoSuchFile { tool, path: LOADERS[0].to_owned() })?;
+        let libraries: Vec<_> =
+            LIBRARY_FOLDERS.iter().map(|folder| tree.join(folder)).filter(|folder| folder.is_dir()).collect();
         let libraries = std::env::join_paths(libraries).unwrap_or_default();
         let mut command = Command::new(loader);
-        command
-            .arg("--library-path")
-            .arg(libraries)
-            .args(["--argv0", program])
-            .arg(&path);
+        command.arg("--library-path").arg(libraries).args(["--argv0", program]).arg(&path);
         if program.starts_with("qemu-system") {
-            for folder in QEMU_DATA_FOLDERS
-                .iter()
-                .map(|folder| tree.join(folder))
-                .filter(|folder| folder.is_dir())
-            {
+            for folder in QEMU_DATA_FOLDERS.iter().map(|folder| tree.join(folder)).filter(|folder| folder.is_dir()) {
                 command.arg("-L").arg(folder);
             }
-            command.env(
-                "QEMU_MODULE_DIR",
-                tree.join("usr/lib/x86_64-linux-gnu/qemu"),
-            );
+            command.env("QEMU_MODULE_DIR", tree.join("usr/lib/x86_64-linux-gnu/qemu"));
         }
         Ok(command)
     }
 
     fn find(&self, program: &str) -> Result<(Tool, &Path, PathBuf), Error> {
         let places = self.trees.iter().flat_map(|(tool, tree)| {
-            PROGRAM_FOLDERS
-                .iter()
-                .map(move |folder| (*tool, tree.as_path(), tree.join(folder).join(program)))
+            PROGRAM_FOLDERS.iter().map(move |folder| (*tool, tree.as_path(), tree.join(folder).join(program)))
         });
-        places
-            .into_iter()
-            .find(|(_, _, path)| path.is_file())
-            .ok_or_else(|| Error::NoSuchProgram {
-                program: program.to_owned(),
-                tools: self
-                    .trees
-                    .iter()
-                    .map(|(tool, _)| tool.to_string())
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            })
+        places.into_iter().find(|(_, _, path)| path.is_file()).ok_or_else(|| Error::NoSuchProgram {
+            program: program.to_owned(),
+            tools: self.trees.iter().map(|(tool, _)| tool.to_string()).collect::<Vec<_>>().join(", "),
+        })
     }
 }
 
 fn is_script(path: &Path) -> bool {
     use std::io::Read;
     let mut start = [0; 2];
-    std::fs::File::open(path)
-        .and_then(|mut file| file.read_exact(&mut start))
-        .is_ok_and(|()| start == *b"#!")
+    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok_and(|()| start == *b"#!")
 }

@@ -34,25 +34,13 @@ pub enum Error {
     )]
     Apt { tools: String, output: String },
 
-    #[error(
-        "package {package} did not unpack: {reason}\n    remove {archive} and run the same command again"
-    )]
-    Unpack {
-        package: String,
-        reason: String,
-        archive: PathBuf,
-    },
+    #[error("package {package} did not unpack: {reason}\n    remove {archive} and run the same command again")]
+    Unpack { package: String, reason: String, archive: PathBuf },
 
     #[error("{action} {path}: {source}")]
-    File {
-        action: &'static str,
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    File { action: &'static str, path: PathBuf, source: std::io::Error },
 
-    #[error(
-        "neither XDG_CACHE_HOME nor HOME is set: say where the cache may be\n    export HOME=..."
-    )]
+    #[error("neither XDG_CACHE_HOME nor HOME is set: say where the cache may be\n    export HOME=...")]
     NoHome,
 
     #[error("no program {program} among {tools}")]
@@ -68,21 +56,11 @@ pub enum Error {
 impl Error {
     /// Whether it is the machine that lacks something (exit status 3), rather than the job that failed.
     pub fn is_lack(&self) -> bool {
-        matches!(
-            self,
-            Error::Missing(_) | Error::NoMirror { .. } | Error::Apt { .. } | Error::NoHome
-        )
+        matches!(self, Error::Missing(_) | Error::NoMirror { .. } | Error::Apt { .. } | Error::NoHome)
     }
 
-    pub(crate) fn file(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(std::io::Error) -> Error {
+    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.into();
-        move |source| Error::File {
-            action,
-            path,
-            source,
-        }
+        move |source| Error::File { action, path, source }
     }
 }

@@ -52,15 +52,8 @@ impl Prefix {
         tools.sort();
         tools.dedup();
         let home = cache.join("prefix");
-        let trees: Vec<_> = tools
-            .iter()
-            .map(|&tool| (tool, cache::tree_folder(&home, tool)))
-            .collect();
-        let absent: Vec<Tool> = trees
-            .iter()
-            .filter(|(_, tree)| !tree.is_dir())
-            .map(|&(tool, _)| tool)
-            .collect();
+        let trees: Vec<_> = tools.iter().map(|&tool| (tool, cache::tree_folder(&home, tool))).collect();
+        let absent: Vec<Tool> = trees.iter().filter(|(_, tree)| !tree.is_dir()).map(|&(tool, _)| tool).collect();
         if !absent.is_empty() {
             cache::fetch(&home, &absent)?;
         }
@@ -73,17 +66,13 @@ impl Prefix {
         let file = tree.join(path);
         match file.exists() {
             true => Ok(file),
-            false => Err(Error::NoSuchFile {
-                tool,
-                path: path.to_owned(),
-            }),
+            false => Err(Error::NoSuchFile { tool, path: path.to_owned() }),
         }
     }
 
     /// The root folder of `tool`'s unpacked packages.
     pub fn tree(&self, tool: Tool) -> Result<&Path, Error> {
         let tree = self.trees.iter().find(|(have, _)| *have == tool);
-        tree.map(|(_, tree)| tree.as_path())
-            .ok_or(Error::NotEnsured { tool })
+        tree.map(|(_, tree)| tree.as_path()).ok_or(Error::NotEnsured { tool })
     }
 }

@@ -6,18 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Names by which a source of the main archive is recognised, whatever release the machine runs. Security and third-party suites have others.
-const RELEASES: [&str; 10] = [
-    "buster",
-    "bullseye",
-    "bookworm",
-    "trixie",
-    "forky",
-    "oldoldstable",
-    "oldstable",
-    "stable",
-    "testing",
-    "sid",
-];
+const RELEASES: [&str; 10] =
+    ["buster", "bullseye", "bookworm", "trixie", "forky", "oldoldstable", "oldstable", "stable", "testing", "sid"];
 
 /// A source of Debian's main archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,17 +46,11 @@ impl Mirror {
             .iter()
             .filter_map(|path| Some((path, fs::read_to_string(path).ok()?)))
             .find_map(|(path, text)| Mirror::parse(path, &text))
-            .ok_or_else(|| Error::NoMirror {
-                tools: tools.to_owned(),
-                looked: files.clone(),
-            })
+            .ok_or_else(|| Error::NoMirror { tools: tools.to_owned(), looked: files.clone() })
     }
 
     fn parse(path: &Path, text: &str) -> Option<Mirror> {
-        match path
-            .extension()
-            .is_some_and(|extension| extension == "sources")
-        {
+        match path.extension().is_some_and(|extension| extension == "sources") {
             true => stanzas(text).iter().find_map(from_stanza),
             false => text.lines().find_map(from_line),
         }
@@ -74,12 +58,8 @@ impl Mirror {
 }
 
 fn is_main_archive(suites: &str, components: &str) -> bool {
-    suites
-        .split_whitespace()
-        .any(|suite| RELEASES.contains(&suite))
-        && components
-            .split_whitespace()
-            .any(|component| component == "main")
+    suites.split_whitespace().any(|suite| RELEASES.contains(&suite))
+        && components.split_whitespace().any(|component| component == "main")
 }
 
 /// `deb [options] uri suite component...`
@@ -92,11 +72,8 @@ fn from_line(line: &str) -> Option<Mirror> {
     };
     let (uri, rest) = rest.trim_start().split_once(char::is_whitespace)?;
     let (suite, components) = rest.trim_start().split_once(char::is_whitespace)?;
-    let option = |name: &str| {
-        options
-            .split_whitespace()
-            .find_map(|option| option.strip_prefix(name)?.strip_prefix('='))
-    };
+    let option =
+        |name: &str| options.split_whitespace().find_map(|option| option.strip_prefix(name)?.strip_prefix('='));
     is_main_archive(suite, components).then(|| Mirror {
         uri: uri.to_owned(),
         signed_by: option("signed-by").map(str::to_owned),
@@ -127,12 +104,7 @@ fn stanzas(text: &str) -> Vec<Stanza> {
 }
 
 fn from_stanza(stanza: &Stanza) -> Option<Mirror> {
-    let field = |name: &str| {
-        stanza
-            .iter()
-            .find(|(field, _)| field == name)
-            .map(|(_, value)| value.as_str())
-    };
+    let field = |name: &str| stanza.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str());
     let binary = field("types")?.split_whitespace().any(|kind| kind == "deb");
     let enabled = field("enabled").is_none_or(|enabled| enabled != "no");
     (binary && enabled && is_main_archive(field("suites")?, field("components")?)).then_some(())?;
@@ -146,16 +118,9 @@ fn from_stanza(stanza: &Stanza) -> Option<Mirror> {
 /// For messages: where the machine's sources were looked for.
 pub(crate) fn looked_through(list: PathBuf, parts: PathBuf) -> Vec<PathBuf> {
     let mut files = vec![list];
-    let entries = fs::read_dir(&parts)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
+    let entries = fs::read_dir(&parts).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut inside: Vec<_> = entries
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "sources" || extension == "list")
-        })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "sources" || extension == "list"))
         .collect();
     inside.sort();
     files.extend(inside);
@@ -178,10 +143,7 @@ mod tests {
                     Components: main contrib\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n";
         let mirror = parse("debian.sources", text).unwrap();
         assert_eq!(mirror.uri, "http://mirror.example/debian");
-        assert_eq!(
-            mirror.signed_by.as_deref(),
-            Some("/usr/share/keyrings/debian-archive-keyring.gpg")
-        );
+        assert_eq!(mirror.signed_by.as_deref(), Some("/usr/share/keyrings/debian-archive-keyring.gpg"));
         assert!(mirror.stanza(&["trixie"]).contains("Suites: trixie\n"));
     }
 
@@ -190,11 +152,7 @@ mod tests {
     fn inline_key() {
         let text = "Types: deb\nURIs: http://m/debian\nSuites: bookworm\nComponents: main\nSigned-By:\n -----BEGIN\n .\n abc\n";
         let mirror = parse("a.sources", text).unwrap();
-        assert!(
-            mirror
-                .stanza(&["trixie"])
-                .contains("Signed-By: \n -----BEGIN\n .\n abc\n")
-        );
+        assert!(mirror.stanza(&["trixie"]).contains("Signed-By: \n -----BEGIN\n .\n abc\n"));
     }
 
     /// The older form, with and without options; sources, comments and security suites don't count.
@@ -203,20 +161,9 @@ mod tests {
         let text = "# deb http://no/debian bookworm main\ndeb-src http://no/debian bookworm main\n\
                     deb http://security.example/ bookworm-security main\ndeb [ arch=amd64 signed-by=/k.gpg ] http://m/debian bookworm main non-free\n";
         let mirror = parse("sources.list", text).unwrap();
-        assert_eq!(
-            (mirror.uri.as_str(), mirror.signed_by.as_deref()),
-            ("http://m/debian", Some("/k.gpg"))
-        );
-        assert_eq!(
-            parse("sources.list", "deb http://m/debian stable main")
-                .unwrap()
-                .uri,
-            "http://m/debian"
-        );
-        assert_eq!(
-            parse("sources.list", "deb http://m/debian bookworm contrib"),
-            None
-        );
+        assert_eq!((mirror.uri.as_str(), mirror.signed_by.as_deref()), ("http://m/debian", Some("/k.gpg")));
+        assert_eq!(parse("sources.list", "deb http://m/debian stable main").unwrap().uri, "http://m/debian");
+        assert_eq!(parse("sources.list", "deb http://m/debian bookworm contrib"), None);
         assert_eq!(parse("sources.list", "deb\n\ndeb [\ndeb x\n"), None);
     }
 
@@ -224,10 +171,7 @@ mod tests {
     #[test]
     fn disabled() {
         assert_eq!(
-            parse(
-                "a.sources",
-                "Types: deb\nURIs: http://m\nSuites: trixie\nComponents: main\nEnabled: no\n"
-            ),
+            parse("a.sources", "Types: deb\nURIs: http://m\nSuites: trixie\nComponents: main\nEnabled: no\n"),
             None
         );
     }

@@ -23,16 +23,8 @@ pub enum Tool {
 }
 
 impl Tool {
-    pub const ALL: [Tool; 8] = [
-        Tool::Qemu,
-        Tool::Grub,
-        Tool::Nginx,
-        Tool::Network,
-        Tool::Disk,
-        Tool::Linux,
-        Tool::Dpdk,
-        Tool::Debootstrap,
-    ];
+    pub const ALL: [Tool; 8] =
+        [Tool::Qemu, Tool::Grub, Tool::Nginx, Tool::Network, Tool::Disk, Tool::Linux, Tool::Dpdk, Tool::Debootstrap];
 
     /// Changes whenever the list of packages does in a way that old trees don't satisfy.
     pub(crate) fn folder(self) -> &'static str {

@@ -28,28 +28,16 @@ impl Lock {
     pub fn read(workspace: &Workspace) -> Result<Lock, BuildError> {
         let path = workspace.root().join("Cargo.lock");
         let text = fs::read_to_string(&path).map_err(BuildError::file("reading", &path))?;
-        let table: toml::Table = text
-            .parse()
-            .map_err(|error: toml::de::Error| BuildError::Lock(error.to_string()))?;
-        let packages = table
-            .get("package")
-            .and_then(toml::Value::as_array)
-            .into_iter()
-            .flatten();
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| BuildError::Lock(error.to_string()))?;
+        let packages = table.get("package").and_then(toml::Value::as_array).into_iter().flatten();
         let packages = packages.filter_map(|package| {
             let text = |key| Some(package.get(key)?.as_str()?.to_owned());
-            let dependencies = package
-                .get("dependencies")
-                .and_then(toml::Value::as_array)
-                .into_iter()
-                .flatten();
+            let dependencies = package.get("dependencies").and_then(toml::Value::as_array).into_iter().flatten();
             Some(Locked {
                 name: text("name")?,
                 version: text("version")?,
                 checksum: text("checksum"),
-                dependencies: dependencies
-                    .filter_map(|name| Some(name.as_str()?.to_owned()))
-                    .collect(),
+                dependencies: dependencies.filter_map(|name| Some(name.as_str()?.to_owned())).collect(),
             })
         });
         Ok(Lock(packages.collect()))
@@ -57,12 +45,9 @@ impl Lock {
 
     /// `name` or `name version`, as dependencies are written.
     pub fn get(&self, reference: &str) -> Option<&Locked> {
-        let (name, version) = reference
-            .split_once(' ')
-            .map_or((reference, None), |(name, version)| (name, Some(version)));
-        self.0.iter().find(|package| {
-            package.name == name && version.is_none_or(|version| package.version == version)
-        })
+        let (name, version) =
+            reference.split_once(' ').map_or((reference, None), |(name, version)| (name, Some(version)));
+        self.0.iter().find(|package| package.name == name && version.is_none_or(|version| package.version == version))
     }
 
     /// The names with everything that they depend on, tests' dependencies included: the lock doesn't tell them apart.
@@ -71,12 +56,7 @@ impl Lock {
         let mut queue: Vec<&Locked> = names.iter().filter_map(|name| self.get(name)).collect();
         while let Some(package) = queue.pop() {
             if found.insert(package) {
-                queue.extend(
-                    package
-                        .dependencies
-                        .iter()
-                        .filter_map(|name| self.get(name)),
-                );
+                queue.extend(package.dependencies.iter().filter_map(|name| self.get(name)));
             }
         }
         found
@@ -97,23 +77,10 @@ pub fn abi_hash(workspace: &Workspace) -> Result<Hash, BuildError> {
     // Profiles, and the features that the workspace asks of common dependencies.
     let root = workspace.root().join("Cargo.toml");
     let root = fs::read_to_string(&root).map_err(BuildError::file("reading", root))?;
-    let root: toml::Table = root
-        .parse()
-        .map_err(|error: toml::de::Error| BuildError::Lock(error.to_string()))?;
-    let dependencies = root
-        .get("workspace")
-        .and_then(|workspace| workspace.get("dependencies"));
-    for (name, value) in [
-        ("profile", root.get("profile")),
-        ("dependencies", dependencies),
-    ] {
-        part(
-            name,
-            value
-                .map(toml::Value::to_string)
-                .unwrap_or_default()
-                .as_bytes(),
-        );
+    let root: toml::Table = root.parse().map_err(|error: toml::de::Error| BuildError::Lock(error.to_string()))?;
+    let dependencies = root.get("workspace").and_then(|workspace| workspace.get("dependencies"));
+    for (name, value) in [("profile", root.get("profile")), ("dependencies", dependencies)] {
+        part(name, value.map(toml::Value::to_string).unwrap_or_default().as_bytes());
     }
     for folder in SHARED {
         for (path, bytes) in sources(&workspace.root().join(folder))? {
@@ -121,27 +88,17 @@ pub fn abi_hash(workspace: &Workspace) -> Result<Hash, BuildError> {
         }
     }
     let lock = Lock::read(workspace)?;
-    for name in normal_dependencies(
-        workspace,
-        &SHARED.map(|folder| workspace.root().join(folder)),
-    )? {
+    for name in normal_dependencies(workspace, &SHARED.map(|folder| workspace.root().join(folder)))? {
         for package in lock.closure(&[name]) {
             let checksum = package.checksum.as_deref().unwrap_or("of the clone");
-            part(
-                &format!("{} {}", package.name, package.version),
-                checksum.as_bytes(),
-            );
+            part(&format!("{} {}", package.name, package.version), checksum.as_bytes());
         }
     }
     Ok(Hash(hash.finalize().into()))
 }
 
 /// Where an image came from: its own sources and dependencies, over the ABI.
-pub fn build_hash(
-    workspace: &Workspace,
-    domain: &DomainCrate,
-    abi: Hash,
-) -> Result<Hash, BuildError> {
+pub fn build_hash(workspace: &Workspace, domain: &DomainCrate, abi: Hash) -> Result<Hash, BuildError> {
     let mut hash = Sha256::new();
     hash.update(abi.0);
     for (path, bytes) in sources(&domain.folder)? {
@@ -155,29 +112,16 @@ pub fn build_hash(
 }
 
 /// The names in `[dependencies]` of the crates in `folders`: what is linked, tests left out.
-pub fn normal_dependencies(
-    workspace: &Workspace,
-    folders: &[std::path::PathBuf],
-) -> Result<Vec<String>, BuildError> {
+pub fn normal_dependencies(workspace: &Workspace, folders: &[std::path::PathBuf]) -> Result<Vec<String>, BuildError> {
     let mut names = BTreeSet::new();
     for folder in folders {
         let path = workspace.root().join(folder).join("Cargo.toml");
         let text = fs::read_to_string(&path).map_err(BuildError::file("reading", &path))?;
-        let table: toml::Table = text
-            .parse()
-            .map_err(|error: toml::de::Error| BuildError::Lock(error.to_string()))?;
-        let dependencies = table
-            .get("dependencies")
-            .and_then(toml::Value::as_table)
-            .into_iter()
-            .flatten();
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| BuildError::Lock(error.to_string()))?;
+        let dependencies = table.get("dependencies").and_then(toml::Value::as_table).into_iter().flatten();
         names.extend(dependencies.map(|(key, value)| {
             // A dependency may be renamed; the lock knows it by its own name.
-            value
-                .get("package")
-                .and_then(toml::Value::as_str)
-                .unwrap_or(key)
-                .to_owned()
+            value.get("package").and_then(toml::Value::as_str).unwrap_or(key).to_owned()
         }));
     }
     Ok(names.into_iter().collect())
@@ -188,15 +132,10 @@ fn sources(folder: &Path) -> Result<Vec<(String, Vec<u8>)>, BuildError> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder)
-            .map_err(BuildError::file("reading", &folder))?
-            .flatten()
-        {
+        for entry in fs::read_dir(&folder).map_err(BuildError::file("reading", &folder))?.flatten() {
             let path = entry.path();
             match path.is_dir() {
-                true if path
-                    .file_name()
-                    .is_some_and(|name| name == "tests" || name == "target") => {}
+                true if path.file_name().is_some_and(|name| name == "tests" || name == "target") => {}
                 true => folders.push(path),
                 false => files.push(path),
             }
@@ -205,13 +144,7 @@ fn sources(folder: &Path) -> Result<Vec<(String, Vec<u8>)>, BuildError> {
     files.sort();
     let read = |path: std::path::PathBuf| {
         let bytes = fs::read(&path).map_err(BuildError::file("reading", &path))?;
-        Ok((
-            path.strip_prefix(folder)
-                .unwrap_or(&path)
-                .to_string_lossy()
-                .into_owned(),
-            bytes,
-        ))
+        Ok((path.strip_prefix(folder).unwrap_or(&path).to_string_lossy().into_owned(), bytes))
     };
     files.into_iter().map(read).collect()
 }

@@ -19,12 +19,7 @@ pub const DOMAIN_FLAGS: &[&str] = &[
 ];
 
 /// A cargo in `folder` that builds into `target_folder` for the box.
-pub fn cargo(
-    workspace: &Workspace,
-    folder: &Path,
-    target_folder: &Path,
-    flags: &[&str],
-) -> Command {
+pub fn cargo(workspace: &Workspace, folder: &Path, target_folder: &Path, flags: &[&str]) -> Command {
     let mut command = plain_cargo(workspace, folder, target_folder);
     let mut all: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
     all.extend(remapped_paths(workspace));
@@ -49,17 +44,9 @@ fn remapped_paths(workspace: &Workspace) -> Vec<String> {
 pub fn plain_cargo(workspace: &Workspace, folder: &Path, target_folder: &Path) -> Command {
     let program = std::env::var_os("CARGO").unwrap_or("cargo".into());
     let mut command = Command::new(program);
-    command
-        .current_dir(folder)
-        .env("CARGO_TARGET_DIR", target_folder)
-        .env("CARGO_ENCODED_RUSTFLAGS", "");
+    command.current_dir(folder).env("CARGO_TARGET_DIR", target_folder).env("CARGO_ENCODED_RUSTFLAGS", "");
     // What cargo tells its children about an outer build would confuse an inner one.
-    for name in [
-        "RUSTFLAGS",
-        "CARGO_BUILD_TARGET",
-        "RUSTC_BOOTSTRAP",
-        "RUSTC_WORKSPACE_WRAPPER",
-    ] {
+    for name in ["RUSTFLAGS", "CARGO_BUILD_TARGET", "RUSTC_BOOTSTRAP", "RUSTC_WORKSPACE_WRAPPER"] {
         command.env_remove(name);
     }
     // rustup goes by the folder, and ours may lie outside the clone.
@@ -73,18 +60,11 @@ pub fn plain_cargo(workspace: &Workspace, folder: &Path, target_folder: &Path) -
 /// Runs `command`; its own messages go to the terminal.
 pub fn run(mut command: Command, what: &str) -> Result<(), BuildError> {
     // Cargo's progress goes to stderr; what it prints on stdout would spoil ours.
-    let status = command
-        .stdout(Stdio::null())
-        .status()
-        .map_err(|source| BuildError::Program {
-            program: "cargo",
-            source,
-        })?;
+    let status =
+        command.stdout(Stdio::null()).status().map_err(|source| BuildError::Program { program: "cargo", source })?;
     match status.success() {
         true => Ok(()),
-        false => Err(BuildError::Cargo {
-            what: what.to_owned(),
-        }),
+        false => Err(BuildError::Cargo { what: what.to_owned() }),
     }
 }
 
@@ -95,9 +75,6 @@ pub fn compiler_version(workspace: &Workspace) -> Result<String, BuildError> {
         .arg("-vV")
         .current_dir(workspace.root())
         .output()
-        .map_err(|source| BuildError::Program {
-            program: "rustc",
-            source,
-        })?;
+        .map_err(|source| BuildError::Program { program: "rustc", source })?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

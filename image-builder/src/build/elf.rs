@@ -30,18 +30,10 @@ const SECTIONS: [&str; 15] = [
 /// Refuses an image that isn't as plain as it should be.
 pub fn check(image: &str, bytes: &[u8]) -> Result<(), BuildError> {
     faults(bytes).map_or_else(
-        |error| {
-            Err(BuildError::Image {
-                image: image.to_owned(),
-                reason: format!("no ELF: {error}"),
-            })
-        },
+        |error| Err(BuildError::Image { image: image.to_owned(), reason: format!("no ELF: {error}") }),
         |faults| match faults.is_empty() {
             true => Ok(()),
-            false => Err(BuildError::Refused {
-                image: image.to_owned(),
-                faults,
-            }),
+            false => Err(BuildError::Refused { image: image.to_owned(), faults }),
         },
     )
 }
@@ -63,12 +55,10 @@ fn faults(bytes: &[u8]) -> object::Result<Vec<String>> {
                 faults.push("a segment is both writable and executable".to_owned());
             }
             elf::PT_INTERP => faults.push("it wants a dynamic linker".to_owned()),
-            elf::PT_TLS => faults.push(
-                "it has thread-local variables; a domain's threads share its statics".to_owned(),
-            ),
-            elf::PT_GNU_STACK if flags & elf::PF_X != 0 => {
-                faults.push("it wants an executable stack".to_owned())
+            elf::PT_TLS => {
+                faults.push("it has thread-local variables; a domain's threads share its statics".to_owned())
             }
+            elf::PT_GNU_STACK if flags & elf::PF_X != 0 => faults.push("it wants an executable stack".to_owned()),
             _ => {}
         }
     }
@@ -79,21 +69,12 @@ fn faults(bytes: &[u8]) -> object::Result<Vec<String>> {
         }
     }
     for (offset, relocation) in file.dynamic_relocations().into_iter().flatten() {
-        if relocation.flags()
-            != (RelocationFlags::Elf {
-                r_type: elf::R_X86_64_RELATIVE,
-            })
-        {
-            faults.push(format!(
-                "the relocation at {offset:#x} is not relative to the image ({:?})",
-                relocation.flags()
-            ));
+        if relocation.flags() != (RelocationFlags::Elf { r_type: elf::R_X86_64_RELATIVE }) {
+            faults
+                .push(format!("the relocation at {offset:#x} is not relative to the image ({:?})", relocation.flags()));
         }
     }
-    for symbol in file
-        .dynamic_symbols()
-        .filter(|symbol| symbol.is_undefined())
-    {
+    for symbol in file.dynamic_symbols().filter(|symbol| symbol.is_undefined()) {
         faults.push(format!("symbol {} is defined nowhere", symbol.name()?));
     }
     Ok(faults)
@@ -102,14 +83,8 @@ fn faults(bytes: &[u8]) -> object::Result<Vec<String>> {
 /// The image without symbols, which the box has no use for. binutils come with every C compiler.
 pub fn strip(path: &Path) -> Result<Vec<u8>, BuildError> {
     let stripped = path.with_extension("stripped");
-    let status = Command::new("strip")
-        .args(["--strip-all", "-o"])
-        .args([stripped.as_path(), path])
-        .status();
-    let status = status.map_err(|source| BuildError::Program {
-        program: "strip",
-        source,
-    })?;
+    let status = Command::new("strip").args(["--strip-all", "-o"]).args([stripped.as_path(), path]).status();
+    let status = status.map_err(|source| BuildError::Program { program: "strip", source })?;
     if !status.success() {
         return Err(BuildError::Image {
             image: path.display().to_string(),
@@ -127,29 +102,15 @@ mod tests {
     #[test]
     fn host_programs_are_refused() {
         let own = std::fs::read("/proc/self/exe").unwrap();
-        let Err(BuildError::Refused { faults, .. }) = check("own", &own) else {
-            panic!("accepted")
-        };
-        for expected in [
-            "dynamic linker",
-            "thread-local",
-            ".init_array",
-            "defined nowhere",
-            "not relative",
-        ] {
-            assert!(
-                faults.iter().any(|fault| fault.contains(expected)),
-                "{expected}: {faults:?}"
-            );
+        let Err(BuildError::Refused { faults, .. }) = check("own", &own) else { panic!("accepted") };
+        for expected in ["dynamic linker", "thread-local", ".init_array", "defined nowhere", "not relative"] {
+            assert!(faults.iter().any(|fault| fault.contains(expected)), "{expected}: {faults:?}");
         }
     }
 
     /// Bytes that are no ELF are an error that says so.
     #[test]
     fn garbage_is_refused() {
-        assert!(matches!(
-            check("x", b"\x7fELF"),
-            Err(BuildError::Image { .. })
-        ));
+        assert!(matches!(check("x", b"\x7fELF"), Err(BuildError::Image { .. })));
     }
 }

@@ -12,54 +12,25 @@ use syn::visit::{self, Visit};
 pub fn check(workspace: &Workspace, domain: &DomainCrate) -> Result<(), BuildError> {
     let folder = workspace.work().join("expanded");
     let target_folder = shims::target_folder(workspace);
-    let library = target_folder
-        .join(TARGET)
-        .join(PROFILE)
-        .join(format!("lib{}.rlib", domain.module()));
-    let built = std::fs::read(&library)
-        .map(|bytes| Hash::of(&bytes).to_string())
-        .unwrap_or_default();
+    let library = target_folder.join(TARGET).join(PROFILE).join(format!("lib{}.rlib", domain.module()));
+    let built = std::fs::read(&library).map(|bytes| Hash::of(&bytes).to_string()).unwrap_or_default();
     let seen = folder.join(format!("{}.seen", domain.name));
     if !built.is_empty() && std::fs::read_to_string(&seen).is_ok_and(|seen| seen == built) {
         return Ok(());
     }
-    let mut command = cargo(
-        workspace,
-        &workspace.work().join("domains"),
-        &target_folder.join("expanded"),
-        DOMAIN_FLAGS,
-    );
-    command.args([
-        "rustc",
-        "--quiet",
-        "-p",
-        &domain.name,
-        "--lib",
-        "--profile",
-        PROFILE,
-        "--target",
-        TARGET,
-    ]);
+    let mut command =
+        cargo(workspace, &workspace.work().join("domains"), &target_folder.join("expanded"), DOMAIN_FLAGS);
+    command.args(["rustc", "--quiet", "-p", &domain.name, "--lib", "--profile", PROFILE, "--target", TARGET]);
     // Unstable, for this look alone: what is shipped is built without it.
-    command
-        .args(["--", "-Zunpretty=expanded"])
-        .env("RUSTC_BOOTSTRAP", "1");
+    command.args(["--", "-Zunpretty=expanded"]).env("RUSTC_BOOTSTRAP", "1");
     command.stderr(Stdio::inherit());
-    let output = command.output().map_err(|source| BuildError::Program {
-        program: "cargo",
-        source,
-    })?;
+    let output = command.output().map_err(|source| BuildError::Program { program: "cargo", source })?;
     if !output.status.success() {
-        return Err(BuildError::Cargo {
-            what: format!("{}, expanded,", domain.name),
-        });
+        return Err(BuildError::Cargo { what: format!("{}, expanded,", domain.name) });
     }
     let faults = faults(&String::from_utf8_lossy(&output.stdout));
     if !faults.is_empty() {
-        return Err(BuildError::Refused {
-            image: domain.name.clone(),
-            faults,
-        });
+        return Err(BuildError::Refused { image: domain.name.clone(), faults });
     }
     write_changed(&seen, &built)
 }
@@ -85,13 +56,8 @@ struct Finder {
 
 impl Finder {
     fn found(&mut self, what: &str) {
-        let place = if self.place.is_empty() {
-            "the crate's root".to_owned()
-        } else {
-            self.place.join("::")
-        };
-        self.faults
-            .push(format!("{what} in {place}, after macros are expanded"));
+        let place = if self.place.is_empty() { "the crate's root".to_owned() } else { self.place.join("::") };
+        self.faults.push(format!("{what} in {place}, after macros are expanded"));
     }
 
     fn inside(&mut self, name: String, visit: impl FnOnce(&mut Finder)) {
@@ -103,11 +69,8 @@ impl Finder {
 
 /// Traits whose derive writes `unsafe impl`: ours, whose macro checks what the trait demands, and one of the standard derives' own, which is unstable
 /// and so can't be implemented by hand. By hand any of them would be refused by `forbid(unsafe_code)`.
-const DERIVED_UNSAFE_TRAITS: [&[&str]; 3] = [
-    &["interfaces", "Exchangeable"],
-    &["interfaces", "rref", "Plain"],
-    &["core", "clone", "TrivialClone"],
-];
+const DERIVED_UNSAFE_TRAITS: [&[&str]; 3] =
+    [&["interfaces", "Exchangeable"], &["interfaces", "rref", "Plain"], &["core", "clone", "TrivialClone"]];
 
 impl<'ast> Visit<'ast> for Finder {
     fn visit_expr_unsafe(&mut self, expression: &'ast syn::ExprUnsafe) {
@@ -132,19 +95,13 @@ impl<'ast> Visit<'ast> for Finder {
         if item.unsafety.is_some() {
             self.found(&format!("`unsafe trait {}`", item.ident));
         }
-        self.inside(item.ident.to_string(), |finder| {
-            visit::visit_item_trait(finder, item)
-        });
+        self.inside(item.ident.to_string(), |finder| visit::visit_item_trait(finder, item));
     }
 
     fn visit_item_impl(&mut self, item: &'ast syn::ItemImpl) {
         let of = item.trait_.as_ref().map(|(_, path, _)| path);
         let derived = of.is_some_and(|path| {
-            let segments: Vec<String> = path
-                .segments
-                .iter()
-                .map(|segment| segment.ident.to_string())
-                .collect();
+            let segments: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
             DERIVED_UNSAFE_TRAITS.iter().any(|known| segments == *known)
         });
         if item.unsafety.is_some() && !derived {
@@ -154,21 +111,15 @@ impl<'ast> Visit<'ast> for Finder {
     }
 
     fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
-        self.inside(item.ident.to_string(), |finder| {
-            visit::visit_item_mod(finder, item)
-        });
+        self.inside(item.ident.to_string(), |finder| visit::visit_item_mod(finder, item));
     }
 
     fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
-        self.inside(item.sig.ident.to_string(), |finder| {
-            visit::visit_item_fn(finder, item)
-        });
+        self.inside(item.sig.ident.to_string(), |finder| visit::visit_item_fn(finder, item));
     }
 
     fn visit_attribute(&mut self, attribute: &'ast syn::Attribute) {
-        let plain = ["no_mangle", "export_name", "link_section"]
-            .iter()
-            .any(|name| attribute.path().is_ident(name));
+        let plain = ["no_mangle", "export_name", "link_section"].iter().any(|name| attribute.path().is_ident(name));
         if plain || attribute.path().is_ident("unsafe") {
             self.found("an attribute that reaches outside the language's rules");
         }
@@ -177,12 +128,7 @@ impl<'ast> Visit<'ast> for Finder {
 
     fn visit_macro(&mut self, item: &'ast syn::Macro) {
         // Expanded source has no macros but the compiler's own; of these the assembler must not be there.
-        let last = item
-            .path
-            .segments
-            .last()
-            .map(|segment| segment.ident.to_string())
-            .unwrap_or_default();
+        let last = item.path.segments.last().map(|segment| segment.ident.to_string()).unwrap_or_default();
         if ["asm", "global_asm", "naked_asm"].contains(&last.as_str()) {
             self.found(&format!("`{last}!`"));
         }
@@ -198,12 +144,7 @@ fn is_derived_unreachable(block: &syn::Block) -> bool {
     let syn::Expr::Path(function) = &*call.func else {
         return false;
     };
-    let segments: Vec<String> = function
-        .path
-        .segments
-        .iter()
-        .map(|segment| segment.ident.to_string())
-        .collect();
+    let segments: Vec<String> = function.path.segments.iter().map(|segment| segment.ident.to_string()).collect();
     call.args.is_empty() && segments == ["core", "intrinsics", "unreachable"]
 }
 

@@ -34,22 +34,11 @@ pub fn inquire(workspace: &Workspace, appliance: &Appliance) -> Result<Inquiry, 
         build_program(workspace, &crates)?
     };
     let configs = appliance.domains.iter().map(|domain| {
-        let config = Config {
-            image: domain.image.value.clone(),
-            table: to_json(&domain.config),
-        };
+        let config = Config { image: domain.image.value.clone(), table: to_json(&domain.config) };
         (domain.name.value.clone(), config)
     });
-    let response = ask(
-        &program,
-        &Request {
-            configs: configs.collect(),
-        },
-    )?;
-    let mut inquiry = Inquiry {
-        ports: response.ports,
-        ..Inquiry::default()
-    };
+    let response = ask(&program, &Request { configs: configs.collect() })?;
+    let mut inquiry = Inquiry { ports: response.ports, ..Inquiry::default() };
     for (domain, answer) in response.configs {
         match answer {
             Ok(bytes) => _ = inquiry.configs.insert(domain, bytes),
@@ -73,17 +62,8 @@ fn build_program(workspace: &Workspace, crates: &[&DomainCrate]) -> Result<PathB
     );
     for domain in crates {
         // Writing to a string can't fail.
-        let _ = writeln!(
-            manifest,
-            "{} = {{ path = {:?} }}",
-            domain.name, domain.folder
-        );
-        let _ = writeln!(
-            source,
-            "        inquiry::Subject::new({:?}, {}::start),",
-            domain.name,
-            domain.module()
-        );
+        let _ = writeln!(manifest, "{} = {{ path = {:?} }}", domain.name, domain.folder);
+        let _ = writeln!(source, "        inquiry::Subject::new({:?}, {}::start),", domain.name, domain.module());
     }
     source += "    ])\n}\n";
     write_changed(&folder.join("ask/Cargo.toml"), &manifest)?;
@@ -96,10 +76,7 @@ fn build_program(workspace: &Workspace, crates: &[&DomainCrate]) -> Result<PathB
     // A copy with a name of its own, since another run may rebuild it for another set of domains meanwhile.
     let program = target_folder.join("debug/ask");
     let names: Vec<&str> = crates.iter().map(|domain| domain.name.as_str()).collect();
-    let own = target_folder.join(format!(
-        "ask-{:.8}",
-        bundle::Hash::of(names.join(" ").as_bytes())
-    ));
+    let own = target_folder.join(format!("ask-{:.8}", bundle::Hash::of(names.join(" ").as_bytes())));
     let bytes = std::fs::read(&program).map_err(BuildError::file("reading", &program))?;
     if std::fs::read(&own).ok().as_deref() != Some(&bytes) {
         super::write_program(&own, &bytes)?;
@@ -115,17 +92,14 @@ fn ask(program: &Path, request: &Request) -> Result<Response, BuildError> {
         .stderr(Stdio::piped())
         .spawn()
         .map_err(failed)?;
-    let text =
-        serde_json::to_vec(request).map_err(|error| BuildError::Inquiry(error.to_string()))?;
+    let text = serde_json::to_vec(request).map_err(|error| BuildError::Inquiry(error.to_string()))?;
     let mut stdin = child.stdin.take().expect("piped above");
     // It reads everything before it answers, so this can't block for ever.
     stdin.write_all(&text).map_err(failed)?;
     drop(stdin);
     let output = child.wait_with_output().map_err(failed)?;
     if !output.status.success() {
-        return Err(BuildError::Inquiry(
-            String::from_utf8_lossy(&output.stderr).into_owned(),
-        ));
+        return Err(BuildError::Inquiry(String::from_utf8_lossy(&output.stderr).into_owned()));
     }
     serde_json::from_slice(&output.stdout).map_err(|error| BuildError::Inquiry(error.to_string()))
 }
@@ -140,11 +114,7 @@ fn to_json(node: &Node) -> serde_json::Value {
         Value::Date => serde_json::Value::Null,
         Value::Array(items) => items.iter().map(to_json).collect(),
         Value::Table(table) => serde_json::Value::Object(
-            table
-                .entries
-                .iter()
-                .map(|(key, node)| (key.value.clone(), to_json(node)))
-                .collect(),
+            table.entries.iter().map(|(key, node)| (key.value.clone(), to_json(node))).collect(),
         ),
     }
 }

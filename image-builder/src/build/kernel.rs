@@ -38,14 +38,9 @@ pub fn build(workspace: &Workspace, trust: Trust) -> Result<PathBuf, BuildError>
         "--",
     ]);
     command.args(LINK_ARGUMENTS);
-    command.arg(format!(
-        "-Clink-arg=-Wl,-T,{}",
-        workspace.root().join("kernel/metal/link.ld").display()
-    ));
+    command.arg(format!("-Clink-arg=-Wl,-T,{}", workspace.root().join("kernel/metal/link.ld").display()));
     // Compiled in: whom the kernel believes can't be changed beside it.
-    command
-        .env("REDLEAF_KEY", hex(&trust.key.0))
-        .env("REDLEAF_ABI", trust.abi.to_string());
+    command.env("REDLEAF_KEY", hex(&trust.key.0)).env("REDLEAF_ABI", trust.abi.to_string());
     eprintln!("building the kernel");
     run(command, "the kernel")?;
     Ok(target_folder.join(TARGET).join(PROFILE).join("kernel"))

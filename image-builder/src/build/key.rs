@@ -9,13 +9,8 @@ use std::path::{Path, PathBuf};
 
 /// The user's key (XDG Base Directory Specification), made if there is none.
 pub fn signing_key() -> Result<SigningKey, BuildError> {
-    let variable = |name| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    let folder =
-        variable("XDG_CONFIG_HOME").or_else(|| variable("HOME").map(|home| home.join(".config")));
+    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let folder = variable("XDG_CONFIG_HOME").or_else(|| variable("HOME").map(|home| home.join(".config")));
     let folder = folder.ok_or(BuildError::Key {
         path: "~/.config/redleaf".into(),
         reason: "neither XDG_CONFIG_HOME nor HOME is set".into(),
@@ -25,25 +20,16 @@ pub fn signing_key() -> Result<SigningKey, BuildError> {
 
 fn key_in(folder: &Path) -> Result<SigningKey, BuildError> {
     let path = folder.join("signing.key");
-    let failed = |reason: String| BuildError::Key {
-        path: path.clone(),
-        reason,
-    };
+    let failed = |reason: String| BuildError::Key { path: path.clone(), reason };
     match fs::read(&path) {
         Ok(bytes) => {
-            let seed: [u8; 32] = bytes
-                .try_into()
-                .map_err(|_| failed("isn't 32 bytes; remove it to have another made (what it signed is then foreign)".into()))?;
-            let mode = fs::metadata(&path)
-                .map_err(|error| failed(error.to_string()))?
-                .permissions()
-                .mode();
+            let seed: [u8; 32] = bytes.try_into().map_err(|_| {
+                failed("isn't 32 bytes; remove it to have another made (what it signed is then foreign)".into())
+            })?;
+            let mode = fs::metadata(&path).map_err(|error| failed(error.to_string()))?.permissions().mode();
             match mode & 0o077 {
                 0 => Ok(SigningKey::from_seed(seed)),
-                _ => Err(failed(format!(
-                    "others can read it; type: chmod 600 {}",
-                    path.display()
-                ))),
+                _ => Err(failed(format!("others can read it; type: chmod 600 {}", path.display()))),
             }
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -55,18 +41,11 @@ fn key_in(folder: &Path) -> Result<SigningKey, BuildError> {
 }
 
 fn make(folder: &Path, path: &Path) -> std::io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(std::io::Error::from)?;
     let own = folder.join(format!("signing.key.{}", std::process::id()));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&own)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&own)?;
     file.write_all(&seed)?;
     file.sync_all()?;
     // Unlike a rename, a link doesn't replace the key that another run has made meanwhile.
@@ -90,19 +69,9 @@ mod tests {
         let first = key_in(&own).unwrap().public();
         assert_eq!(key_in(&own).unwrap().public(), first);
         let path = own.join("signing.key");
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-        assert_eq!(
-            fs::read_dir(&own).unwrap().count(),
-            1,
-            "nothing else is left lying about"
-        );
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(&own).unwrap().count(), 1, "nothing else is left lying about");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(
-            matches!(key_in(&own), Err(BuildError::Key { .. })),
-            "a key that others can read isn't used"
-        );
+        assert!(matches!(key_in(&own), Err(BuildError::Key { .. })), "a key that others can read isn't used");
     }
 }

@@ -7,12 +7,7 @@ use serde::Deserialize;
 use std::fs;
 
 /// Crates of the clone that a domain may use; they are the tiers above it.
-const TRUSTED: [&str; 4] = [
-    "interfaces",
-    "interfaces-macros",
-    "runtime",
-    "runtime-macros",
-];
+const TRUSTED: [&str; 4] = ["interfaces", "interfaces-macros", "runtime", "runtime-macros"];
 
 /// `image-builder/reviewed.toml`.
 #[derive(Deserialize)]
@@ -45,25 +40,18 @@ pub fn review(workspace: &Workspace, domain: &DomainCrate) -> Result<(), BuildEr
         Err(_) => {}
     }
     let cargo_toml = domain.folder.join("Cargo.toml");
-    let manifest =
-        fs::read_to_string(&cargo_toml).map_err(BuildError::file("reading", &cargo_toml))?;
-    let manifest: toml::Table = manifest
-        .parse()
-        .map_err(|error: toml::de::Error| BuildError::Lock(error.to_string()))?;
+    let manifest = fs::read_to_string(&cargo_toml).map_err(BuildError::file("reading", &cargo_toml))?;
+    let manifest: toml::Table =
+        manifest.parse().map_err(|error: toml::de::Error| BuildError::Lock(error.to_string()))?;
     if domain.folder.join("build.rs").exists()
-        || manifest
-            .get("package")
-            .is_some_and(|package| package.get("build").is_some())
+        || manifest.get("package").is_some_and(|package| package.get("build").is_some())
     {
         faults.push("it has a build script; a domain has none".to_owned());
     }
     faults.extend(dependency_faults(workspace, domain)?);
     match faults.is_empty() {
         true => Ok(()),
-        false => Err(BuildError::Refused {
-            image: domain.name.clone(),
-            faults,
-        }),
+        false => Err(BuildError::Refused { image: domain.name.clone(), faults }),
     }
 }
 
@@ -71,21 +59,16 @@ fn forbids_unsafe(file: &syn::File) -> bool {
     file.attrs.iter().any(|attribute| {
         attribute.path().is_ident("forbid")
             && attribute
-                .parse_args_with(
-                    syn::punctuated::Punctuated::<syn::Path, syn::Token![,]>::parse_terminated,
-                )
+                .parse_args_with(syn::punctuated::Punctuated::<syn::Path, syn::Token![,]>::parse_terminated)
                 .is_ok_and(|lints| lints.iter().any(|lint| lint.is_ident("unsafe_code")))
     })
 }
 
-fn dependency_faults(
-    workspace: &Workspace,
-    domain: &DomainCrate,
-) -> Result<Vec<String>, BuildError> {
+fn dependency_faults(workspace: &Workspace, domain: &DomainCrate) -> Result<Vec<String>, BuildError> {
     let path = workspace.root().join("image-builder/reviewed.toml");
     let text = fs::read_to_string(&path).map_err(BuildError::file("reading", &path))?;
-    let reviewed: Reviewed = toml::from_str(&text)
-        .map_err(|error| BuildError::Lock(format!("{}: {error}", path.display())))?;
+    let reviewed: Reviewed =
+        toml::from_str(&text).map_err(|error| BuildError::Lock(format!("{}: {error}", path.display())))?;
     let lock = Lock::read(workspace)?;
     let mut faults = Vec::new();
     for name in normal_dependencies(workspace, std::slice::from_ref(&domain.folder))? {
@@ -94,10 +77,8 @@ fn dependency_faults(
         }
         // What these two bring along is reviewed with them, as part of the trusted tiers.
         for package in lock.closure(&[name]) {
-            let known = reviewed
-                .crates
-                .iter()
-                .find(|known| known.name == package.name && known.version == package.version);
+            let known =
+                reviewed.crates.iter().find(|known| known.name == package.name && known.version == package.version);
             match (&package.checksum, known) {
                 (None, _) if TRUSTED.contains(&package.name.as_str()) => {}
                 (None, _) => faults.push(format!(

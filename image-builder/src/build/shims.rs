@@ -19,28 +19,11 @@ pub fn build(workspace: &Workspace, crates: &[&DomainCrate]) -> Result<Vec<PathB
     }
     let target_folder = target_folder(workspace);
     let mut command = cargo(workspace, &folder, &target_folder, DOMAIN_FLAGS);
-    command.args([
-        "build",
-        "--workspace",
-        "--profile",
-        PROFILE,
-        "--target",
-        TARGET,
-    ]);
-    eprintln!(
-        "building domains: {}",
-        crates
-            .iter()
-            .map(|domain| domain.name.as_str())
-            .collect::<Vec<_>>()
-            .join(", ")
-    );
+    command.args(["build", "--workspace", "--profile", PROFILE, "--target", TARGET]);
+    eprintln!("building domains: {}", crates.iter().map(|domain| domain.name.as_str()).collect::<Vec<_>>().join(", "));
     run(command, "a domain")?;
     let built = target_folder.join(TARGET).join(PROFILE);
-    Ok(crates
-        .iter()
-        .map(|domain| built.join(shim_name(domain)))
-        .collect())
+    Ok(crates.iter().map(|domain| built.join(shim_name(domain))).collect())
 }
 
 pub fn target_folder(workspace: &Workspace) -> PathBuf {
@@ -72,25 +55,19 @@ fn shim_source(domain: &DomainCrate) -> String {
 }
 
 /// A workspace outside the clone's own, with the clone's profile for the box and its pinned versions.
-pub fn generate_workspace(
-    workspace: &Workspace,
-    folder: &Path,
-    members: &[String],
-) -> Result<(), BuildError> {
+pub fn generate_workspace(workspace: &Workspace, folder: &Path, members: &[String]) -> Result<(), BuildError> {
     let root = workspace.root().join("Cargo.toml");
     let text = fs::read_to_string(&root).map_err(BuildError::file("reading", &root))?;
-    let manifest: toml::Table = text
-        .parse()
-        .map_err(|error| BuildError::Lock(format!("{}: {error}", root.display())))?;
+    let manifest: toml::Table =
+        text.parse().map_err(|error| BuildError::Lock(format!("{}: {error}", root.display())))?;
     let profile = manifest
         .get("profile")
         .and_then(|profiles| profiles.get(PROFILE))
         .cloned()
         .unwrap_or(toml::Value::Table(toml::Table::new()));
     let profiles = toml::Value::Table(toml::Table::from_iter([(PROFILE.to_owned(), profile)]));
-    let mut generated = String::from(
-        "# Generated: see image-builder/src/build/shims.rs.\n[workspace]\nresolver = \"3\"\n",
-    );
+    let mut generated =
+        String::from("# Generated: see image-builder/src/build/shims.rs.\n[workspace]\nresolver = \"3\"\n");
     let _ = writeln!(generated, "members = {members:?}\n");
     generated += &toml::Table::from_iter([("profile".to_owned(), profiles)]).to_string();
     write_changed(&folder.join("Cargo.toml"), &generated)?;

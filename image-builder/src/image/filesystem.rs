@@ -10,21 +10,12 @@ const HIDDEN_SECTORS: usize = 0x1c;
 const BACKUP_BOOT_SECTOR: usize = 6 * SECTOR;
 
 /// A volume of `bytes`, `hidden` sectors into the disk.
-pub fn make(
-    bytes: usize,
-    hidden: u32,
-    volume_id: u32,
-    files: &[(&str, &[u8])],
-) -> Result<Vec<u8>, ImageError> {
+pub fn make(bytes: usize, hidden: u32, volume_id: u32, files: &[(&str, &[u8])]) -> Result<Vec<u8>, ImageError> {
     let needed: usize = files.iter().map(|(_, content)| content.len()).sum();
     // Tables and folders take less than a tenth.
     let room = bytes / 10 * 9;
     if needed > room {
-        return Err(ImageError::TooLarge {
-            what: "what goes into the image",
-            bytes: needed,
-            room,
-        });
+        return Err(ImageError::TooLarge { what: "what goes into the image", bytes: needed, room });
     }
     let mut volume = Cursor::new(vec![0; bytes]);
     let options = FormatVolumeOptions::new()
@@ -90,10 +81,7 @@ pub fn read(volume: &[u8], path: &str) -> std::io::Result<Vec<u8>> {
     let mut volume = Cursor::new(volume.to_vec());
     let filesystem = FileSystem::new(&mut volume, FsOptions::new())?;
     let mut content = Vec::new();
-    filesystem
-        .root_dir()
-        .open_file(path)?
-        .read_to_end(&mut content)?;
+    filesystem.root_dir().open_file(path)?.read_to_end(&mut content)?;
     let _: FsStatusFlags = filesystem.read_status_flags()?;
     Ok(content)
 }
@@ -118,9 +106,6 @@ mod tests {
     #[test]
     fn too_large() {
         let large = vec![0; super::super::ESP_SECTORS * SECTOR];
-        assert!(matches!(
-            make(large.len(), 0, 1, &[("x", &large)]),
-            Err(ImageError::TooLarge { .. })
-        ));
+        assert!(matches!(make(large.len(), 0, 1, &[("x", &large)]), Err(ImageError::TooLarge { .. })));
     }
 }

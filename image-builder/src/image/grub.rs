@@ -22,16 +22,8 @@ fn early_config(volume: u32) -> String {
     format!("search.fs_uuid {high:04X}-{low:04X} root\nconfigfile ($root)/redleaf/grub.cfg\n")
 }
 
-const MODULES: [&str; 8] = [
-    "part_gpt",
-    "fat",
-    "search_fs_uuid",
-    "configfile",
-    "normal",
-    "multiboot2",
-    "boot",
-    "all_video",
-];
+const MODULES: [&str; 8] =
+    ["part_gpt", "fat", "search_fs_uuid", "configfile", "normal", "multiboot2", "boot", "all_video"];
 
 pub struct Grub {
     /// The first 440 bytes of the disk.
@@ -55,11 +47,7 @@ impl Grub {
         let efi = mkimage(&prefix, "x86_64-efi", &efi, &early, &[])?;
         point_core_at_itself(&mut core)?;
         let boot_image = fs::read(bios.join("boot.img"))?;
-        Ok(Grub {
-            boot_code: boot_code(&boot_image)?,
-            core,
-            efi,
-        })
+        Ok(Grub { boot_code: boot_code(&boot_image)?, core, efi })
     }
 }
 
@@ -72,14 +60,7 @@ fn mkimage(
 ) -> Result<Vec<u8>, ImageError> {
     let output = early.with_file_name(format);
     let mut command = prefix.command("grub-mkimage")?;
-    command
-        .args(["-O", format, "-p", "/redleaf"])
-        .arg("-d")
-        .arg(modules)
-        .arg("-c")
-        .arg(early)
-        .arg("-o")
-        .arg(&output);
+    command.args(["-O", format, "-p", "/redleaf"]).arg("-d").arg(modules).arg("-c").arg(early).arg("-o").arg(&output);
     let result = command.args(MODULES).args(more).output()?;
     if !result.status.success() {
         let reason = String::from_utf8_lossy(&result.stderr).into_owned();
@@ -90,14 +71,8 @@ fn mkimage(
 
 /// boot.img up to the partition table, told where core.img's first sector is.
 fn boot_code(boot_image: &[u8]) -> Result<[u8; 440], ImageError> {
-    let reason = || ImageError::Grub {
-        format: "i386-pc",
-        reason: "boot.img is too short".into(),
-    };
-    let mut code: [u8; 440] = boot_image
-        .get(..440)
-        .and_then(|code| code.try_into().ok())
-        .ok_or_else(reason)?;
+    let reason = || ImageError::Grub { format: "i386-pc", reason: "boot.img is too short".into() };
+    let mut code: [u8; 440] = boot_image.get(..440).and_then(|code| code.try_into().ok()).ok_or_else(reason)?;
     // boot.S, `kernel_sector`: a 64-bit sector number.
     code[0x5c..0x64].copy_from_slice(&(CORE_START as u64).to_le_bytes());
     // boot.S, `boot_drive_check`: the jump that is meant for floppies becomes two NOPs, as grub-install makes it.
@@ -109,14 +84,9 @@ fn boot_code(boot_image: &[u8]) -> Result<[u8; 440], ImageError> {
 fn point_core_at_itself(core: &mut Vec<u8>) -> Result<(), ImageError> {
     core.resize(core.len().next_multiple_of(SECTOR), 0);
     let sectors = core.len() / SECTOR;
-    let count = u16::try_from(sectors.saturating_sub(1))
-        .ok()
-        .filter(|&count| count > 0);
-    let count = count.ok_or(ImageError::TooLarge {
-        what: "GRUB's core.img",
-        bytes: core.len(),
-        room: 65_536 * SECTOR,
-    })?;
+    let count = u16::try_from(sectors.saturating_sub(1)).ok().filter(|&count| count > 0);
+    let count =
+        count.ok_or(ImageError::TooLarge { what: "GRUB's core.img", bytes: core.len(), room: 65_536 * SECTOR })?;
     // diskboot.S, `blocklist_default_start`, `_len`, `_seg`.
     core[0x1f4..0x1fc].copy_from_slice(&(CORE_START as u64 + 1).to_le_bytes());
     core[0x1fc..0x1fe].copy_from_slice(&count.to_le_bytes());
@@ -137,10 +107,7 @@ mod tests {
         let mut core = vec![0xaa; 3 * SECTOR - 100];
         point_core_at_itself(&mut core).unwrap();
         assert_eq!(core.len(), 3 * SECTOR);
-        assert_eq!(
-            core[0x1f4..0x200],
-            [1, 8, 0, 0, 0, 0, 0, 0, 2, 0, 0x20, 0x08]
-        );
+        assert_eq!(core[0x1f4..0x200], [1, 8, 0, 0, 0, 0, 0, 0, 2, 0, 0x20, 0x08]);
         assert!(point_core_at_itself(&mut vec![0; 10]).is_err());
         assert!(boot_code(&[0; 439]).is_err());
     }

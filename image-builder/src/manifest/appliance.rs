@@ -83,10 +83,7 @@ const DEFAULT_RESTART: Restart = Restart {
 impl Appliance {
     /// Reads the whole file. `None` only if what is missing leaves nothing to check.
     pub fn read(table: &Table, diagnostics: &mut Diagnostics) -> Option<Appliance> {
-        let start = Location {
-            file: 0,
-            span: 0..0,
-        };
+        let start = Location { file: 0, span: 0..0 };
         let mut top = Reader::new(table, "the manifest", start.clone());
         let machine = top.require::<Table>("box", diagnostics);
         let console = top.get::<Table>("console", diagnostics);
@@ -95,48 +92,31 @@ impl Appliance {
 
         let domains = domains?;
         let highest_cpu = highest_cpu(&domains.value);
-        let machine =
-            machine.and_then(|machine| Machine::read(&machine, highest_cpu + 1, diagnostics));
+        let machine = machine.and_then(|machine| Machine::read(&machine, highest_cpu + 1, diagnostics));
         let console = Console::read(console.as_ref(), diagnostics);
         if domains.value.entries.is_empty() {
-            diagnostics.push(
-                Diagnostic::new("the manifest has no domains")
-                    .at(domains.at.clone(), "nothing would run"),
-            );
+            diagnostics
+                .push(Diagnostic::new("the manifest has no domains").at(domains.at.clone(), "nothing would run"));
         }
-        let cpus = machine
-            .as_ref()
-            .map_or(highest_cpu + 1, |machine| machine.cpus.value);
-        let domains = domains
-            .value
-            .entries
-            .iter()
-            .filter_map(|(name, node)| Domain::read(name, node, cpus, diagnostics));
+        let cpus = machine.as_ref().map_or(highest_cpu + 1, |machine| machine.cpus.value);
+        let domains =
+            domains.value.entries.iter().filter_map(|(name, node)| Domain::read(name, node, cpus, diagnostics));
         let domains: Vec<Domain> = domains.collect();
-        Some(Appliance {
-            machine: machine?,
-            console,
-            domains,
-        })
+        Some(Appliance { machine: machine?, console, domains })
     }
 }
 
 /// The highest CPU that any domain names: the box has at least that many where it doesn't say.
 fn highest_cpu(domains: &Table) -> u32 {
-    let cpus = domains
-        .entries
-        .iter()
-        .filter_map(|(_, node)| match &node.value {
-            Value::Table(domain) => match &domain.get("cpus")?.1.value {
-                Value::Array(cpus) => cpus
-                    .iter()
-                    .filter_map(|cpu| u32::from_node(&cpu.value))
-                    .filter(|&cpu| cpu < MAX_CPUS)
-                    .max(),
-                _ => None,
-            },
+    let cpus = domains.entries.iter().filter_map(|(_, node)| match &node.value {
+        Value::Table(domain) => match &domain.get("cpus")?.1.value {
+            Value::Array(cpus) => {
+                cpus.iter().filter_map(|cpu| u32::from_node(&cpu.value)).filter(|&cpu| cpu < MAX_CPUS).max()
+            }
             _ => None,
-        });
+        },
+        _ => None,
+    });
     cpus.max().unwrap_or(0)
 }
 
@@ -144,37 +124,21 @@ fn highest_cpu(domains: &Table) -> u32 {
 pub const MAX_CPUS: u32 = 64;
 
 impl Machine {
-    fn read(
-        table: &At<Table>,
-        default_cpus: u32,
-        diagnostics: &mut Diagnostics,
-    ) -> Option<Machine> {
+    fn read(table: &At<Table>, default_cpus: u32, diagnostics: &mut Diagnostics) -> Option<Machine> {
         let mut reader = Reader::new(&table.value, "`[box]`", table.at.clone());
         let memory = reader.require("memory", diagnostics);
         let cpus: Option<At<u32>> = reader.get("cpus", diagnostics);
-        if let Some(cpus) = cpus
-            .as_ref()
-            .filter(|cpus| cpus.value == 0 || cpus.value > MAX_CPUS)
-        {
+        if let Some(cpus) = cpus.as_ref().filter(|cpus| cpus.value == 0 || cpus.value > MAX_CPUS) {
             let label = format!("expected 1 to {MAX_CPUS}");
-            diagnostics.push(
-                Diagnostic::new("a box can't have that many CPUs").at(cpus.at.clone(), label),
-            );
+            diagnostics.push(Diagnostic::new("a box can't have that many CPUs").at(cpus.at.clone(), label));
         }
         let packet_buffers = reader.get("packet-buffers", diagnostics);
-        let on_panic = choice(
-            &mut reader,
-            "on-panic",
-            &[("reset", PanicAction::Reset), ("halt", PanicAction::Halt)],
-            diagnostics,
-        );
+        let on_panic =
+            choice(&mut reader, "on-panic", &[("reset", PanicAction::Reset), ("halt", PanicAction::Halt)], diagnostics);
         reader.finish(diagnostics);
         Some(Machine {
             memory: memory?,
-            cpus: cpus.unwrap_or(At {
-                value: default_cpus,
-                at: table.at.clone(),
-            }),
+            cpus: cpus.unwrap_or(At { value: default_cpus, at: table.at.clone() }),
             packet_buffers: packet_buffers.map_or(DEFAULT_PACKET_BUFFERS, |buffers| buffers.value),
             on_panic: on_panic.unwrap_or(PanicAction::Reset),
         })
@@ -190,11 +154,7 @@ impl Console {
         };
         if let Some(table) = table {
             let mut reader = Reader::new(&table.value, "`[console]`", table.at.clone());
-            let mut flag = |key| {
-                reader
-                    .get::<bool>(key, diagnostics)
-                    .is_some_and(|flag| flag.value)
-            };
+            let mut flag = |key| reader.get::<bool>(key, diagnostics).is_some_and(|flag| flag.value);
             console = Console {
                 fault_injection: flag("fault-injection"),
                 feed: reader.get::<bool>("feed", diagnostics).is_none_or(|feed| feed.value),
@@ -206,12 +166,7 @@ impl Console {
 }
 
 impl Domain {
-    fn read(
-        name: &At<String>,
-        node: &Node,
-        box_cpus: u32,
-        diagnostics: &mut Diagnostics,
-    ) -> Option<Domain> {
+    fn read(name: &At<String>, node: &Node, box_cpus: u32, diagnostics: &mut Diagnostics) -> Option<Domain> {
         if bundle::format::Name::new(&name.value).is_none() {
             diagnostics.push(
                 Diagnostic::new(format!("`{}` is no name for a domain", name.value))
@@ -219,51 +174,26 @@ impl Domain {
             );
         }
         let table: At<Table> = read(node, &format!("domain {}", name.value), diagnostics)?;
-        let mut reader = Reader::new(
-            &table.value,
-            format!("domain {}", name.value),
-            name.at.clone(),
-        );
+        let mut reader = Reader::new(&table.value, format!("domain {}", name.value), name.at.clone());
         let image = reader.require("image", diagnostics);
         let device_table = reader.get::<Table>("device", diagnostics);
         let names_device = device_table.is_some();
         let device = device_table.and_then(|device| read_device(&device, diagnostics));
-        let here = |value| At {
-            value,
-            at: name.at.clone(),
-        };
-        let memory = reader
-            .get("memory", diagnostics)
-            .unwrap_or(here(DEFAULT_MEMORY));
-        let exchange = reader
-            .get("exchange", diagnostics)
-            .unwrap_or(here(DEFAULT_EXCHANGE));
+        let here = |value| At { value, at: name.at.clone() };
+        let memory = reader.get("memory", diagnostics).unwrap_or(here(DEFAULT_MEMORY));
+        let exchange = reader.get("exchange", diagnostics).unwrap_or(here(DEFAULT_EXCHANGE));
         let cpus = match reader.get::<Vec<Node>>("cpus", diagnostics) {
             Some(list) => read_cpus(&list, box_cpus, diagnostics),
-            None => At {
-                value: (0..box_cpus).collect(),
-                at: name.at.clone(),
-            },
+            None => At { value: (0..box_cpus).collect(), at: name.at.clone() },
         };
-        let watchdog = reader
-            .get("watchdog", diagnostics)
-            .map_or(DEFAULT_WATCHDOG, |watchdog| watchdog.value);
-        let min_stack = reader
-            .get("min-stack", diagnostics)
-            .map_or(DEFAULT_MIN_STACK, |stack| stack.value);
+        let watchdog = reader.get("watchdog", diagnostics).map_or(DEFAULT_WATCHDOG, |watchdog| watchdog.value);
+        let min_stack = reader.get("min-stack", diagnostics).map_or(DEFAULT_MIN_STACK, |stack| stack.value);
         let restart = reader.get::<Table>("restart", diagnostics);
-        let restart = restart.map_or(DEFAULT_RESTART, |restart| {
-            Restart::read(&restart, diagnostics)
-        });
+        let restart = restart.map_or(DEFAULT_RESTART, |restart| Restart::read(&restart, diagnostics));
         let imports = reader.get::<Table>("imports", diagnostics);
-        let imports = imports.map_or(Vec::new(), |imports| {
-            read_imports(&imports.value, diagnostics)
-        });
+        let imports = imports.map_or(Vec::new(), |imports| read_imports(&imports.value, diagnostics));
         let config = reader.get::<Table>("config", diagnostics);
-        let config = config.unwrap_or(At {
-            value: Table::default(),
-            at: name.at.clone(),
-        });
+        let config = config.unwrap_or(At { value: Table::default(), at: name.at.clone() });
         reader.finish(diagnostics);
         Some(Domain {
             name: name.clone(),
@@ -277,10 +207,7 @@ impl Domain {
             min_stack,
             restart,
             imports,
-            config: At {
-                value: Value::Table(config.value),
-                at: config.at,
-            },
+            config: At { value: Value::Table(config.value), at: config.at },
         })
     }
 }
@@ -307,9 +234,7 @@ impl Restart {
         }
         reader.finish(diagnostics);
         restart.delay = delay.as_ref().map_or(restart.delay, |delay| delay.value);
-        restart.max_delay = max_delay
-            .as_ref()
-            .map_or(restart.max_delay.max(restart.delay), |delay| delay.value);
+        restart.max_delay = max_delay.as_ref().map_or(restart.max_delay.max(restart.delay), |delay| delay.value);
         if let (Some(delay), Some(max)) = (delay, max_delay)
             && delay.value > max.value
         {
@@ -335,8 +260,7 @@ fn choice<T: Copy>(
     if found.is_none() {
         let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         let label = format!("expected one of: {}", known.join(", "));
-        let diagnostic =
-            Diagnostic::new(format!("`{key}` can't be \"{}\"", text.value)).at(text.at, label);
+        let diagnostic = Diagnostic::new(format!("`{key}` can't be \"{}\"", text.value)).at(text.at, label);
         diagnostics.push(match closest(&text.value, &known) {
             Some(closest) => diagnostic.help(format!("did you mean \"{closest}\"?")),
             None => diagnostic,
@@ -356,49 +280,37 @@ fn read_cpus(list: &At<Vec<Node>>, box_cpus: u32, diagnostics: &mut Diagnostics)
                 1 => "the box has CPU 0 alone".to_owned(),
                 _ => format!("the box has CPUs 0 to {}", box_cpus - 1),
             };
-            diagnostics
-                .push(Diagnostic::new(format!("there is no CPU {}", cpu.value)).at(cpu.at, label));
+            diagnostics.push(Diagnostic::new(format!("there is no CPU {}", cpu.value)).at(cpu.at, label));
         } else if cpus.contains(&cpu.value) {
-            diagnostics.push(
-                Diagnostic::new(format!("CPU {} is named twice", cpu.value))
-                    .at(cpu.at, "again here"),
-            );
+            diagnostics.push(Diagnostic::new(format!("CPU {} is named twice", cpu.value)).at(cpu.at, "again here"));
         } else {
             cpus.push(cpu.value);
         }
     }
     if list.value.is_empty() {
-        let diagnostic =
-            Diagnostic::new("a domain without CPUs never runs").at(list.at.clone(), "no CPU");
+        let diagnostic = Diagnostic::new("a domain without CPUs never runs").at(list.at.clone(), "no CPU");
         diagnostics.push(diagnostic.help("leave `cpus` out to allow all of them"));
     }
     cpus.sort_unstable();
-    At {
-        value: cpus,
-        at: list.at.clone(),
-    }
+    At { value: cpus, at: list.at.clone() }
 }
 
 fn read_imports(table: &Table, diagnostics: &mut Diagnostics) -> Vec<Import> {
     let mut imports = Vec::new();
     for (port, node) in &table.entries {
-        let Some(target) = read::<String>(node, &format!("import `{}`", port.value), diagnostics)
-        else {
+        let Some(target) = read::<String>(node, &format!("import `{}`", port.value), diagnostics) else {
             continue;
         };
         match target.value.split_once('.') {
-            Some((domain, from_port)) if !domain.is_empty() && !from_port.is_empty() => imports
-                .push(Import {
-                    port: port.clone(),
-                    at: target.at,
-                    domain: domain.to_owned(),
-                    from_port: from_port.to_owned(),
-                }),
+            Some((domain, from_port)) if !domain.is_empty() && !from_port.is_empty() => imports.push(Import {
+                port: port.clone(),
+                at: target.at,
+                domain: domain.to_owned(),
+                from_port: from_port.to_owned(),
+            }),
             _ => diagnostics.push(
-                Diagnostic::new(format!("import `{}` is wired to no port", port.value)).at(
-                    target.at,
-                    "expected \"DOMAIN.PORT\", such as \"ixgbe0.net\"",
-                ),
+                Diagnostic::new(format!("import `{}` is wired to no port", port.value))
+                    .at(target.at, "expected \"DOMAIN.PORT\", such as \"ixgbe0.net\""),
             ),
         }
     }
@@ -407,55 +319,29 @@ fn read_imports(table: &Table, diagnostics: &mut Diagnostics) -> Vec<Import> {
 
 fn read_device(table: &At<Table>, diagnostics: &mut Diagnostics) -> Option<At<DeviceMatch>> {
     let mut reader = Reader::new(&table.value, "`device`", table.at.clone());
-    let mut field = |key,
-                     parse: fn(&str) -> Option<DeviceMatch>,
-                     expected: &str,
-                     diagnostics: &mut Diagnostics| {
+    let mut field = |key, parse: fn(&str) -> Option<DeviceMatch>, expected: &str, diagnostics: &mut Diagnostics| {
         let text: At<String> = reader.get(key, diagnostics)?;
         let device = parse(&text.value);
         if device.is_none() {
             let label = format!("expected {expected}");
-            diagnostics.push(
-                Diagnostic::new(format!("\"{}\" names no device", text.value)).at(text.at, label),
-            );
+            diagnostics.push(Diagnostic::new(format!("\"{}\" names no device", text.value)).at(text.at, label));
         }
         device
     };
-    let id = field(
-        "id",
-        parse_id,
-        "vendor and device, such as \"8086:10fb\"",
-        diagnostics,
-    );
-    let mac = field(
-        "mac",
-        parse_mac,
-        "six bytes, such as \"52:54:00:12:34:56\"",
-        diagnostics,
-    );
+    let id = field("id", parse_id, "vendor and device, such as \"8086:10fb\"", diagnostics);
+    let mac = field("mac", parse_mac, "six bytes, such as \"52:54:00:12:34:56\"", diagnostics);
     let serial = field("serial", parse_serial, "a serial number", diagnostics);
-    let address = field(
-        "address",
-        parse_address,
-        "a place on the bus, such as \"0000:03:00.0\"",
-        diagnostics,
-    );
+    let address = field("address", parse_address, "a place on the bus, such as \"0000:03:00.0\"", diagnostics);
     reader.finish(diagnostics);
-    let named = [id, mac, serial, address]
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>();
+    let named = [id, mac, serial, address].into_iter().flatten().collect::<Vec<_>>();
     match (named.as_slice(), table.value.entries.len()) {
-        ([device], 1) => Some(At {
-            value: device.clone(),
-            at: table.at.clone(),
-        }),
+        ([device], 1) => Some(At { value: device.clone(), at: table.at.clone() }),
         (_, 1) => None,
         _ => {
-            diagnostics.push(Diagnostic::new("a device is named in one way").at(
-                table.at.clone(),
-                "expected exactly one of `id`, `mac`, `serial`, `address`",
-            ));
+            diagnostics.push(
+                Diagnostic::new("a device is named in one way")
+                    .at(table.at.clone(), "expected exactly one of `id`, `mac`, `serial`, `address`"),
+            );
             None
         }
     }
@@ -470,17 +356,11 @@ fn hexadecimal(text: &str, digits: usize) -> Option<u16> {
 fn parse_id(text: &str) -> Option<DeviceMatch> {
     let (vendor, device) = text.split_once(':')?;
     let digits = |text: &str| hexadecimal(text, 4);
-    Some(DeviceMatch::Id {
-        vendor: digits(vendor)?,
-        device: digits(device)?,
-    })
+    Some(DeviceMatch::Id { vendor: digits(vendor)?, device: digits(device)? })
 }
 
 fn parse_mac(text: &str) -> Option<DeviceMatch> {
-    let bytes: Option<Vec<u8>> = text
-        .split(':')
-        .map(|byte| hexadecimal(byte, 2).map(|byte| byte as u8))
-        .collect();
+    let bytes: Option<Vec<u8>> = text.split(':').map(|byte| hexadecimal(byte, 2).map(|byte| byte as u8)).collect();
     Some(DeviceMatch::Mac(bytes?.try_into().ok()?))
 }
 
@@ -492,12 +372,7 @@ fn parse_address(text: &str) -> Option<DeviceMatch> {
     let mut parts = text.split([':', '.']);
     let mut part = |digits: usize| hexadecimal(parts.next()?, digits);
     let (segment, bus, device, function) = (part(4)?, part(2)?, part(2)?, part(1)?);
-    let address = PciAddress {
-        segment,
-        bus: bus as u8,
-        device: device as u8,
-        function: function as u8,
-    };
+    let address = PciAddress { segment, bus: bus as u8, device: device as u8, function: function as u8 };
     // Written back it must be the same text: that checks separators, and rules out anything behind it.
     (device < 32 && function < 8 && address.to_string().eq_ignore_ascii_case(text))
         .then_some(DeviceMatch::Address(address))
@@ -510,45 +385,17 @@ mod tests {
     /// The four ways to name a device, as lspci and labels on cards write them; nearly right isn't right.
     #[test]
     fn devices() {
-        assert_eq!(
-            parse_id("8086:10fb"),
-            Some(DeviceMatch::Id {
-                vendor: 0x8086,
-                device: 0x10fb
-            })
-        );
-        assert_eq!(
-            parse_mac("52:54:00:12:34:ff"),
-            Some(DeviceMatch::Mac([0x52, 0x54, 0, 0x12, 0x34, 0xff]))
-        );
-        let address = PciAddress {
-            segment: 0,
-            bus: 3,
-            device: 0x1f,
-            function: 7,
-        };
-        assert_eq!(
-            parse_address("0000:03:1f.7"),
-            Some(DeviceMatch::Address(address))
+        assert_eq!(parse_id("8086:10fb"), Some(DeviceMatch::Id { vendor: 0x8086, device: 0x10fb }));
+        assert_eq!(parse_mac("52:54:00:12:34:ff"), Some(DeviceMatch::Mac([0x52, 0x54, 0, 0x12, 0x34, 0xff])));
+        let address = PciAddress { segment: 0, bus: 3, device: 0x1f, function: 7 };
+        assert_eq!(parse_address("0000:03:1f.7"), Some(DeviceMatch::Address(address)));
+        assert!(
+            ["8086", "8086:10f", "8086:10fbb", "808g:10fb", "+086:10fb"].iter().all(|text| parse_id(text).is_none())
         );
         assert!(
-            ["8086", "8086:10f", "8086:10fbb", "808g:10fb", "+086:10fb"]
-                .iter()
-                .all(|text| parse_id(text).is_none())
+            ["52:54:00:12:34", "52:54:00:12:34:5", "52-54-00-12-34-56"].iter().all(|text| parse_mac(text).is_none())
         );
-        assert!(
-            ["52:54:00:12:34", "52:54:00:12:34:5", "52-54-00-12-34-56"]
-                .iter()
-                .all(|text| parse_mac(text).is_none())
-        );
-        for wrong in [
-            "03:00.0",
-            "0000:03:20.0",
-            "0000:03:00.8",
-            "0000.03.00.0",
-            "0000:03:00.0x",
-            "0000:03:00:0",
-        ] {
+        for wrong in ["03:00.0", "0000:03:20.0", "0000:03:00.8", "0000.03.00.0", "0000:03:00.0x", "0000:03:00:0"] {
             assert_eq!(parse_address(wrong), None, "{wrong}");
         }
     }

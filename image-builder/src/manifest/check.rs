@@ -18,21 +18,11 @@ pub fn structure(appliance: &Appliance, diagnostics: &mut Diagnostics) {
     quotas(appliance, diagnostics);
     for domain in &appliance.domains {
         for import in &domain.imports {
-            if !appliance
-                .domains
-                .iter()
-                .any(|other| other.name.value == import.domain)
-            {
-                let known = appliance
-                    .domains
-                    .iter()
-                    .map(|domain| domain.name.value.as_str());
+            if !appliance.domains.iter().any(|other| other.name.value == import.domain) {
+                let known = appliance.domains.iter().map(|domain| domain.name.value.as_str());
                 diagnostics.push(
                     Diagnostic::new(format!("there is no domain `{}`", import.domain))
-                        .at(
-                            import.at.clone(),
-                            format!("import `{}` dangles", import.port.value),
-                        )
+                        .at(import.at.clone(), format!("import `{}` dangles", import.port.value))
                         .meant(&import.domain, known),
                 );
             }
@@ -40,13 +30,9 @@ pub fn structure(appliance: &Appliance, diagnostics: &mut Diagnostics) {
     }
     if let Err(cycle) = start_order(appliance) {
         let names: Vec<&str> = cycle.iter().map(|import| import.domain.as_str()).collect();
-        let mut diagnostic = Diagnostic::new(
-            "domains import from each other in a circle, so that none can start first",
-        )
-        .at(
-            cycle[0].at.clone(),
-            format!("{} → {}", names.join(" → "), names[0]),
-        );
+        let mut diagnostic =
+            Diagnostic::new("domains import from each other in a circle, so that none can start first")
+                .at(cycle[0].at.clone(), format!("{} → {}", names.join(" → "), names[0]));
         for import in &cycle[1..] {
             diagnostic = diagnostic.and(import.at.clone(), "and on from here");
         }
@@ -56,75 +42,41 @@ pub fn structure(appliance: &Appliance, diagnostics: &mut Diagnostics) {
 
 /// Images that don't exist.
 pub fn images(appliance: &Appliance, known: &[String], diagnostics: &mut Diagnostics) {
-    for domain in appliance
-        .domains
-        .iter()
-        .filter(|domain| !known.contains(&domain.image.value))
-    {
+    for domain in appliance.domains.iter().filter(|domain| !known.contains(&domain.image.value)) {
         diagnostics.push(
             Diagnostic::new(format!("there is no image `{}`", domain.image.value))
-                .at(
-                    domain.image.at.clone(),
-                    "no crate of that name under drivers/ or services/",
-                )
+                .at(domain.image.at.clone(), "no crate of that name under drivers/ or services/")
                 .meant(&domain.image.value, known.iter().map(String::as_str)),
         );
     }
 }
 
 /// Ports against what the crates declare.
-pub fn ports(
-    appliance: &Appliance,
-    ports: &BTreeMap<String, Ports>,
-    diagnostics: &mut Diagnostics,
-) {
+pub fn ports(appliance: &Appliance, ports: &BTreeMap<String, Ports>, diagnostics: &mut Diagnostics) {
     let of = |domain: &Domain| ports.get(&domain.image.value);
     for domain in &appliance.domains {
         let Some(own) = of(domain) else { continue };
         device_ports(domain, own, diagnostics);
-        let wireable = own
-            .imports
-            .iter()
-            .filter(|port| !is_device_interface(&port.interface));
+        let wireable = own.imports.iter().filter(|port| !is_device_interface(&port.interface));
         for port in wireable.clone() {
-            if !domain
-                .imports
-                .iter()
-                .any(|import| import.port.value == port.name)
-            {
+            if !domain.imports.iter().any(|import| import.port.value == port.name) {
                 diagnostics.push(
                     Diagnostic::new(format!(
                         "import `{}` of domain {} is wired to nothing",
                         port.name, domain.name.value
                     ))
-                    .at(
-                        domain.name.at.clone(),
-                        format!("expected `imports = {{ {} = \"DOMAIN.PORT\" }}`", port.name),
-                    )
+                    .at(domain.name.at.clone(), format!("expected `imports = {{ {} = \"DOMAIN.PORT\" }}`", port.name))
                     .help(offers(appliance, ports, domain, &port.interface)),
                 );
             }
         }
         for import in &domain.imports {
             match wireable.clone().find(|port| port.name == import.port.value) {
-                Some(port) => edge(
-                    appliance,
-                    ports,
-                    domain,
-                    import,
-                    &port.interface,
-                    diagnostics,
-                ),
+                Some(port) => edge(appliance, ports, domain, import, &port.interface, diagnostics),
                 None => diagnostics.push(
-                    Diagnostic::new(format!(
-                        "image `{}` has no import `{}`",
-                        domain.image.value, import.port.value
-                    ))
-                    .at(import.port.at.clone(), "unknown port")
-                    .meant(
-                        &import.port.value,
-                        wireable.clone().map(|port| port.name.as_str()),
-                    ),
+                    Diagnostic::new(format!("image `{}` has no import `{}`", domain.image.value, import.port.value))
+                        .at(import.port.at.clone(), "unknown port")
+                        .meant(&import.port.value, wireable.clone().map(|port| port.name.as_str())),
                 ),
             }
         }
@@ -132,11 +84,7 @@ pub fn ports(
 }
 
 /// Config tables as the domains' own types see them.
-pub fn configs(
-    appliance: &Appliance,
-    faults: &BTreeMap<String, Vec<ConfigFault>>,
-    diagnostics: &mut Diagnostics,
-) {
+pub fn configs(appliance: &Appliance, faults: &BTreeMap<String, Vec<ConfigFault>>, diagnostics: &mut Diagnostics) {
     for domain in &appliance.domains {
         for fault in faults.get(&domain.name.value).into_iter().flatten() {
             let what = match fault.path.as_str() {
@@ -147,12 +95,9 @@ pub fn configs(
             if let Some(unknown) = &fault.unknown {
                 at = locate_key(&domain.config, &fault.path, &unknown.name).unwrap_or(at);
             }
-            let diagnostic =
-                Diagnostic::new(format!("{what} is refused")).at(at, fault.message.clone());
+            let diagnostic = Diagnostic::new(format!("{what} is refused")).at(at, fault.message.clone());
             diagnostics.push(match &fault.unknown {
-                Some(unknown) => {
-                    diagnostic.meant(&unknown.name, unknown.known.iter().map(String::as_str))
-                }
+                Some(unknown) => diagnostic.meant(&unknown.name, unknown.known.iter().map(String::as_str)),
                 None => diagnostic,
             });
         }
@@ -161,12 +106,7 @@ pub fn configs(
 
 /// Indexes of the domains, each after those that it imports from; or the imports that make a circle.
 pub fn start_order(appliance: &Appliance) -> Result<Vec<usize>, Vec<&Import>> {
-    let index = |name: &str| {
-        appliance
-            .domains
-            .iter()
-            .position(|domain| domain.name.value == name)
-    };
+    let index = |name: &str| appliance.domains.iter().position(|domain| domain.name.value == name);
     let mut order = Vec::new();
     let mut path: Vec<(usize, Option<&Import>)> = Vec::new();
 
@@ -185,11 +125,7 @@ pub fn start_order(appliance: &Appliance) -> Result<Vec<usize>, Vec<&Import>> {
                 continue;
             };
             if let Some(first) = path.iter().position(|(on_path, _)| *on_path == next) {
-                let mut cycle: Vec<&Import> = path[first..]
-                    .iter()
-                    .skip(1)
-                    .filter_map(|(_, import)| *import)
-                    .collect();
+                let mut cycle: Vec<&Import> = path[first..].iter().skip(1).filter_map(|(_, import)| *import).collect();
                 cycle.push(import);
                 return Err(cycle);
             }
@@ -222,10 +158,7 @@ fn devices(appliance: &Appliance, diagnostics: &mut Diagnostics) {
             diagnostics.push(
                 Diagnostic::new(format!("device {} is claimed twice", device.value))
                     .at(device.at.clone(), format!("by {}", domain.name.value))
-                    .and(
-                        other_device.at.clone(),
-                        format!("and by {}", other.name.value),
-                    )
+                    .and(other_device.at.clone(), format!("and by {}", other.name.value))
                     .help("two cards of one kind are told apart by `mac`, `serial` or `address`"),
             );
         }
@@ -234,18 +167,10 @@ fn devices(appliance: &Appliance, diagnostics: &mut Diagnostics) {
 
 fn quotas(appliance: &Appliance, diagnostics: &mut Diagnostics) {
     let machine = &appliance.machine;
-    let domains = appliance.domains.iter().map(|domain| {
-        domain
-            .memory
-            .value
-            .0
-            .saturating_add(domain.exchange.value.0)
-    });
+    let domains = appliance.domains.iter().map(|domain| domain.memory.value.0.saturating_add(domain.exchange.value.0));
     let domains = domains.fold(0u64, u64::saturating_add);
     let packets = u64::from(machine.packet_buffers) * PACKET_BUFFER;
-    let needed = domains
-        .saturating_add(packets)
-        .saturating_add(KERNEL_RESERVE);
+    let needed = domains.saturating_add(packets).saturating_add(KERNEL_RESERVE);
     if needed > machine.memory.value.0 {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         diagnostics.push(
@@ -263,30 +188,16 @@ fn quotas(appliance: &Appliance, diagnostics: &mut Diagnostics) {
 }
 
 fn device_ports(domain: &Domain, own: &Ports, diagnostics: &mut Diagnostics) {
-    let wants = own
-        .imports
-        .iter()
-        .find(|port| is_device_interface(&port.interface));
+    let wants = own.imports.iter().find(|port| is_device_interface(&port.interface));
     match (wants, &domain.device) {
         (Some(_), None) if !domain.names_device => diagnostics.push(
-            Diagnostic::new(format!(
-                "domain {} drives a device, and has none",
-                domain.name.value
-            ))
-            .at(domain.image.at.clone(), "this image needs `device = { … }`")
-            .help(
-                "for example `device = { id = \"8086:10fb\" }`, or by `mac`, `serial` or `address`",
-            ),
+            Diagnostic::new(format!("domain {} drives a device, and has none", domain.name.value))
+                .at(domain.image.at.clone(), "this image needs `device = { … }`")
+                .help("for example `device = { id = \"8086:10fb\" }`, or by `mac`, `serial` or `address`"),
         ),
         (None, Some(device)) => diagnostics.push(
-            Diagnostic::new(format!(
-                "domain {} has a device, and drives none",
-                domain.name.value
-            ))
-            .at(
-                device.at.clone(),
-                format!("image `{}` imports no device", domain.image.value),
-            ),
+            Diagnostic::new(format!("domain {} has a device, and drives none", domain.name.value))
+                .at(device.at.clone(), format!("image `{}` imports no device", domain.image.value)),
         ),
         _ => {}
     }
@@ -301,11 +212,7 @@ fn edge(
     diagnostics: &mut Diagnostics,
 ) {
     // A domain or image that doesn't exist has been said already.
-    let Some(exporter) = appliance
-        .domains
-        .iter()
-        .find(|other| other.name.value == import.domain)
-    else {
+    let Some(exporter) = appliance.domains.iter().find(|other| other.name.value == import.domain) else {
         return;
     };
     let Some(exports) = ports.get(&exporter.image.value).map(|ports| &ports.exports) else {
@@ -313,45 +220,25 @@ fn edge(
     };
     match exports.iter().find(|port| port.name == import.from_port) {
         None => diagnostics.push(
-            Diagnostic::new(format!(
-                "domain {} has no export `{}`",
-                import.domain, import.from_port
-            ))
-            .at(import.at.clone(), "unknown port")
-            .meant(
-                &import.from_port,
-                exports.iter().map(|port| port.name.as_str()),
-            ),
+            Diagnostic::new(format!("domain {} has no export `{}`", import.domain, import.from_port))
+                .at(import.at.clone(), "unknown port")
+                .meant(&import.from_port, exports.iter().map(|port| port.name.as_str())),
         ),
         Some(port) if port.interface != wants => diagnostics.push(
-            Diagnostic::new(format!(
-                "import `{}` of domain {} is mistyped",
-                import.port.value, domain.name.value
-            ))
-            .at(
-                import.at.clone(),
-                format!(
-                    "this is a `{}`; `{}` wants a `{wants}`",
-                    port.interface, import.port.value
-                ),
-            )
-            .help(offers(appliance, ports, domain, wants)),
+            Diagnostic::new(format!("import `{}` of domain {} is mistyped", import.port.value, domain.name.value))
+                .at(
+                    import.at.clone(),
+                    format!("this is a `{}`; `{}` wants a `{wants}`", port.interface, import.port.value),
+                )
+                .help(offers(appliance, ports, domain, wants)),
         ),
         Some(_) => {}
     }
 }
 
 /// Which ports could be wired where a `wants` is needed.
-fn offers(
-    appliance: &Appliance,
-    ports: &BTreeMap<String, Ports>,
-    importer: &Domain,
-    wants: &str,
-) -> String {
-    let others = appliance
-        .domains
-        .iter()
-        .filter(|other| other.name.value != importer.name.value);
+fn offers(appliance: &Appliance, ports: &BTreeMap<String, Ports>, importer: &Domain, wants: &str) -> String {
+    let others = appliance.domains.iter().filter(|other| other.name.value != importer.name.value);
     let fitting: Vec<String> = others
         .filter_map(|other| Some((other, ports.get(&other.image.value)?)))
         .flat_map(|(other, ports)| {

@@ -3,8 +3,7 @@
 use super::appliance::Appliance;
 use super::check::start_order;
 use bundle::manifest::{
-    Bytes, Console, Domain, Export, Import, Machine, Manifest, Nanos, Restart, SCHEMA, Source,
-    is_device_interface,
+    Bytes, Console, Domain, Export, Import, Machine, Manifest, Nanos, Restart, SCHEMA, Source, is_device_interface,
 };
 use inquiry::Ports;
 use interfaces::config::{Duration, Size};
@@ -28,19 +27,13 @@ pub struct Parts<'a> {
 pub fn compile(appliance: &Appliance, parts: Parts<'_>) -> Manifest {
     let order = start_order(appliance).expect("checked: no cycles");
     let place = |name: &str| {
-        order
-            .iter()
-            .position(|&at| appliance.domains[at].name.value == name)
-            .expect("checked: no dangling import")
+        order.iter().position(|&at| appliance.domains[at].name.value == name).expect("checked: no dangling import")
     };
     let domains = order.iter().map(|&at| {
         let domain = &appliance.domains[at];
         let ports = &parts.ports[&domain.image.value];
-        let image = parts
-            .images
-            .iter()
-            .position(|image| image.name == domain.image.value)
-            .expect("every image was built");
+        let image =
+            parts.images.iter().position(|image| image.name == domain.image.value).expect("every image was built");
         // In the crate's own order: that is the order in which its entry takes them.
         let imports = ports.imports.iter().map(|port| Import {
             port: port.name.clone(),
@@ -48,22 +41,14 @@ pub fn compile(appliance: &Appliance, parts: Parts<'_>) -> Manifest {
             from: match is_device_interface(&port.interface) {
                 true => Source::Device,
                 false => {
-                    let wired = domain
-                        .imports
-                        .iter()
-                        .find(|import| import.port.value == port.name);
+                    let wired = domain.imports.iter().find(|import| import.port.value == port.name);
                     let wired = wired.expect("checked: every import is wired");
-                    Source::Domain {
-                        index: place(&wired.domain) as u32,
-                        port: wired.from_port.clone(),
-                    }
+                    Source::Domain { index: place(&wired.domain) as u32, port: wired.from_port.clone() }
                 }
             },
         });
-        let exports = ports.exports.iter().map(|port| Export {
-            port: port.name.clone(),
-            interface: port.interface.clone(),
-        });
+        let exports =
+            ports.exports.iter().map(|port| Export { port: port.name.clone(), interface: port.interface.clone() });
         Domain {
             name: domain.name.value.clone(),
             image: image as u32,
@@ -94,10 +79,7 @@ pub fn compile(appliance: &Appliance, parts: Parts<'_>) -> Manifest {
             packet_buffers: appliance.machine.packet_buffers,
             on_panic: appliance.machine.on_panic,
         },
-        console: Console {
-            fault_injection: appliance.console.fault_injection,
-            feed: appliance.console.feed,
-        },
+        console: Console { fault_injection: appliance.console.fault_injection, feed: appliance.console.feed },
         domains: domains.collect(),
         images: parts.images,
     }

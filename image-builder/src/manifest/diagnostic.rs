@@ -15,12 +15,7 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     pub fn new(message: impl Into<String>) -> Diagnostic {
-        Diagnostic {
-            message: message.into(),
-            primary: None,
-            others: Vec::new(),
-            help: None,
-        }
+        Diagnostic { message: message.into(), primary: None, others: Vec::new(), help: None }
     }
 
     /// The text at fault, and what is wrong right there.
@@ -45,9 +40,7 @@ impl Diagnostic {
         let known: Vec<&str> = known.into_iter().collect();
         match closest(given, &known) {
             Some(closest) => self.help(format!("did you mean `{closest}`?")),
-            None if !known.is_empty() && known.len() <= 12 => {
-                self.help(format!("there is: {}", known.join(", ")))
-            }
+            None if !known.is_empty() && known.len() <= 12 => self.help(format!("there is: {}", known.join(", "))),
             None => self,
         }
     }
@@ -85,16 +78,9 @@ impl Diagnostics {
 
     /// For people: coloured if stderr is a terminal and NO_COLOR isn't set.
     pub fn render(&self, sources: &Sources) -> String {
-        let colour = std::io::stderr().is_terminal()
-            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        self.render_with(
-            sources,
-            if colour {
-                Renderer::styled()
-            } else {
-                Renderer::plain()
-            },
-        )
+        let colour =
+            std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        self.render_with(sources, if colour { Renderer::styled() } else { Renderer::plain() })
     }
 
     /// The same without colour, whatever stderr is.
@@ -104,15 +90,8 @@ impl Diagnostics {
 
     fn render_with(&self, sources: &Sources, renderer: Renderer) -> String {
         let mut list: Vec<&Diagnostic> = self.list.iter().collect();
-        list.sort_by_key(|diagnostic| {
-            diagnostic
-                .primary
-                .as_ref()
-                .map(|(at, _)| (at.file, at.span.start))
-        });
-        list.iter()
-            .map(|diagnostic| renderer.render(&[group(diagnostic, sources)]) + "\n\n")
-            .collect()
+        list.sort_by_key(|diagnostic| diagnostic.primary.as_ref().map(|(at, _)| (at.file, at.span.start)));
+        list.iter().map(|diagnostic| renderer.render(&[group(diagnostic, sources)]) + "\n\n").collect()
     }
 }
 
@@ -120,33 +99,17 @@ fn group<'a>(diagnostic: &'a Diagnostic, sources: &'a Sources) -> Group<'a> {
     let mut group = Group::with_title(Level::ERROR.primary_title(diagnostic.message.as_str()));
     if let Some((primary, label)) = &diagnostic.primary {
         let file = &sources.files[primary.file];
-        let span =
-            |at: &Location| at.span.start.min(file.text.len())..at.span.end.min(file.text.len());
+        let span = |at: &Location| at.span.start.min(file.text.len())..at.span.end.min(file.text.len());
         let mut snippet = Snippet::source(file.text.as_str())
             .path(file.path.to_string_lossy().into_owned())
-            .annotation(
-                AnnotationKind::Primary
-                    .span(span(primary))
-                    .label(label.as_str()),
-            );
-        for (at, label) in diagnostic
-            .others
-            .iter()
-            .filter(|(at, _)| at.file == primary.file)
-        {
-            snippet =
-                snippet.annotation(AnnotationKind::Context.span(span(at)).label(label.as_str()));
+            .annotation(AnnotationKind::Primary.span(span(primary)).label(label.as_str()));
+        for (at, label) in diagnostic.others.iter().filter(|(at, _)| at.file == primary.file) {
+            snippet = snippet.annotation(AnnotationKind::Context.span(span(at)).label(label.as_str()));
         }
         group = group.element(snippet);
-        for (at, label) in diagnostic
-            .others
-            .iter()
-            .filter(|(at, _)| at.file != primary.file)
-        {
+        for (at, label) in diagnostic.others.iter().filter(|(at, _)| at.file != primary.file) {
             let file = &sources.files[at.file];
-            let annotation = AnnotationKind::Context
-                .span(at.span.clone())
-                .label(label.as_str());
+            let annotation = AnnotationKind::Context.span(at.span.clone()).label(label.as_str());
             group = group.element(
                 Snippet::source(file.text.as_str())
                     .path(file.path.to_string_lossy().into_owned())

@@ -16,12 +16,7 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub fn new(table: &'a Table, what: impl Into<String>, at: Location) -> Reader<'a> {
-        Reader {
-            table,
-            what: what.into(),
-            at,
-            known: Vec::new(),
-        }
+        Reader { table, what: what.into(), at, known: Vec::new() }
     }
 
     /// The value of `key`, whatever it is.
@@ -31,27 +26,19 @@ impl<'a> Reader<'a> {
     }
 
     /// The value of `key` by `T`'s own reading.
-    pub fn get<T: FromNode>(
-        &mut self,
-        key: &'static str,
-        diagnostics: &mut Diagnostics,
-    ) -> Option<At<T>> {
+    pub fn get<T: FromNode>(&mut self, key: &'static str, diagnostics: &mut Diagnostics) -> Option<At<T>> {
         let node = self.node(key)?;
         read(node, &format!("`{key}`"), diagnostics)
     }
 
     /// The same, where it must be there.
-    pub fn require<T: FromNode>(
-        &mut self,
-        key: &'static str,
-        diagnostics: &mut Diagnostics,
-    ) -> Option<At<T>> {
+    pub fn require<T: FromNode>(&mut self, key: &'static str, diagnostics: &mut Diagnostics) -> Option<At<T>> {
         if self.table.get(key).is_none() {
             self.known.push(key);
-            diagnostics.push(Diagnostic::new(format!("{} has no `{key}`", self.what)).at(
-                self.at.clone(),
-                format!("expected `{key} = …`, {}", T::EXPECTED),
-            ));
+            diagnostics.push(
+                Diagnostic::new(format!("{} has no `{key}`", self.what))
+                    .at(self.at.clone(), format!("expected `{key} = …`, {}", T::EXPECTED)),
+            );
             return None;
         }
         self.get(key, diagnostics)
@@ -59,12 +46,7 @@ impl<'a> Reader<'a> {
 
     /// Refuses whatever nobody asked for.
     pub fn finish(self, diagnostics: &mut Diagnostics) {
-        for (key, _) in self
-            .table
-            .entries
-            .iter()
-            .filter(|(key, _)| !self.known.contains(&key.value.as_str()))
-        {
+        for (key, _) in self.table.entries.iter().filter(|(key, _)| !self.known.contains(&key.value.as_str())) {
             diagnostics.push(
                 Diagnostic::new(format!("{} has no field `{}`", self.what, key.value))
                     .at(key.at.clone(), "unknown field")
@@ -88,15 +70,9 @@ pub fn read<T: FromNode>(node: &Node, what: &str, diagnostics: &mut Diagnostics)
             Value::Text(_) => format!("expected {}", T::EXPECTED),
             other => format!("expected {}, found {}", T::EXPECTED, other.kind()),
         };
-        diagnostics.push(
-            Diagnostic::new(format!("{what} has a value that it can't have"))
-                .at(node.at.clone(), label),
-        );
+        diagnostics.push(Diagnostic::new(format!("{what} has a value that it can't have")).at(node.at.clone(), label));
     }
-    value.map(|value| At {
-        value,
-        at: node.at.clone(),
-    })
+    value.map(|value| At { value, at: node.at.clone() })
 }
 
 impl FromNode for String {
@@ -137,16 +113,14 @@ fn unit<T: FromStr>(value: &Value) -> Option<T> {
 }
 
 impl FromNode for Duration {
-    const EXPECTED: &'static str =
-        "a duration with its unit, such as \"250ms\" (ns, us, ms, s, m, h)";
+    const EXPECTED: &'static str = "a duration with its unit, such as \"250ms\" (ns, us, ms, s, m, h)";
     fn from_node(value: &Value) -> Option<Duration> {
         unit(value)
     }
 }
 
 impl FromNode for Size {
-    const EXPECTED: &'static str =
-        "a size with its unit, such as \"64MiB\" (B, KiB, MiB, GiB, kB, MB, GB)";
+    const EXPECTED: &'static str = "a size with its unit, such as \"64MiB\" (B, KiB, MiB, GiB, kB, MB, GB)";
     fn from_node(value: &Value) -> Option<Size> {
         unit(value)
     }

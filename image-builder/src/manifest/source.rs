@@ -75,11 +75,7 @@ impl Table {
     /// Lays `over` over this table: tables merge, everything else is replaced.
     fn merge(&mut self, over: Table) {
         for (key, node) in over.entries {
-            match self
-                .entries
-                .iter_mut()
-                .find(|(own, _)| own.value == key.value)
-            {
+            match self.entries.iter_mut().find(|(own, _)| own.value == key.value) {
                 None => self.entries.push((key, node)),
                 Some((own, below)) => match (&mut below.value, node.value) {
                     (Value::Table(below), Value::Table(over)) => below.merge(over),
@@ -124,10 +120,7 @@ fn load_level(
     };
     let identity = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     if chain.contains(&identity) || chain.len() >= MAX_INHERITANCE {
-        diagnostics.push(refuse(
-            format!("{} inherits from itself", path.display()),
-            "this closes the circle",
-        ));
+        diagnostics.push(refuse(format!("{} inherits from itself", path.display()), "this closes the circle"));
         return None;
     }
     chain.push(identity);
@@ -136,37 +129,24 @@ fn load_level(
     let (parsed, errors) = DeTable::parse_recoverable(&text);
     let parses = errors.is_empty();
     for error in errors {
-        let at = Location {
-            file,
-            span: error.span().unwrap_or(0..0),
-        };
+        let at = Location { file, span: error.span().unwrap_or(0..0) };
         diagnostics.push(Diagnostic::new("this is no TOML").at(at, error.message()));
     }
     let mut table = read_table(parsed.get_ref(), file);
-    sources.files.push(SourceFile {
-        path: path.to_owned(),
-        text,
-    });
+    sources.files.push(SourceFile { path: path.to_owned(), text });
 
     // What is left of a file that doesn't parse is guesswork: it would only be blamed for what nobody wrote.
     parses.then_some(())?;
 
-    let Some(index) = table
-        .entries
-        .iter()
-        .position(|(key, _)| key.value == "inherit")
-    else {
+    let Some(index) = table.entries.iter().position(|(key, _)| key.value == "inherit") else {
         return Some(table);
     };
     let (_, node) = table.entries.remove(index);
     let Value::Text(base) = &node.value else {
-        diagnostics.push(Diagnostic::new("`inherit` names a file").at(
-            node.at,
-            format!(
-                "expected a text such as \"base.toml\", found {}",
-                node.value.kind()
-            ),
-        ));
+        diagnostics.push(
+            Diagnostic::new("`inherit` names a file")
+                .at(node.at, format!("expected a text such as \"base.toml\", found {}", node.value.kind())),
+        );
         return Some(table);
     };
     let base = path.parent().unwrap_or(Path::new(".")).join(base);
@@ -179,23 +159,8 @@ fn read_table(table: &DeTable<'_>, file: usize) -> Table {
     let mut entries: Vec<_> = table
         .iter()
         .map(|(key, value)| {
-            let key = At {
-                value: key.get_ref().to_string(),
-                at: Location {
-                    file,
-                    span: key.span(),
-                },
-            };
-            (
-                key,
-                read_value(
-                    value.get_ref(),
-                    Location {
-                        file,
-                        span: value.span(),
-                    },
-                ),
-            )
+            let key = At { value: key.get_ref().to_string(), at: Location { file, span: key.span() } };
+            (key, read_value(value.get_ref(), Location { file, span: value.span() }))
         })
         .collect();
     entries.sort_by_key(|(key, _)| key.at.span.start);
@@ -214,15 +179,8 @@ fn read_value(value: &DeValue<'_>, at: Location) -> Node {
         DeValue::Boolean(value) => Value::Boolean(*value),
         DeValue::Datetime(_) => Value::Date,
         DeValue::Array(items) => {
-            let items = items.iter().map(|item| {
-                read_value(
-                    item.get_ref(),
-                    Location {
-                        file: at.file,
-                        span: item.span(),
-                    },
-                )
-            });
+            let items =
+                items.iter().map(|item| read_value(item.get_ref(), Location { file: at.file, span: item.span() }));
             Value::Array(items.collect())
         }
         DeValue::Table(table) => Value::Table(read_table(table, at.file)),
@@ -255,29 +213,20 @@ pub fn locate_key(node: &Node, path: &str, key: &str) -> Option<Location> {
 }
 
 fn steps(path: &str) -> impl Iterator<Item = &str> {
-    path.split(['.', '['])
-        .map(|step| step.trim_end_matches(']'))
-        .filter(|step| !step.is_empty())
+    path.split(['.', '[']).map(|step| step.trim_end_matches(']')).filter(|step| !step.is_empty())
 }
 
 fn step_into<'a>(node: &'a Node, step: &str) -> Option<&'a Node> {
     match &node.value {
         Value::Table(table) => table.get(step).map(|(_, node)| node),
-        Value::Array(items) => step
-            .parse::<usize>()
-            .ok()
-            .and_then(|index| items.get(index)),
+        Value::Array(items) => step.parse::<usize>().ok().and_then(|index| items.get(index)),
         _ => None,
     }
 }
 
 /// The tree as plain TOML again, `inherit` resolved: what an image carries to say what it was made from.
 pub fn to_toml(table: &Table) -> toml::Table {
-    table
-        .entries
-        .iter()
-        .map(|(key, node)| (key.value.clone(), value_to_toml(&node.value)))
-        .collect()
+    table.entries.iter().map(|(key, node)| (key.value.clone(), value_to_toml(&node.value))).collect()
 }
 
 fn value_to_toml(value: &Value) -> toml::Value {
@@ -288,12 +237,7 @@ fn value_to_toml(value: &Value) -> toml::Value {
         Value::Boolean(value) => (*value).into(),
         // Refused by whoever reads it; so no manifest that is built has one.
         Value::Date => String::new().into(),
-        Value::Array(items) => toml::Value::Array(
-            items
-                .iter()
-                .map(|node| value_to_toml(&node.value))
-                .collect(),
-        ),
+        Value::Array(items) => toml::Value::Array(items.iter().map(|node| value_to_toml(&node.value)).collect()),
         Value::Table(table) => toml::Value::Table(to_toml(table)),
     }
 }

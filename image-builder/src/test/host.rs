@@ -25,9 +25,7 @@ pub fn interop(workspace: &Workspace, tally: &mut Tally) {
 /// Runs crates' tests, and counts each of them.
 fn cargo_tests(workspace: &Workspace, tally: &mut Tally, which: &[&str]) {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-    command
-        .current_dir(workspace.root())
-        .env("CARGO_TARGET_DIR", workspace.target());
+    command.current_dir(workspace.root()).env("CARGO_TARGET_DIR", workspace.target());
     // One after the other and all of them: a crate that fails doesn't hide what the next has to say.
     command.args(["test", "--locked", "--no-fail-fast"]).args(which);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -48,9 +46,7 @@ fn cargo_tests(workspace: &Workspace, tally: &mut Tally, which: &[&str]) {
                 tally.record(&name, outcome, true);
             }
             // Panics' texts, and what else is worth reading when something fails.
-            None if line.starts_with("test result: ok")
-                || line.starts_with("running ")
-                || line.is_empty() => {}
+            None if line.starts_with("test result: ok") || line.starts_with("running ") || line.is_empty() => {}
             None => println!("         {line}"),
         }
     }
@@ -58,11 +54,7 @@ fn cargo_tests(workspace: &Workspace, tally: &mut Tally, which: &[&str]) {
         Ok(status) if status.success() && counted > 0 => {}
         // A crate that doesn't compile, or a test that took the whole program down, has no line of its own.
         Ok(_) if failed == 0 => {
-            tally.record(
-                "cargo test",
-                Outcome::Failed("cargo failed; its words are above".into()),
-                false,
-            );
+            tally.record("cargo test", Outcome::Failed("cargo failed; its words are above".into()), false);
         }
         Ok(_) => {}
         Err(error) => tally.record("cargo test", Outcome::Failed(error.to_string()), false),
@@ -78,11 +70,7 @@ impl TestLine {
         let outcome = match rest.split([' ', ',']).next()? {
             "ok" => Outcome::Passed,
             "FAILED" | "failed" => Outcome::Failed("see above".into()),
-            "ignored" => Outcome::Skipped(
-                rest.split_once(", ")
-                    .map_or("ignored", |(_, reason)| reason)
-                    .to_owned(),
-            ),
+            "ignored" => Outcome::Skipped(rest.split_once(", ").map_or("ignored", |(_, reason)| reason).to_owned()),
             _ => return None,
         };
         Some((name.trim().to_owned(), outcome))
@@ -109,11 +97,7 @@ fn layering(workspace: &Workspace) -> Outcome {
     match crates_of_the_clone(workspace.root()) {
         Ok(crates) => {
             let wrong = uphill(&crates, &|name| workspace.domain_crate(name).is_some());
-            if wrong.is_empty() {
-                Outcome::Passed
-            } else {
-                Outcome::Failed(wrong.join("; "))
-            }
+            if wrong.is_empty() { Outcome::Passed } else { Outcome::Failed(wrong.join("; ")) }
         }
         Err(error) => Outcome::Failed(error),
     }
@@ -122,28 +106,16 @@ fn layering(workspace: &Workspace) -> Outcome {
 /// The clone's crates, each with what it links of them.
 fn crates_of_the_clone(root: &Path) -> Result<BTreeMap<String, Vec<String>>, String> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-    command
-        .current_dir(root)
-        .args(["metadata", "--no-deps", "--locked", "--format-version", "1"]);
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| error.to_string())?;
-    let metadata: serde_json::Value =
-        serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
-    let packages = metadata["packages"]
-        .as_array()
-        .ok_or("cargo metadata has no packages")?;
+    command.current_dir(root).args(["metadata", "--no-deps", "--locked", "--format-version", "1"]);
+    let output = command.stderr(Stdio::inherit()).output().map_err(|error| error.to_string())?;
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+    let packages = metadata["packages"].as_array().ok_or("cargo metadata has no packages")?;
     let crates = packages.iter().filter_map(|package| {
-        let dependencies = package["dependencies"]
-            .as_array()?
-            .iter()
-            .filter(|dependency| {
-                // Of the clone, and linked: neither for tests (`dev`) nor for build scripts.
-                dependency["path"].is_string() && dependency["kind"].is_null()
-            });
-        let names =
-            dependencies.filter_map(|dependency| Some(dependency["name"].as_str()?.to_owned()));
+        let dependencies = package["dependencies"].as_array()?.iter().filter(|dependency| {
+            // Of the clone, and linked: neither for tests (`dev`) nor for build scripts.
+            dependency["path"].is_string() && dependency["kind"].is_null()
+        });
+        let names = dependencies.filter_map(|dependency| Some(dependency["name"].as_str()?.to_owned()));
         Some((package["name"].as_str()?.to_owned(), names.collect()))
     });
     Ok(crates.collect())
@@ -152,17 +124,11 @@ fn crates_of_the_clone(root: &Path) -> Result<BTreeMap<String, Vec<String>>, Str
 fn uphill(crates: &BTreeMap<String, Vec<String>>, is_domain: &dyn Fn(&str) -> bool) -> Vec<String> {
     let mut wrong = Vec::new();
     for (name, dependencies) in crates {
-        let named = MAY_USE
-            .iter()
-            .find(|(own, _)| own == name)
-            .map(|(_, allowed)| *allowed);
+        let named = MAY_USE.iter().find(|(own, _)| own == name).map(|(_, allowed)| *allowed);
         let Some(allowed) = named.or(is_domain(name).then_some(DOMAINS_MAY_USE)) else {
             continue;
         };
-        for dependency in dependencies
-            .iter()
-            .filter(|dependency| !allowed.contains(&dependency.as_str()))
-        {
+        for dependency in dependencies.iter().filter(|dependency| !allowed.contains(&dependency.as_str())) {
             wrong.push(format!("{name} links {dependency}"));
         }
     }
@@ -177,23 +143,11 @@ mod tests {
     #[test]
     fn lines() {
         let parse = |line| TestLine::parse(line);
-        assert_eq!(
-            parse("test a::b ... ok"),
-            Some(("a::b".into(), Outcome::Passed))
-        );
-        assert_eq!(
-            parse("test src/lib.rs - (line 3) ... ok"),
-            Some(("src/lib.rs - (line 3)".into(), Outcome::Passed))
-        );
-        assert!(matches!(
-            parse("test a ... FAILED"),
-            Some((_, Outcome::Failed(_)))
-        ));
+        assert_eq!(parse("test a::b ... ok"), Some(("a::b".into(), Outcome::Passed)));
+        assert_eq!(parse("test src/lib.rs - (line 3) ... ok"), Some(("src/lib.rs - (line 3)".into(), Outcome::Passed)));
+        assert!(matches!(parse("test a ... FAILED"), Some((_, Outcome::Failed(_)))));
         let skipped = Outcome::Skipped("needs KVM".into());
-        assert_eq!(
-            parse("test a ... ignored, needs KVM"),
-            Some(("a".into(), skipped))
-        );
+        assert_eq!(parse("test a ... ignored, needs KVM"), Some(("a".into(), skipped)));
         assert_eq!(parse("test result: ok. 3 passed; 0 failed"), None);
         assert_eq!(parse("running 3 tests"), None);
     }
@@ -203,12 +157,7 @@ mod tests {
     fn uphill_is_found() {
         let crates = |list: &[(&str, &[&str])]| {
             list.iter()
-                .map(|(name, uses)| {
-                    (
-                        name.to_string(),
-                        uses.iter().map(|name| name.to_string()).collect(),
-                    )
-                })
+                .map(|(name, uses)| (name.to_string(), uses.iter().map(|name| name.to_string()).collect()))
                 .collect()
         };
         let domain = |name: &str| ["lb", "filter"].contains(&name);
@@ -218,17 +167,7 @@ mod tests {
             ("interfaces", &["interfaces-macros"]),
         ]);
         assert_eq!(uphill(&good, &domain), Vec::<String>::new());
-        let bad = crates(&[
-            ("lb", &["filter", "kernel-core"]),
-            ("interfaces", &["runtime"]),
-        ]);
-        assert_eq!(
-            uphill(&bad, &domain),
-            [
-                "interfaces links runtime",
-                "lb links filter",
-                "lb links kernel-core"
-            ]
-        );
+        let bad = crates(&[("lb", &["filter", "kernel-core"]), ("interfaces", &["runtime"])]);
+        assert_eq!(uphill(&bad, &domain), ["interfaces links runtime", "lb links filter", "lb links kernel-core"]);
     }
 }

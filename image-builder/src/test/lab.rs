@@ -47,7 +47,8 @@ fn outcome(result: Result<(), String>) -> Outcome {
 
 /// Whether a run found nothing to complain of, and was more than an empty one.
 fn well(report: Report) -> Result<(), String> {
-    match report.ok() && report.requests.completed > 0 && report.requests.failed == 0 && report.connections.broken == 0 {
+    match report.ok() && report.requests.completed > 0 && report.requests.failed == 0 && report.connections.broken == 0
+    {
         true => Ok(()),
         false => Err(format!(
             "{} completed, {} failed, {} broken; {}",
@@ -81,7 +82,8 @@ impl Lab<'_> {
         let mut command = self.command(&["run", target, "--report", &file])?;
         let output = finish(command.args(arguments))?;
         let written = fs::read_to_string(&path).map_err(text)?;
-        let report: Report = serde_json::from_str(&written).map_err(|error| format!("no report ({error}): {}", output.words))?;
+        let report: Report =
+            serde_json::from_str(&written).map_err(|error| format!("no report ({error}): {}", output.words))?;
         match (report.ok(), output.status) {
             (true, Some(0)) | (false, Some(1)) => Ok(report),
             (ok, status) => Err(format!("the report says ok = {ok}, the exit status is {status:?}: {}", output.words)),
@@ -126,7 +128,8 @@ impl Lab<'_> {
     /// An endless loop is found in the manifest's time, which is longer than what the lab allows a crash to block; but nothing is lost by it.
     fn driver_hangs(&self) -> Result<(), String> {
         let report = self.report(MANIFEST, &["--duration", "12s", "--crash", "ixgbe0:watchdog@4s"])?;
-        let found = report.crashes.iter().any(|crash| crash.reason == Reason::Watchdog.name() && crash.restart_ms.is_some());
+        let found =
+            report.crashes.iter().any(|crash| crash.reason == Reason::Watchdog.name() && crash.restart_ms.is_some());
         let (failed, broken, moved) = (report.requests.failed, report.connections.broken, report.connections.moved);
         match (found, failed, broken, moved) {
             (true, 0, 0, 0) => Ok(()),
@@ -135,7 +138,8 @@ impl Lab<'_> {
     }
 
     fn balancer_crashes(&self) -> Result<(), String> {
-        let report = self.report(MANIFEST, &["--duration", "14s", "--crash", "lb@4s", "--crash", "lb:stack-overflow@9s"])?;
+        let report =
+            self.report(MANIFEST, &["--duration", "14s", "--crash", "lb@4s", "--crash", "lb:stack-overflow@9s"])?;
         let restarts = report.domains.get("lb").map_or(0, |domain| domain.restarts);
         if restarts != 2 || report.connections.moved > 0 {
             return Err(format!("{restarts} restarts, {} connections moved", report.connections.moved));
@@ -189,7 +193,9 @@ impl Lab<'_> {
         let (name, value) = mark.split_once('=').unwrap_or_default();
         let mut child = command.env(name, value).stderr(Stdio::null()).spawn().map_err(text)?;
         // QEMU is there: the run has begun.
-        let begun = wait_until(Duration::from_secs(300), || marked(&mark).iter().any(|command| command.contains("qemu-system")));
+        let begun = wait_until(Duration::from_secs(300), || {
+            marked(&mark).iter().any(|command| command.contains("qemu-system"))
+        });
         child.kill().map_err(text)?;
         let _ = child.wait();
         if !begun {

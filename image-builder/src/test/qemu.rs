@@ -28,11 +28,39 @@ struct Machine {
 }
 
 const MACHINES: &[Machine] = &[
-    Machine { name: "pc, 1 CPU", machine: "pc", cpu: "qemu64", cpus: "1", memory: "256M", report: &["xAPIC", "ports 0xcf8"] },
-    Machine { name: "pc, 2 CPUs", machine: "pc", cpu: "max", cpus: "2", memory: "256M", report: &["x2APIC", "ports 0xcf8"] },
+    Machine {
+        name: "pc, 1 CPU",
+        machine: "pc",
+        cpu: "qemu64",
+        cpus: "1",
+        memory: "256M",
+        report: &["xAPIC", "ports 0xcf8"],
+    },
+    Machine {
+        name: "pc, 2 CPUs",
+        machine: "pc",
+        cpu: "max",
+        cpus: "2",
+        memory: "256M",
+        report: &["x2APIC", "ports 0xcf8"],
+    },
     Machine { name: "q35, 1 CPU", machine: "q35", cpu: "max", cpus: "1", memory: "256M", report: &["x2APIC", "ECAM"] },
-    Machine { name: "q35, 2 CPUs, xAPIC", machine: "q35", cpu: "qemu64,-x2apic", cpus: "2", memory: "256M", report: &["xAPIC", "2 of 2", "ECAM"] },
-    Machine { name: "q35, 4 CPUs, x2APIC, memory beyond 4 GiB", machine: "q35", cpu: "max", cpus: "4", memory: "6G", report: &["x2APIC", "4 of 4", "ECAM"] },
+    Machine {
+        name: "q35, 2 CPUs, xAPIC",
+        machine: "q35",
+        cpu: "qemu64,-x2apic",
+        cpus: "2",
+        memory: "256M",
+        report: &["xAPIC", "2 of 2", "ECAM"],
+    },
+    Machine {
+        name: "q35, 4 CPUs, x2APIC, memory beyond 4 GiB",
+        machine: "q35",
+        cpu: "max",
+        cpus: "4",
+        memory: "6G",
+        report: &["x2APIC", "4 of 4", "ECAM"],
+    },
 ];
 
 pub fn run(workspace: &Workspace, tally: &mut Tally) {
@@ -49,7 +77,8 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
 
 fn kernel(workspace: &Workspace) -> Result<PathBuf, String> {
     let checked = check(workspace, &workspace.root().join(MANIFEST)).map_err(|error| error.to_string())?;
-    let artifacts = build(workspace, &checked.name, &checked.appliance, &checked.inquiry).map_err(|error| error.to_string())?;
+    let artifacts =
+        build(workspace, &checked.name, &checked.appliance, &checked.inquiry).map_err(|error| error.to_string())?;
     Ok(artifacts.kernel_elf)
 }
 
@@ -71,7 +100,11 @@ fn panics(kernel: &Path, output: &Path) -> Outcome {
     let machine = &MACHINES[MACHINES.len() - 1];
     match boot(kernel, machine, "", output) {
         // With -no-reboot a reset ends QEMU well.
-        Ok((0, said)) if ["kernel panic: no bundle", "on behalf of kernel", "return addresses:", "resetting"].iter().all(|word| said.contains(word)) => {
+        Ok((0, said))
+            if ["kernel panic: no bundle", "on behalf of kernel", "return addresses:", "resetting"]
+                .iter()
+                .all(|word| said.contains(word)) =>
+        {
             Outcome::Passed
         }
         Ok((status, said)) => Outcome::Failed(format!("exit status {status}; it said:\n{said}")),
@@ -83,7 +116,18 @@ fn panics(kernel: &Path, output: &Path) -> Outcome {
 fn boot(kernel: &Path, machine: &Machine, command_line: &str, output: &Path) -> Result<(i32, String), String> {
     let prefix = Prefix::ensure(&[Tool::Qemu]).map_err(|error| error.to_string())?;
     let mut command = prefix.command("qemu-system-x86_64").map_err(|error| error.to_string())?;
-    command.args(["-machine", machine.machine, "-accel", "tcg", "-cpu", machine.cpu, "-smp", machine.cpus, "-m", machine.memory]);
+    command.args([
+        "-machine",
+        machine.machine,
+        "-accel",
+        "tcg",
+        "-cpu",
+        machine.cpu,
+        "-smp",
+        machine.cpus,
+        "-m",
+        machine.memory,
+    ]);
     command.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
     // The card whose MSI-X the self-test raises; no option ROM needed.
     command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-device", "e1000e,romfile="]);

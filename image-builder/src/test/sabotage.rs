@@ -25,16 +25,11 @@ impl Sabotage {
                 .and_then(|line| line.strip_prefix(key))
                 .map(|rest| rest.trim().to_owned())
                 .filter(|rest| !rest.is_empty())
-                .ok_or(format!(
-                    "the patch lacks its line `{key} …` (see testbed/sabotage/README.md)"
-                ))
+                .ok_or(format!("the patch lacks its line `{key} …` (see testbed/sabotage/README.md)"))
         };
         Ok(Sabotage {
             promise: opening("Promise:")?,
-            caught_by: opening("Caught by:")?
-                .split_whitespace()
-                .map(str::to_owned)
-                .collect(),
+            caught_by: opening("Caught by:")?.split_whitespace().map(str::to_owned).collect(),
         })
     }
 }
@@ -51,37 +46,22 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
         }
     };
     for patch in patches {
-        let name = patch
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        tally.check(&format!("sabotage {name}"), || {
-            match copy.try_patch(&patch) {
-                Ok(()) => Outcome::Passed,
-                Err(reason) => Outcome::Failed(reason),
-            }
+        let name = patch.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        tally.check(&format!("sabotage {name}"), || match copy.try_patch(&patch) {
+            Ok(()) => Outcome::Passed,
+            Err(reason) => Outcome::Failed(reason),
         });
     }
 }
 
 fn patches(folder: &Path) -> Result<Vec<PathBuf>, String> {
-    let entries = folder
-        .read_dir()
-        .map_err(|error| format!("{}: {error}", folder.display()))?;
+    let entries = folder.read_dir().map_err(|error| format!("{}: {error}", folder.display()))?;
     let mut patches: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "patch")
-        })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "patch"))
         .collect();
     patches.sort();
-    if patches.is_empty() {
-        Err(format!("no patches in {}", folder.display()))
-    } else {
-        Ok(patches)
-    }
+    if patches.is_empty() { Err(format!("no patches in {}", folder.display())) } else { Ok(patches) }
 }
 
 /// A clone of the clone, with compiled things of its own.
@@ -97,22 +77,12 @@ impl Copy {
         let folder = workspace.target().join("sabotage");
         let tree = folder.join("tree");
         if tree.exists() {
-            std::fs::remove_dir_all(&tree)
-                .map_err(|error| format!("{}: {error}", tree.display()))?;
+            std::fs::remove_dir_all(&tree).map_err(|error| format!("{}: {error}", tree.display()))?;
         }
-        let clone: [OsString; 5] = [
-            "clone".into(),
-            "--quiet".into(),
-            "--shared".into(),
-            workspace.root().into(),
-            tree.clone().into(),
-        ];
+        let clone: [OsString; 5] =
+            ["clone".into(), "--quiet".into(), "--shared".into(), workspace.root().into(), tree.clone().into()];
         succeed(Command::new("git").args(clone))?;
-        Ok(Copy {
-            tree,
-            target: folder.join("target"),
-            sound: BTreeMap::new(),
-        })
+        Ok(Copy { tree, target: folder.join("target"), sound: BTreeMap::new() })
     }
 
     /// Ok if the suite notices the patch.
@@ -124,13 +94,10 @@ impl Copy {
         succeed(self.git(&["apply"]).arg(patch))
             .map_err(|error| format!("the patch doesn't apply any more, make it anew: {error}"))?;
         let compiled = self.cargo_test(&sabotage.caught_by, true)?;
-        let noticed =
-            !compiled.is_empty() || !self.cargo_test(&sabotage.caught_by, false)?.is_empty();
+        let noticed = !compiled.is_empty() || !self.cargo_test(&sabotage.caught_by, false)?.is_empty();
         self.restore()?;
         if !compiled.is_empty() {
-            return Err(format!(
-                "the tests don't compile with the patch: {compiled}"
-            ));
+            return Err(format!("the tests don't compile with the patch: {compiled}"));
         }
         if !noticed {
             return Err(format!(
@@ -147,10 +114,7 @@ impl Copy {
         if !self.sound.contains_key(tests) {
             let outcome = match self.cargo_test(tests, false)? {
                 failure if failure.is_empty() => Ok(()),
-                failure => Err(format!(
-                    "`cargo test {}` fails without any patch: {failure}",
-                    tests.join(" ")
-                )),
+                failure => Err(format!("`cargo test {}` fails without any patch: {failure}", tests.join(" "))),
             };
             self.sound.insert(tests.to_vec(), outcome);
         }
@@ -175,21 +139,13 @@ impl Copy {
         if compile_only {
             command.arg("--no-run");
         }
-        command
-            .args(tests)
-            .env("CARGO_TARGET_DIR", &self.target)
-            .stdin(Stdio::null());
+        command.args(tests).env("CARGO_TARGET_DIR", &self.target).stdin(Stdio::null());
         // Paths compiled into a program of the clone would lead back into the clone.
-        command
-            .env("REDLEAF_ROOT", &self.tree)
-            .env("REDLEAF_TARGET", &self.target);
+        command.env("REDLEAF_ROOT", &self.tree).env("REDLEAF_TARGET", &self.target);
         let output = command.output().map_err(|error| error.to_string())?;
         let said = String::from_utf8_lossy(&output.stdout);
         let errors = String::from_utf8_lossy(&output.stderr);
-        let ran = said
-            .lines()
-            .filter_map(|line| line.strip_prefix("running "))
-            .any(|rest| !rest.starts_with('0'));
+        let ran = said.lines().filter_map(|line| line.strip_prefix("running ")).any(|rest| !rest.starts_with('0'));
         Ok(match (output.status.success(), compile_only || ran) {
             (true, true) => String::new(),
             (true, false) => return Err(format!("`cargo test {}` runs no test", tests.join(" "))),
@@ -199,28 +155,14 @@ impl Copy {
 }
 
 fn last_lines(text: &str, count: usize) -> String {
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     let text = lines[lines.len().saturating_sub(count)..].join(" / ");
-    if text.is_empty() {
-        "it failed without a word".into()
-    } else {
-        text
-    }
+    if text.is_empty() { "it failed without a word".into() } else { text }
 }
 
 fn succeed(command: &mut Command) -> Result<(), String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| error.to_string())?;
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(last_lines(&String::from_utf8_lossy(&output.stderr), 3))
-    }
+    let output = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+    if output.status.success() { Ok(()) } else { Err(last_lines(&String::from_utf8_lossy(&output.stderr), 3)) }
 }
 
 #[cfg(test)]
@@ -233,10 +175,7 @@ mod tests {
         let text = "Promise: one owner\nCaught by: -p interfaces owner\n\ndiff --git a/x b/x\n";
         assert_eq!(
             Sabotage::parse(text).unwrap(),
-            Sabotage {
-                promise: "one owner".into(),
-                caught_by: vec!["-p".into(), "interfaces".into(), "owner".into()],
-            }
+            Sabotage { promise: "one owner".into(), caught_by: vec!["-p".into(), "interfaces".into(), "owner".into()] }
         );
         assert!(Sabotage::parse("Promise: one owner\ndiff --git").is_err());
         assert!(Sabotage::parse("diff --git").is_err());

@@ -30,14 +30,18 @@ pub fn check(kind: &Type, place: Place) -> syn::Result<()> {
             "a reference cannot cross a domain boundary: it would point into the caller's stack, heap or image, which may be gone while the callee runs; \
              pass a copy, or move an `RRef<T>` and return it",
         ),
-        Type::Ptr(_) => refuse("a raw pointer cannot cross a domain boundary: nobody could tell whose memory it points at; move an `RRef<T>`"),
-        Type::BareFn(_) => {
-            refuse("a function pointer cannot cross a domain boundary: it leads into an image that may be gone; export an interface and call that")
-        }
+        Type::Ptr(_) => refuse(
+            "a raw pointer cannot cross a domain boundary: nobody could tell whose memory it points at; move an `RRef<T>`",
+        ),
+        Type::BareFn(_) => refuse(
+            "a function pointer cannot cross a domain boundary: it leads into an image that may be gone; export an interface and call that",
+        ),
         Type::ImplTrait(_) => refuse(
             "a closure or another unnamed type cannot cross a domain boundary: its code lies in the caller's image; export an interface and call that",
         ),
-        Type::TraitObject(_) => refuse("a trait object cannot cross a domain boundary by itself: an object of an interface crosses as `Cap<dyn Interface>`"),
+        Type::TraitObject(_) => refuse(
+            "a trait object cannot cross a domain boundary by itself: an object of an interface crosses as `Cap<dyn Interface>`",
+        ),
         Type::Slice(_) => refuse("a slice cannot cross a domain boundary: move an `RRef` of an array"),
         Type::Array(array) => check(&array.elem, place),
         Type::Group(group) => check(&group.elem, place),
@@ -57,14 +61,20 @@ fn named(path: &TypePath, place: Place) -> syn::Result<()> {
         "Vec" | "VecDeque" | "BTreeMap" | "BTreeSet" | "HashMap" | "HashSet" | "BinaryHeap" | "LinkedList" => {
             "its memory is of a private heap; move an `RRef` of an array, or several"
         }
-        "String" | "CString" | "OsString" | "PathBuf" | "Cow" => "its memory is of a private heap; text crosses as `RRef<Text<N>>`",
+        "String" | "CString" | "OsString" | "PathBuf" | "Cow" => {
+            "its memory is of a private heap; text crosses as `RRef<Text<N>>`"
+        }
         "NonNull" | "AtomicPtr" => "nobody could tell whose memory it points at; move an `RRef<T>`",
         "Cell" | "RefCell" | "UnsafeCell" | "OnceCell" | "LazyCell" | "Mutex" | "RwLock" | "OnceLock" => {
             "it is to be written through a shared borrow, and nothing is shared between domains; move the data itself"
         }
-        _ if name.starts_with("Atomic") => "it is to be written through a shared borrow, and nothing is shared between domains; move the number itself",
+        _ if name.starts_with("Atomic") => {
+            "it is to be written through a shared borrow, and nothing is shared between domains; move the number itself"
+        }
         "PhantomData" => "it stands for something that the object borrows or owns, and it does neither",
-        "Port" => "the manifest alone wires ports, so that a domain has exactly the authority that it shows; hand out a `Cap<dyn Interface>`",
+        "Port" => {
+            "the manifest alone wires ports, so that a domain has exactly the authority that it shows; hand out a `Cap<dyn Interface>`"
+        }
         "RRef" if place == Place::Object => "an `RRef` has an owner of its own, and only the root of an object has one",
         "Cap" if place == Place::Object => {
             "the kernel's table knows the holder of each capability, and would lose sight of it; return it as a result of its own"
@@ -82,7 +92,11 @@ fn named(path: &TypePath, place: Place) -> syn::Result<()> {
 
 fn capability(segment: &PathSegment) -> syn::Result<()> {
     arguments(segment).try_for_each(|kind| match kind {
-        Type::TraitObject(object) if matches!(object.bounds.iter().collect::<Vec<_>>()[..], [TypeParamBound::Trait(_)]) => Ok(()),
+        Type::TraitObject(object)
+            if matches!(object.bounds.iter().collect::<Vec<_>>()[..], [TypeParamBound::Trait(_)]) =>
+        {
+            Ok(())
+        }
         other => Err(Error::new(other.span(), "a capability is for exactly one interface: `Cap<dyn NetQueue>`")),
     })
 }

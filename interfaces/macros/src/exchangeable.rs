@@ -14,7 +14,10 @@ pub fn expand(item: DeriveInput) -> syn::Result<TokenStream> {
         Data::Struct(data) => types(&data.fields),
         Data::Enum(data) => data.variants.iter().flat_map(|variant| types(&variant.fields)).collect(),
         Data::Union(_) => {
-            return Err(Error::new(item.ident.span(), "a union cannot be exchangeable: nobody could tell which of its fields is valid"));
+            return Err(Error::new(
+                item.ident.span(),
+                "a union cannot be exchangeable: nobody could tell which of its fields is valid",
+            ));
         }
     };
     let mut generics = item.generics.clone();

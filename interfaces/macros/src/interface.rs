@@ -2,7 +2,10 @@
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, format_ident, quote, quote_spanned};
-use syn::{Error, FnArg, GenericArgument, Ident, ItemTrait, Pat, PathArguments, ReturnType, TraitItem, TraitItemFn, Type, parse_quote};
+use syn::{
+    Error, FnArg, GenericArgument, Ident, ItemTrait, Pat, PathArguments, ReturnType, TraitItem, TraitItemFn, Type,
+    parse_quote,
+};
 
 use crate::{
     all,
@@ -80,9 +83,13 @@ impl Method<'_> {
 
 fn methods(item: &ItemTrait, kernel: bool) -> syn::Result<Vec<Method<'_>>> {
     if let Some(parameter) = item.generics.params.first() {
-        return Err(Error::new_spanned(parameter, "an interface has no type parameters: both sides must mean the same type"));
+        return Err(Error::new_spanned(
+            parameter,
+            "an interface has no type parameters: both sides must mean the same type",
+        ));
     }
-    let (methods, errors): (Vec<_>, Vec<_>) = item.items.iter().map(|item| method(item, kernel)).partition(Result::is_ok);
+    let (methods, errors): (Vec<_>, Vec<_>) =
+        item.items.iter().map(|item| method(item, kernel)).partition(Result::is_ok);
     all(errors.into_iter().map(|error| error.map(drop)))?;
     methods.into_iter().collect()
 }
@@ -104,7 +111,12 @@ fn method(item: &TraitItem, kernel: bool) -> syn::Result<Method<'_>> {
     let receiver = signature
         .receiver()
         .filter(|receiver| receiver.reference.is_some() && receiver.colon_token.is_none())
-        .ok_or_else(|| Error::new_spanned(&signature.ident, "a method of an interface takes `&self` (for ports) or `&mut self` (for capabilities)"))?;
+        .ok_or_else(|| {
+            Error::new_spanned(
+                &signature.ident,
+                "a method of an interface takes `&self` (for ports) or `&mut self` (for capabilities)",
+            )
+        })?;
     if matches!(signature.output, ReturnType::Default) && !kernel {
         return Err(Error::new_spanned(
             &signature.ident,
@@ -141,7 +153,8 @@ fn domain_proxy(item: &ItemTrait, methods: &[Method]) -> TokenStream {
         let types = method.arguments.iter().map(|(_, kind)| kind);
         // Errors about an argument's type are shown at the method.
         let types = quote_spanned!(call.span()=> ::interfaces::gate::Arguments<(#(#types,)*)>);
-        let this = if method.unique { quote!(&'a mut (dyn #name + 'static)) } else { quote!(&'a (dyn #name + 'static)) };
+        let this =
+            if method.unique { quote!(&'a mut (dyn #name + 'static)) } else { quote!(&'a (dyn #name + 'static)) };
         quote! {
             #[inline]
             #signature {
@@ -191,7 +204,9 @@ fn kernel_proxy(item: &ItemTrait, methods: &[Method]) -> TokenStream {
         let object = if method.unique { quote!(self.object_mut()) } else { quote!(self.object()) };
         let hand_out = match &method.item.sig.output {
             ReturnType::Type(_, output) if is_capability(output) => quote!(let result = self.0.hand_out(result);),
-            ReturnType::Type(_, output) if result_of_capability(output) => quote!(let result = result.map(|cap| self.0.hand_out(cap));),
+            ReturnType::Type(_, output) if result_of_capability(output) => {
+                quote!(let result = result.map(|cap| self.0.hand_out(cap));)
+            }
             _ => TokenStream::new(),
         };
         quote! {

@@ -51,9 +51,7 @@ impl Name {
     /// `None` if `name` is empty, too long, or has characters that don't belong into a crate's name.
     pub fn new(name: &str) -> Option<Name> {
         let fits = !name.is_empty() && name.len() <= NAME_BYTES;
-        let plain = name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         (fits && plain).then(|| {
             let mut bytes = [0; NAME_BYTES];
             bytes[..name.len()].copy_from_slice(name.as_bytes());

@@ -118,11 +118,7 @@ pub struct PciAddress {
 
 impl fmt::Display for PciAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:04x}:{:02x}:{:02x}.{}",
-            self.segment, self.bus, self.device, self.function
-        )
+        write!(f, "{:04x}:{:02x}:{:02x}.{}", self.segment, self.bus, self.device, self.function)
     }
 }
 
@@ -200,12 +196,7 @@ pub enum ManifestError {
     /// An import is wired to nothing, to a domain that starts later, or to a device that the domain doesn't have.
     Dangling { domain: String, port: String },
     /// The two ends of an edge have different interfaces.
-    Mistyped {
-        domain: String,
-        port: String,
-        wants: String,
-        gets: String,
-    },
+    Mistyped { domain: String, port: String, wants: String, gets: String },
     /// Two domains name the same device.
     DeviceTwice { domain: String, device: String },
     /// The quotas add up to more than the box has.
@@ -217,14 +208,9 @@ pub enum ManifestError {
 impl fmt::Display for ManifestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Malformed => {
-                f.write_str("the compiled manifest doesn't decode: build the image again")
-            }
+            Self::Malformed => f.write_str("the compiled manifest doesn't decode: build the image again"),
             Self::Schema { found } => {
-                write!(
-                    f,
-                    "the compiled manifest has schema {found}, this kernel reads {SCHEMA}: build both together"
-                )
+                write!(f, "the compiled manifest has schema {found}, this kernel reads {SCHEMA}: build both together")
             }
             Self::DuplicateDomain { domain } => write!(f, "two domains are called {domain}"),
             Self::NoSuchImage { domain, image } => {
@@ -239,31 +225,16 @@ impl fmt::Display for ManifestError {
                     "domain {domain}: import {port} is wired to no export of an earlier domain, nor to a device of its own"
                 )
             }
-            Self::Mistyped {
-                domain,
-                port,
-                wants,
-                gets,
-            } => {
-                write!(
-                    f,
-                    "domain {domain}: import {port} wants a {wants} and is wired to a {gets}"
-                )
+            Self::Mistyped { domain, port, wants, gets } => {
+                write!(f, "domain {domain}: import {port} wants a {wants} and is wired to a {gets}")
             }
-            Self::DeviceTwice { domain, device } => write!(
-                f,
-                "domain {domain}: device {device} belongs to another domain"
-            ),
+            Self::DeviceTwice { domain, device } => {
+                write!(f, "domain {domain}: device {device} belongs to another domain")
+            }
             Self::QuotasBeyondMemory { quotas, memory } => {
-                write!(
-                    f,
-                    "the domains' quotas need {quotas} bytes, the box has {memory}"
-                )
+                write!(f, "the domains' quotas need {quotas} bytes, the box has {memory}")
             }
-            Self::NoCpu { domain } => write!(
-                f,
-                "domain {domain}: no CPU, or one that the box needn't have"
-            ),
+            Self::NoCpu { domain } => write!(f, "domain {domain}: no CPU, or one that the box needn't have"),
         }
     }
 }
@@ -274,8 +245,7 @@ impl Manifest {
     /// Decodes and checks.
     pub fn from_bytes(bytes: &[u8]) -> Result<Manifest, ManifestError> {
         // The schema comes first in the bytes, so that a manifest of another shape still gets the error that explains it.
-        let (schema, _) =
-            postcard::take_from_bytes::<u32>(bytes).map_err(|_| ManifestError::Malformed)?;
+        let (schema, _) = postcard::take_from_bytes::<u32>(bytes).map_err(|_| ManifestError::Malformed)?;
         if schema != SCHEMA {
             return Err(ManifestError::Schema { found: schema });
         }
@@ -298,35 +268,22 @@ impl Manifest {
                 return Err(ManifestError::DuplicateDomain { domain: name() });
             }
             if self.images.get(domain.image as usize).is_none() {
-                return Err(ManifestError::NoSuchImage {
-                    domain: name(),
-                    image: domain.image,
-                });
+                return Err(ManifestError::NoSuchImage { domain: name(), image: domain.image });
             }
             if domain.cpus.is_empty() || domain.cpus.iter().any(|&cpu| cpu >= self.machine.cpus) {
                 return Err(ManifestError::NoCpu { domain: name() });
             }
             if let Some(device) = &domain.device
-                && earlier
-                    .iter()
-                    .any(|other| other.device.as_ref() == Some(device))
+                && earlier.iter().any(|other| other.device.as_ref() == Some(device))
             {
-                return Err(ManifestError::DeviceTwice {
-                    domain: name(),
-                    device: device.to_string(),
-                });
+                return Err(ManifestError::DeviceTwice { domain: name(), device: device.to_string() });
             }
-            quotas = quotas
-                .saturating_add(domain.memory.0)
-                .saturating_add(domain.exchange.0);
+            quotas = quotas.saturating_add(domain.memory.0).saturating_add(domain.exchange.0);
             domain.check_ports(earlier)?;
         }
         match quotas <= self.machine.memory.0 {
             true => Ok(()),
-            false => Err(ManifestError::QuotasBeyondMemory {
-                quotas,
-                memory: self.machine.memory.0,
-            }),
+            false => Err(ManifestError::QuotasBeyondMemory { quotas, memory: self.machine.memory.0 }),
         }
     }
 }
@@ -337,31 +294,19 @@ impl Domain {
         if let Some(port) = first_repeated(self.exports.iter().map(|export| &export.port))
             .or_else(|| first_repeated(self.imports.iter().map(|import| &import.port)))
         {
-            return Err(ManifestError::DuplicatePort {
-                domain: name(),
-                port,
-            });
+            return Err(ManifestError::DuplicatePort { domain: name(), port });
         }
         for import in &self.imports {
-            let dangling = || ManifestError::Dangling {
-                domain: name(),
-                port: import.port.clone(),
-            };
+            let dangling = || ManifestError::Dangling { domain: name(), port: import.port.clone() };
             let (index, port) = match &import.from {
                 Source::Domain { index, port } => (*index as usize, port),
-                Source::Device
-                    if self.device.is_some() && is_device_interface(&import.interface) =>
-                {
+                Source::Device if self.device.is_some() && is_device_interface(&import.interface) => {
                     continue;
                 }
                 Source::Device => return Err(dangling()),
             };
             let exporter = earlier.get(index).ok_or_else(dangling)?;
-            let export = exporter
-                .exports
-                .iter()
-                .find(|export| export.port == *port)
-                .ok_or_else(dangling)?;
+            let export = exporter.exports.iter().find(|export| export.port == *port).ok_or_else(dangling)?;
             if export.interface != import.interface {
                 return Err(ManifestError::Mistyped {
                     domain: name(),

@@ -1,8 +1,8 @@
 //! Reading a bundle: the kernel's side.
 
 use crate::format::{
-    Fields, HEADER_BYTES, Kind, MAGIC, MAX_ENTRIES, MAX_MANIFEST_BYTES, Name, PAGE, RECORD_BYTES,
-    Record, VERSION, page_up,
+    Fields, HEADER_BYTES, Kind, MAGIC, MAX_ENTRIES, MAX_MANIFEST_BYTES, Name, PAGE, RECORD_BYTES, Record, VERSION,
+    page_up,
 };
 use crate::manifest::{Manifest, ManifestError};
 use crate::trust::{Hash, Trust};
@@ -68,11 +68,7 @@ pub enum ImageError {
     /// The signature isn't one by the key that this kernel believes over this record.
     ForeignKey { image: String },
     /// Compiled by another compiler, with other flags, or against other interfaces.
-    ForeignAbi {
-        image: String,
-        found: Hash,
-        expected: Hash,
-    },
+    ForeignAbi { image: String, found: Hash, expected: Hash },
     /// Authentic, but from another bundle than the manifest.
     ForeignBundle { image: String },
 }
@@ -83,10 +79,9 @@ impl fmt::Display for BundleError {
             Self::Truncated { expected, found } => {
                 write!(f, "the bundle is cut short: {found} of {expected} bytes")
             }
-            Self::Trailing { expected, found } => write!(
-                f,
-                "{found} bytes where the bundle should end after {expected}"
-            ),
+            Self::Trailing { expected, found } => {
+                write!(f, "{found} bytes where the bundle should end after {expected}")
+            }
             Self::NotABundle => f.write_str("this is no bundle"),
             Self::Version { found } => {
                 write!(f, "bundle format {found}, this kernel reads {VERSION}")
@@ -111,24 +106,15 @@ impl fmt::Display for ImageError {
                 write!(f, "{image}: isn't where the bundle's table should have it")
             }
             Self::Altered { image } => write!(f, "{image}: altered since it was signed"),
-            Self::ForeignKey { image } => write!(
-                f,
-                "{image}: not signed by the key that this kernel believes, or its record was altered"
-            ),
-            Self::ForeignAbi {
-                image,
-                found,
-                expected,
-            } => {
-                write!(
-                    f,
-                    "{image}: compiled for ABI {found:.4}, this kernel has {expected:.4}: build both together"
-                )
+            Self::ForeignKey { image } => {
+                write!(f, "{image}: not signed by the key that this kernel believes, or its record was altered")
             }
-            Self::ForeignBundle { image } => write!(
-                f,
-                "{image}: signed, but not the one that this manifest was built with"
-            ),
+            Self::ForeignAbi { image, found, expected } => {
+                write!(f, "{image}: compiled for ABI {found:.4}, this kernel has {expected:.4}: build both together")
+            }
+            Self::ForeignBundle { image } => {
+                write!(f, "{image}: signed, but not the one that this manifest was built with")
+            }
         }
     }
 }
@@ -143,18 +129,11 @@ impl<'a> Bundle<'a> {
     pub fn parse(bytes: &'a [u8], trust: Trust) -> Result<Bundle<'a>, BundleError> {
         let count = parse_header(bytes)?;
         let table_end = HEADER_BYTES + count * RECORD_BYTES;
-        let table = bytes
-            .get(HEADER_BYTES..table_end)
-            .ok_or(BundleError::BadHeader)?;
+        let table = bytes.get(HEADER_BYTES..table_end).ok_or(BundleError::BadHeader)?;
         let mut records = table.chunks_exact(RECORD_BYTES).map(Record::decode);
 
-        let bad = |error: fn(String) -> ImageError| {
-            BundleError::Manifest(error(MANIFEST_NAME.to_string()))
-        };
-        let record = records
-            .next()
-            .flatten()
-            .ok_or(bad(|image| ImageError::BadRecord { image }))?;
+        let bad = |error: fn(String) -> ImageError| BundleError::Manifest(error(MANIFEST_NAME.to_string()));
+        let record = records.next().flatten().ok_or(bad(|image| ImageError::BadRecord { image }))?;
         if record.kind != Kind::Manifest || Some(record.name) != Name::new(MANIFEST_NAME) {
             return Err(bad(|image| ImageError::BadRecord { image }));
         }
@@ -162,25 +141,17 @@ impl<'a> Bundle<'a> {
             return Err(bad(|image| ImageError::OutOfPlace { image }));
         }
         let first_page = page_up(table_end).ok_or(BundleError::BadHeader)?;
-        let padding = bytes
-            .get(table_end..first_page)
-            .ok_or(BundleError::BadHeader)?;
+        let padding = bytes.get(table_end..first_page).ok_or(BundleError::BadHeader)?;
         if padding.iter().any(|&byte| byte != 0) {
             return Err(BundleError::BadHeader);
         }
         if record.offset != first_page as u64 {
             return Err(bad(|image| ImageError::OutOfPlace { image }));
         }
-        let payload =
-            authentic(bytes, &record, &trust, MANIFEST_NAME).map_err(BundleError::Manifest)?;
+        let payload = authentic(bytes, &record, &trust, MANIFEST_NAME).map_err(BundleError::Manifest)?;
         let manifest = Manifest::from_bytes(payload).map_err(BundleError::Content)?;
         let records = records.collect();
-        Ok(Bundle {
-            bytes,
-            trust,
-            records,
-            manifest,
-        })
+        Ok(Bundle { bytes, trust, records, manifest })
     }
 
     pub fn manifest(&self) -> &Manifest {
@@ -190,13 +161,7 @@ impl<'a> Bundle<'a> {
     /// The image with this index in the manifest, if it is what it claims to be. Hashes the whole image: ask once.
     pub fn image(&self, index: u32) -> Result<Image<'a>, ImageError> {
         let index = index as usize;
-        let wanted = self
-            .manifest
-            .images
-            .get(index)
-            .ok_or_else(|| ImageError::Absent {
-                image: index.to_string(),
-            })?;
+        let wanted = self.manifest.images.get(index).ok_or_else(|| ImageError::Absent { image: index.to_string() })?;
         let image = || wanted.name.clone();
         let record = match self.records.get(index) {
             None => return Err(ImageError::Absent { image: image() }),
@@ -208,10 +173,7 @@ impl<'a> Bundle<'a> {
         }
         let elf = authentic(self.bytes, record, &self.trust, &wanted.name)?;
         match record.digest == wanted.digest {
-            true => Ok(Image {
-                elf,
-                build: record.build,
-            }),
+            true => Ok(Image { elf, build: record.build }),
             false => Err(ImageError::ForeignBundle { image: image() }),
         }
     }
@@ -220,10 +182,7 @@ impl<'a> Bundle<'a> {
 /// The number of entries, at least one.
 fn parse_header(bytes: &[u8]) -> Result<usize, BundleError> {
     let found = bytes.len() as u64;
-    let short = BundleError::Truncated {
-        expected: HEADER_BYTES as u64,
-        found,
-    };
+    let short = BundleError::Truncated { expected: HEADER_BYTES as u64, found };
     let mut fields = Fields(bytes);
     if fields.take().ok_or(short.clone())? != MAGIC {
         return Err(BundleError::NotABundle);
@@ -243,12 +202,7 @@ fn parse_header(bytes: &[u8]) -> Result<usize, BundleError> {
 
 /// The payload of `record`, if it starts on a page boundary, is followed by nothing but zeros up to the next, its bytes are those that
 /// were signed, by the key and for the ABI that we believe.
-fn authentic<'a>(
-    bytes: &'a [u8],
-    record: &Record,
-    trust: &Trust,
-    name: &str,
-) -> Result<&'a [u8], ImageError> {
+fn authentic<'a>(bytes: &'a [u8], record: &Record, trust: &Trust, name: &str) -> Result<&'a [u8], ImageError> {
     let image = || name.to_string();
     let out_of_place = || ImageError::OutOfPlace { image: image() };
     let range = record.range().ok_or_else(out_of_place)?;
@@ -265,11 +219,7 @@ fn authentic<'a>(
         return Err(ImageError::ForeignKey { image: image() });
     }
     if record.abi != trust.abi {
-        return Err(ImageError::ForeignAbi {
-            image: image(),
-            found: record.abi,
-            expected: trust.abi,
-        });
+        return Err(ImageError::ForeignAbi { image: image(), found: record.abi, expected: trust.abi });
     }
     Ok(payload)
 }

@@ -26,10 +26,7 @@ impl Hash {
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = f.precision().unwrap_or(self.0.len());
-        self.0
-            .iter()
-            .take(shown)
-            .try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.0.iter().take(shown).try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -98,27 +95,13 @@ impl Trust {
         let Ok(signature) = ed25519_compact::Signature::from_slice(&record.signature) else {
             return false;
         };
-        let statement = statement(
-            record.kind,
-            &record.name,
-            record.len,
-            &record.abi,
-            &record.build,
-            &record.digest,
-        );
+        let statement = statement(record.kind, &record.name, record.len, &record.abi, &record.build, &record.digest);
         key.verify(statement, &signature).is_ok()
     }
 }
 
 /// The bytes that are signed: fixed fields behind a context, so that no signature can be read as one about something else.
-pub(crate) fn statement(
-    kind: Kind,
-    name: &Name,
-    len: u64,
-    abi: &Hash,
-    build: &Hash,
-    digest: &Hash,
-) -> [u8; 32] {
+pub(crate) fn statement(kind: Kind, name: &Name, len: u64, abi: &Hash, build: &Hash, digest: &Hash) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(b"RedLeaf bundle entry, version 1\0");
     hash.update((kind as u32).to_le_bytes());

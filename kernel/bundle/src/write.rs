@@ -1,8 +1,7 @@
 //! Writing a bundle: the builder's side.
 
 use crate::format::{
-    HEADER_BYTES, Kind, MAGIC, MAX_ENTRIES, MAX_MANIFEST_BYTES, Name, RECORD_BYTES, Record,
-    VERSION, page_up,
+    HEADER_BYTES, Kind, MAGIC, MAX_ENTRIES, MAX_MANIFEST_BYTES, Name, RECORD_BYTES, Record, VERSION, page_up,
 };
 use crate::manifest::{ImageRef, Manifest, ManifestError};
 use crate::read::MANIFEST_NAME;
@@ -36,10 +35,7 @@ pub struct ImageSource<'a> {
 impl ImageSource<'_> {
     /// What the manifest's list of images says about this one.
     pub fn reference(&self) -> ImageRef {
-        ImageRef {
-            name: self.name.to_string(),
-            digest: Hash::of(self.elf),
-        }
+        ImageRef { name: self.name.to_string(), digest: Hash::of(self.elf) }
     }
 }
 
@@ -70,14 +66,9 @@ impl fmt::Display for WriteError {
                 write!(f, "{count} images; a bundle takes {}", MAX_ENTRIES - 1)
             }
             Self::ManifestTooLarge { bytes } => {
-                write!(
-                    f,
-                    "the compiled manifest has {bytes} bytes; {MAX_MANIFEST_BYTES} are allowed"
-                )
+                write!(f, "the compiled manifest has {bytes} bytes; {MAX_MANIFEST_BYTES} are allowed")
             }
-            Self::ImagesDiffer => {
-                f.write_str("the manifest's list of images isn't that of the bundle")
-            }
+            Self::ImagesDiffer => f.write_str("the manifest's list of images isn't that of the bundle"),
             Self::Manifest(error) => write!(f, "{error}"),
         }
     }
@@ -98,36 +89,21 @@ pub fn bundle(
     if !manifest.images.iter().cloned().eq(listed) {
         return Err(WriteError::ImagesDiffer);
     }
-    let encoded = postcard::to_allocvec(manifest)
-        .map_err(|_| WriteError::Manifest(ManifestError::Malformed))?;
+    let encoded = postcard::to_allocvec(manifest).map_err(|_| WriteError::Manifest(ManifestError::Malformed))?;
     if encoded.len() > MAX_MANIFEST_BYTES {
-        return Err(WriteError::ManifestTooLarge {
-            bytes: encoded.len(),
-        });
+        return Err(WriteError::ManifestTooLarge { bytes: encoded.len() });
     }
     let count = images.len() + 1;
     if count > MAX_ENTRIES {
-        return Err(WriteError::TooManyImages {
-            count: images.len(),
-        });
+        return Err(WriteError::TooManyImages { count: images.len() });
     }
 
-    let own = ImageSource {
-        name: MANIFEST_NAME,
-        elf: &encoded,
-        abi,
-        build,
-    };
-    let entries = || {
-        core::iter::once((Kind::Manifest, &own))
-            .chain(images.iter().map(|image| (Kind::Image, image)))
-    };
+    let own = ImageSource { name: MANIFEST_NAME, elf: &encoded, abi, build };
+    let entries = || core::iter::once((Kind::Manifest, &own)).chain(images.iter().map(|image| (Kind::Image, image)));
     let mut records = Vec::new();
     let mut offset = pages(HEADER_BYTES + count * RECORD_BYTES);
     for (kind, source) in entries() {
-        let name = Name::new(source.name).ok_or_else(|| WriteError::BadName {
-            image: source.name.to_string(),
-        })?;
+        let name = Name::new(source.name).ok_or_else(|| WriteError::BadName { image: source.name.to_string() })?;
         records.push(record(kind, name, source, offset, key));
         offset += pages(source.elf.len());
     }
@@ -147,28 +123,13 @@ pub fn bundle(
     Ok(out)
 }
 
-fn record(
-    kind: Kind,
-    name: Name,
-    source: &ImageSource<'_>,
-    offset: usize,
-    key: &SigningKey,
-) -> Record {
+fn record(kind: Kind, name: Name, source: &ImageSource<'_>, offset: usize, key: &SigningKey) -> Record {
     let len = source.elf.len() as u64;
     let digest = Hash::of(source.elf);
     let statement = statement(kind, &name, len, &source.abi, &source.build, &digest);
     // Deterministic (RFC 8032 §5.1.6): no noise, so that the same input gives the same image.
     let signature = *key.0.sk.sign(statement, None);
-    Record {
-        name,
-        kind,
-        offset: offset as u64,
-        len,
-        digest,
-        abi: source.abi,
-        build: source.build,
-        signature,
-    }
+    Record { name, kind, offset: offset as u64, len, digest, abi: source.abi, build: source.build, signature }
 }
 
 /// `bytes` rounded up to whole pages. What is written here fits into memory, so it can't overflow.

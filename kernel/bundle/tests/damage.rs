@@ -24,36 +24,19 @@ fn domain(name: &str, image: u32, imports: Vec<Import>) -> Domain {
             limit_interval: Nanos(10_000_000_000),
         },
         imports,
-        exports: vec![Export {
-            port: "net".into(),
-            interface: "Net".into(),
-        }],
+        exports: vec![Export { port: "net".into(), interface: "Net".into() }],
         config: vec![1, 2, 3],
     }
 }
 
 fn manifest(images: &[ImageSource<'_>]) -> Manifest {
-    let import = Import {
-        port: "net".into(),
-        from: Source::Domain {
-            index: 0,
-            port: "net".into(),
-        },
-        interface: "Net".into(),
-    };
+    let import =
+        Import { port: "net".into(), from: Source::Domain { index: 0, port: "net".into() }, interface: "Net".into() };
     Manifest {
         schema: SCHEMA,
         name: "test".into(),
-        machine: Machine {
-            memory: Bytes(256 << 20),
-            cpus: 2,
-            packet_buffers: 4096,
-            on_panic: PanicAction::Halt,
-        },
-        console: Console {
-            fault_injection: true,
-            feed: false,
-        },
+        machine: Machine { memory: Bytes(256 << 20), cpus: 2, packet_buffers: 4096, on_panic: PanicAction::Halt },
+        console: Console { fault_injection: true, feed: false },
         images: images.iter().map(ImageSource::reference).collect(),
         domains: vec![domain("ixgbe0", 0, vec![]), domain("lb", 1, vec![import])],
     }
@@ -67,26 +50,13 @@ fn key() -> SigningKey {
 }
 
 fn trust() -> Trust {
-    Trust {
-        key: key().public(),
-        abi: ABI,
-    }
+    Trust { key: key().public(), abi: ABI }
 }
 
 fn sources<'a>(driver: &'a [u8], maglev: &'a [u8]) -> [ImageSource<'a>; 2] {
     [
-        ImageSource {
-            name: "ixgbe",
-            elf: driver,
-            abi: ABI,
-            build: BUILD,
-        },
-        ImageSource {
-            name: "maglev",
-            elf: maglev,
-            abi: ABI,
-            build: BUILD,
-        },
+        ImageSource { name: "ixgbe", elf: driver, abi: ABI, build: BUILD },
+        ImageSource { name: "maglev", elf: maglev, abi: ABI, build: BUILD },
     ]
 }
 
@@ -106,10 +76,7 @@ fn round_trip() {
     assert_eq!(bundle.image(0).unwrap().elf, driver);
     assert_eq!(bundle.image(1).unwrap().elf, maglev);
     assert_eq!(bundle.image(1).unwrap().build, BUILD);
-    assert!(
-        (bundle.image(0).unwrap().elf.as_ptr() as usize - bytes.as_ptr() as usize)
-            .is_multiple_of(PAGE)
-    );
+    assert!((bundle.image(0).unwrap().elf.as_ptr() as usize - bytes.as_ptr() as usize).is_multiple_of(PAGE));
     assert!(matches!(bundle.image(2), Err(ImageError::Absent { .. })));
     assert_eq!(bytes, sample(), "writing isn't deterministic");
 }
@@ -127,10 +94,7 @@ fn every_single_byte_altered() {
         }
         let mut bytes = good.clone();
         bytes[at] ^= 0x10;
-        let record = at
-            .checked_sub(HEADER_BYTES)
-            .map(|at| at / RECORD_BYTES)
-            .filter(|&record| record < 3);
+        let record = at.checked_sub(HEADER_BYTES).map(|at| at / RECORD_BYTES).filter(|&record| record < 3);
         let broken = match (record, at) {
             (Some(1), _) => Some(0),
             (Some(2), _) => Some(1),
@@ -140,14 +104,8 @@ fn every_single_byte_altered() {
         match (Bundle::parse(&bytes, trust()), broken) {
             (Err(_), None) => {}
             (Ok(bundle), Some(broken)) => {
-                assert!(
-                    bundle.image(broken).is_err(),
-                    "byte {at}: image {broken} still loads"
-                );
-                assert!(
-                    bundle.image(1 - broken).is_ok(),
-                    "byte {at}: the other image is lost too"
-                );
+                assert!(bundle.image(broken).is_err(), "byte {at}: image {broken} still loads");
+                assert!(bundle.image(1 - broken).is_ok(), "byte {at}: the other image is lost too");
             }
             (Ok(_), None) => panic!("byte {at}: unnoticed"),
             (Err(error), Some(image)) => {
@@ -162,41 +120,23 @@ fn every_single_byte_altered() {
 fn truncated_and_trailing() {
     let good = sample();
     for len in (0..good.len()).step_by(13) {
-        assert!(
-            matches!(
-                Bundle::parse(&good[..len], trust()),
-                Err(BundleError::Truncated { .. })
-            ),
-            "{len} bytes"
-        );
+        assert!(matches!(Bundle::parse(&good[..len], trust()), Err(BundleError::Truncated { .. })), "{len} bytes");
     }
     let longer = [&good[..], &[0]].concat();
-    assert!(matches!(
-        Bundle::parse(&longer, trust()),
-        Err(BundleError::Trailing { .. })
-    ));
+    assert!(matches!(Bundle::parse(&longer, trust()), Err(BundleError::Trailing { .. })));
 }
 
 /// Another key, another compiler: told apart, so that the message can say what to do.
 #[test]
 fn foreign() {
     let bytes = sample();
-    let foreign_key = Trust {
-        key: SigningKey::from_seed([2; 32]).public(),
-        ..trust()
-    };
+    let foreign_key = Trust { key: SigningKey::from_seed([2; 32]).public(), ..trust() };
     assert!(matches!(
         Bundle::parse(&bytes, foreign_key),
         Err(BundleError::Manifest(ImageError::ForeignKey { image })) if image == "manifest"
     ));
-    let foreign_abi = Trust {
-        abi: Hash([8; 32]),
-        ..trust()
-    };
-    assert!(matches!(
-        Bundle::parse(&bytes, foreign_abi),
-        Err(BundleError::Manifest(ImageError::ForeignAbi { .. }))
-    ));
+    let foreign_abi = Trust { abi: Hash([8; 32]), ..trust() };
+    assert!(matches!(Bundle::parse(&bytes, foreign_abi), Err(BundleError::Manifest(ImageError::ForeignAbi { .. }))));
 
     let (driver, maglev) = ([0xaa; 5000], [0xbb; 100]);
     let mut images = sources(&driver, &maglev);
@@ -204,9 +144,7 @@ fn foreign() {
     let bytes = write(&manifest(&images), &images, &key(), ABI, BUILD).unwrap();
     let bundle = Bundle::parse(&bytes, trust()).unwrap();
     assert!(bundle.image(0).is_ok());
-    assert!(
-        matches!(bundle.image(1), Err(ImageError::ForeignAbi { image, .. }) if image == "maglev")
-    );
+    assert!(matches!(bundle.image(1), Err(ImageError::ForeignAbi { image, .. }) if image == "maglev"));
 }
 
 /// A validly signed image of the same name and length from another bundle isn't the one that the manifest meant.
@@ -221,12 +159,7 @@ fn transplanted_image() {
     bytes[record..record + RECORD_BYTES].copy_from_slice(&other[record..record + RECORD_BYTES]);
     bytes[payload..].copy_from_slice(&other[payload..]);
     let bundle = Bundle::parse(&bytes, trust()).unwrap();
-    assert_eq!(
-        bundle.image(1).unwrap_err(),
-        ImageError::ForeignBundle {
-            image: "maglev".into()
-        }
-    );
+    assert_eq!(bundle.image(1).unwrap_err(), ImageError::ForeignBundle { image: "maglev".into() });
     assert!(bundle.image(0).is_ok());
 }
 
@@ -240,46 +173,25 @@ fn content_is_checked_again() {
         change(&mut manifest);
         manifest.check().unwrap_err()
     };
-    assert!(matches!(
-        refused(|m| m.schema = 0),
-        ManifestError::Schema { found: 0 }
-    ));
-    assert!(matches!(
-        refused(|m| m.domains[1].name = "ixgbe0".into()),
-        ManifestError::DuplicateDomain { .. }
-    ));
-    assert!(matches!(
-        refused(|m| m.domains[1].image = 2),
-        ManifestError::NoSuchImage { image: 2, .. }
-    ));
+    assert!(matches!(refused(|m| m.schema = 0), ManifestError::Schema { found: 0 }));
+    assert!(matches!(refused(|m| m.domains[1].name = "ixgbe0".into()), ManifestError::DuplicateDomain { .. }));
+    assert!(matches!(refused(|m| m.domains[1].image = 2), ManifestError::NoSuchImage { image: 2, .. }));
     assert!(
         matches!(
-            refused(|m| m.domains[1].imports[0].from = Source::Domain {
-                index: 1,
-                port: "net".into()
-            }),
+            refused(|m| m.domains[1].imports[0].from = Source::Domain { index: 1, port: "net".into() }),
             ManifestError::Dangling { .. }
         ),
         "a cycle"
     );
     assert!(matches!(
-        refused(|m| m.domains[1].imports[0].from = Source::Domain {
-            index: 9,
-            port: "net".into()
-        }),
+        refused(|m| m.domains[1].imports[0].from = Source::Domain { index: 9, port: "net".into() }),
         ManifestError::Dangling { .. }
     ));
     assert!(matches!(
-        refused(|m| m.domains[1].imports[0].from = Source::Domain {
-            index: 0,
-            port: "x".into()
-        }),
+        refused(|m| m.domains[1].imports[0].from = Source::Domain { index: 0, port: "x".into() }),
         ManifestError::Dangling { .. }
     ));
-    assert!(matches!(
-        refused(|m| m.domains[1].imports[0].interface = "Block".into()),
-        ManifestError::Mistyped { .. }
-    ));
+    assert!(matches!(refused(|m| m.domains[1].imports[0].interface = "Block".into()), ManifestError::Mistyped { .. }));
     assert!(matches!(
         refused(|m| {
             let again = m.domains[0].exports[0].clone();
@@ -291,32 +203,14 @@ fn content_is_checked_again() {
         refused(|m| m
             .domains
             .iter_mut()
-            .for_each(|d| d.device = Some(DeviceMatch::Id {
-                vendor: 0x8086,
-                device: 0x10fb
-            }))),
+            .for_each(|d| d.device = Some(DeviceMatch::Id { vendor: 0x8086, device: 0x10fb }))),
         ManifestError::DeviceTwice { .. }
     ));
-    assert!(matches!(
-        refused(|m| m.machine.memory = Bytes(0)),
-        ManifestError::QuotasBeyondMemory { .. }
-    ));
-    assert!(matches!(
-        refused(|m| m.domains[0].memory = Bytes(u64::MAX)),
-        ManifestError::QuotasBeyondMemory { .. }
-    ));
-    assert!(matches!(
-        refused(|m| m.domains[0].cpus.push(2)),
-        ManifestError::NoCpu { .. }
-    ));
-    assert!(matches!(
-        refused(|m| m.domains[1].imports[0].from = Source::Device),
-        ManifestError::Dangling { .. }
-    ));
-    assert!(matches!(
-        refused(|m| m.domains[0].cpus.clear()),
-        ManifestError::NoCpu { .. }
-    ));
+    assert!(matches!(refused(|m| m.machine.memory = Bytes(0)), ManifestError::QuotasBeyondMemory { .. }));
+    assert!(matches!(refused(|m| m.domains[0].memory = Bytes(u64::MAX)), ManifestError::QuotasBeyondMemory { .. }));
+    assert!(matches!(refused(|m| m.domains[0].cpus.push(2)), ManifestError::NoCpu { .. }));
+    assert!(matches!(refused(|m| m.domains[1].imports[0].from = Source::Device), ManifestError::Dangling { .. }));
+    assert!(matches!(refused(|m| m.domains[0].cpus.clear()), ManifestError::NoCpu { .. }));
 }
 
 proptest! {

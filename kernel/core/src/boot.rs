@@ -80,7 +80,11 @@ fn prepare(manifest: &Manifest) -> Result<(), BootError> {
     unsafe { abi::connect(&crate::table::INSIDE) };
     domain::make_absent();
     if manifest.domains.len() >= MAX_DOMAINS {
-        return Err(BootError::Machine(format!("this kernel runs {} domains, the manifest has {}", MAX_DOMAINS - 1, manifest.domains.len())));
+        return Err(BootError::Machine(format!(
+            "this kernel runs {} domains, the manifest has {}",
+            MAX_DOMAINS - 1,
+            manifest.domains.len()
+        )));
     }
     let (wanted, there) = (manifest.machine.cpus as usize, machine().cpus());
     if there < wanted {
@@ -94,7 +98,12 @@ fn prepare(manifest: &Manifest) -> Result<(), BootError> {
 }
 
 /// The lease of the one device that the manifest means; absent or ambiguous stops the boot with a list of what is there.
-fn device(wanted: &DeviceMatch, domain: &str, cpus: &[u32], classes: &[&'static dyn DeviceClass]) -> Result<Arc<dyn Lease>, BootError> {
+fn device(
+    wanted: &DeviceMatch,
+    domain: &str,
+    cpus: &[u32],
+    classes: &[&'static dyn DeviceClass],
+) -> Result<Arc<dyn Lease>, BootError> {
     let cpus: Vec<usize> = cpus.iter().map(|cpu| *cpu as usize).collect();
     let there = machine().pci();
     let mut found = Vec::new();
@@ -133,7 +142,10 @@ fn device(wanted: &DeviceMatch, domain: &str, cpus: &[u32], classes: &[&'static 
                 })
                 .collect();
             let problem = if count == 0 { "is not there" } else { "is there more than once" };
-            Err(BootError::Machine(format!("{domain}: the device {wanted} {problem}; the box has: {}", list.join(", "))))
+            Err(BootError::Machine(format!(
+                "{domain}: the device {wanted} {problem}; the box has: {}",
+                list.join(", ")
+            )))
         }
     }
 }

@@ -116,7 +116,9 @@ fn carry_out(line: &str) {
         ["log"] => show_log(None, false),
         ["log", "--follow"] => show_log(None, true),
         ["log", name] => with(name, |domain| show_log(Some(domain.index), false)),
-        ["log", name, "--follow"] | ["log", "--follow", name] => with(name, |domain| show_log(Some(domain.index), true)),
+        ["log", name, "--follow"] | ["log", "--follow", name] => {
+            with(name, |domain| show_log(Some(domain.index), true))
+        }
         ["start", name] => with(name, |domain| supervisor::order(Command::Start(domain))),
         ["stop", name] => with(name, |domain| supervisor::order(Command::Stop(domain))),
         ["restart", name] => with(name, |domain| supervisor::order(Command::Restart(domain))),
@@ -152,7 +154,10 @@ fn crash(name: &str, kind: &str) {
 }
 
 fn domains() {
-    say(format_args!("{:<16} {:<11} {:>10} {:>8} {:>7} {:>7} {:>9}  last death\n", "domain", "state", "generation", "restarts", "pages", "threads", "exchange"));
+    say(format_args!(
+        "{:<16} {:<11} {:>10} {:>8} {:>7} {:>7} {:>9}  last death\n",
+        "domain", "state", "generation", "restarts", "pages", "threads", "exchange"
+    ));
     for domain in domain::all() {
         let status = domain.status();
         let death = status.last_death.map_or(String::new(), |(generation, death)| {
@@ -160,7 +165,8 @@ fn domains() {
             match death.cause {
                 Cause::Crash(reason) => {
                     let chain = supervisor::chain(&death).join(" > ");
-                    let place = if chain.is_empty() { String::new() } else { format!(", cpu {}, {chain}: {words}", death.cpu) };
+                    let place =
+                        if chain.is_empty() { String::new() } else { format!(", cpu {}, {chain}: {words}", death.cpu) };
                     format!("{} in generation {generation}{place}", reason.name())
                 }
                 Cause::Stopped => String::from("stopped by the operator"),
@@ -180,7 +186,10 @@ fn domains() {
         ));
     }
     let (pages, (buffers, free), (_, handles)) = (machine().pages(), packets::counts(), capability::counts(0));
-    say(format_args!("pages {} used, {} free; packet buffers {buffers}, {free} free; handles {handles}\n", pages.used, pages.free));
+    say(format_args!(
+        "pages {} used, {} free; packet buffers {buffers}, {free} free; handles {handles}\n",
+        pages.used, pages.free
+    ));
 }
 
 fn threads() {
@@ -215,7 +224,12 @@ fn show_log(of: Option<usize>, follow: bool) {
         for line in lines {
             let (seconds, micros) = (line.at / 1_000_000_000, line.at / 1_000 % 1_000_000);
             let text = line.text();
-            say(format_args!("{seconds:>6}.{micros:06} {:<5} {}: {}\n", line.level.name(), domain::name_of(line.domain), text.trim_end()));
+            say(format_args!(
+                "{seconds:>6}.{micros:06} {:<5} {}: {}\n",
+                line.level.name(),
+                domain::name_of(line.domain),
+                text.trim_end()
+            ));
         }
         if !follow {
             return;

@@ -110,7 +110,10 @@ fn stats() {
         );
         for (at, (name, value)) in counters.iter().enumerate() {
             let _ = write!(line, "{}{}:{value}", if at == 0 { "" } else { "," }, Json(name));
-            let cpu = name.strip_prefix("cpu.").and_then(|rest| rest.strip_suffix(".received")).and_then(|cpu| cpu.parse().ok());
+            let cpu = name
+                .strip_prefix("cpu.")
+                .and_then(|rest| rest.strip_suffix(".received"))
+                .and_then(|cpu| cpu.parse().ok());
             if let Some(cpu) = cpu.filter(|cpu| *cpu < machine().cpus()) {
                 *cpus.entry(cpu).or_default() += value;
             }

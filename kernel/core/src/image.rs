@@ -9,8 +9,8 @@ use core::{fmt, ops::Range, ptr::NonNull};
 use elf::{
     ElfBytes,
     abi::{
-        DT_JMPREL, DT_NEEDED, DT_NULL, DT_REL, DT_RELA, DT_RELAENT, DT_RELASZ, EM_X86_64, ET_DYN, PF_R, PF_W, PF_X, PT_DYNAMIC,
-        PT_INTERP, PT_LOAD, PT_TLS, R_X86_64_RELATIVE,
+        DT_JMPREL, DT_NEEDED, DT_NULL, DT_REL, DT_RELA, DT_RELAENT, DT_RELASZ, EM_X86_64, ET_DYN, PF_R, PF_W, PF_X,
+        PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_TLS, R_X86_64_RELATIVE,
     },
     endian::LittleEndian,
     file::Class,
@@ -60,7 +60,9 @@ impl fmt::Display for LoadError {
             LoadError::BadSegment => "a segment of the image lies where none may be",
             LoadError::WritableCode => "a segment of the image would be writable and executable",
             LoadError::NeedsLinker => "the image wants an interpreter, libraries or thread-local storage",
-            LoadError::BadRelocation => "the image has a relocation that the kernel does not know, or that reaches outside it",
+            LoadError::BadRelocation => {
+                "the image has a relocation that the kernel does not know, or that reaches outside it"
+            }
             LoadError::BadEntry => "the image's entry is not in its code",
             LoadError::NoMemory => "the domain's memory quota, or the box's memory, is too small for its image",
         })
@@ -110,8 +112,9 @@ fn plan(bytes: &[u8]) -> Result<Plan, LoadError> {
         }
     }
     let end = segments.last().ok_or(LoadError::BadSegment)?.memory.end;
-    let executable =
-        |at: u64| segments.iter().any(|segment| segment.protection == Protection::ReadExecute && segment.memory.contains(&at));
+    let executable = |at: u64| {
+        segments.iter().any(|segment| segment.protection == Protection::ReadExecute && segment.memory.contains(&at))
+    };
     if !executable(header.e_entry) {
         return Err(LoadError::BadEntry);
     }
@@ -178,12 +181,15 @@ pub(crate) fn load(bytes: &[u8], incarnation: &Incarnation) -> Result<Entry, Loa
 
 fn relocate(memory: &mut [u8], first: NonNull<u8>, plan: &Plan) -> Result<(), LoadError> {
     let outside = LoadError::BadRelocation;
-    let range = usize::try_from(plan.relocations.start).map_err(|_| outside)?..usize::try_from(plan.relocations.end).map_err(|_| outside)?;
+    let range = usize::try_from(plan.relocations.start).map_err(|_| outside)?
+        ..usize::try_from(plan.relocations.end).map_err(|_| outside)?;
     let table = memory.get(range).ok_or(outside)?.to_vec();
     let base = first.as_ptr().addr() as u64;
     for relocation in RelaIterator::new(LittleEndian, Class::ELF64, &table) {
         let within = |address: u64, bytes: u64| {
-            let holds = |segment: &&Segment| address >= segment.memory.start && address.saturating_add(bytes) <= segment.memory.end;
+            let holds = |segment: &&Segment| {
+                address >= segment.memory.start && address.saturating_add(bytes) <= segment.memory.end
+            };
             plan.segments.iter().any(|segment| holds(&segment))
         };
         let target = u64::try_from(relocation.r_addend).map_err(|_| outside)?;

@@ -123,7 +123,13 @@ unsafe impl Send for Mapped {}
 pub(crate) const STATE: usize = core::mem::offset_of!(Incarnation, state);
 
 impl Incarnation {
-    fn build(domain: Option<&'static Domain>, generation: u32, owner: Owner, min_stack: usize, quota_pages: usize) -> Arc<Self> {
+    fn build(
+        domain: Option<&'static Domain>,
+        generation: u32,
+        owner: Owner,
+        min_stack: usize,
+        quota_pages: usize,
+    ) -> Arc<Self> {
         Arc::new(Incarnation {
             state: AtomicU32::new(state::LIVE),
             owner,

@@ -138,12 +138,17 @@ pub(crate) fn release(batch: &mut Batch, mask: u32) {
 /// Moves packets between two batches of one owner.
 pub(crate) fn transfer(from: &mut Batch, mask: u32, to: &mut Batch) -> usize {
     // SAFETY: `put` takes the buffer over exactly if it returns true.
-    unsafe { trusted::take(from, mask, |head, start, len, flags, hash| trusted::put(to, head, start as u16, len as u16, flags, hash)) }
+    unsafe {
+        trusted::take(from, mask, |head, start, len, flags, hash| {
+            trusted::put(to, head, start as u16, len as u16, flags, hash)
+        })
+    }
 }
 
 /// Buffers that exist, and those that are free. Exact while nothing moves.
 pub fn counts() -> (usize, usize) {
     // SAFETY: `len` is read while another thread may write it: a hint, except while nothing moves.
-    let cached: usize = thread::all().map(|block| unsafe { (&raw const (*block.buffers.get()).len).read_volatile() }).sum();
+    let cached: usize =
+        thread::all().map(|block| unsafe { (&raw const (*block.buffers.get()).len).read_volatile() }).sum();
     (TOTAL.load(Ordering::Relaxed) as usize, POOL.lock().len() + cached)
 }

@@ -90,7 +90,12 @@ fn wire(domain: &'static Domain, incarnation: &Incarnation) -> Result<Vec<RawObj
             Source::Device => {
                 let lease = domain.lease.as_ref().ok_or("the domain has no device")?;
                 if lease.interface() != import.interface {
-                    return Err(format!("port {} wants a {}, the device is a {}", import.port, import.interface, lease.interface()));
+                    return Err(format!(
+                        "port {} wants a {}, the device is a {}",
+                        import.port,
+                        import.interface,
+                        lease.interface()
+                    ));
                 }
                 Ok(lease.open(&Recipient(incarnation.owner())))
             }

@@ -397,7 +397,10 @@ fn plan(domain: &'static Domain, incarnation: &Arc<Incarnation>) -> u64 {
     let (phase, restarts) = (life.phase.clone(), life.restarts);
     drop(life);
     if phase == Phase::GivenUp {
-        log::kernel(Level::Error, format_args!("{} is given up after {restarts} restarts: `start {}` tries again", domain.name, domain.name));
+        log::kernel(
+            Level::Error,
+            format_args!("{} is given up after {restarts} restarts: `start {}` tries again", domain.name, domain.name),
+        );
     }
     domain.point_away(match phase {
         Phase::Waiting(_) => CallError::Restarting,
@@ -439,7 +442,11 @@ fn by_policy(domain: &Domain, life: &mut Life, crashed: bool, now: u64) -> Phase
 
 /// The domains that the thread was in, from the outermost; without the kernel, where every thread begins.
 pub(crate) fn chain(death: &crate::incarnation::Death) -> Vec<String> {
-    death.chain[..death.chain_len].iter().filter(|index| **index != 0).map(|index| domain::name_of(usize::from(*index))).collect()
+    death.chain[..death.chain_len]
+        .iter()
+        .filter(|index| **index != 0)
+        .map(|index| domain::name_of(usize::from(*index)))
+        .collect()
 }
 
 /// A thread of the kernel's own that runs for good.

@@ -75,7 +75,11 @@ fn stack_is_short(block: &ThreadBlock) {
 fn crash_of(block: &ThreadBlock, reason: Reason, words: &[u8]) -> ! {
     let incarnation = block.innermost_relaxed();
     if incarnation.domain.is_none() {
-        machine().fatal(format_args!("a kernel thread crashed ({}): {}", reason.name(), String::from_utf8_lossy(words)));
+        machine().fatal(format_args!(
+            "a kernel thread crashed ({}): {}",
+            reason.name(),
+            String::from_utf8_lossy(words)
+        ));
     }
     incarnation.die(Cause::Crash(reason), Some(block), words);
     block.depth.store(0, Ordering::Relaxed);

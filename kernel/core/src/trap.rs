@@ -91,7 +91,9 @@ impl Write for Words {
 
 fn describe(words: &mut Words, exception: &Exception, incarnation: &Incarnation, reason: Reason) -> fmt::Result {
     match exception.kind {
-        ExceptionKind::PageFault { .. } if reason == Reason::StackOverflow => words.write_str("the stack's guard page was touched")?,
+        ExceptionKind::PageFault { .. } if reason == Reason::StackOverflow => {
+            words.write_str("the stack's guard page was touched")?
+        }
         ExceptionKind::PageFault { address } => write!(words, "no access to {address:#x}")?,
         ExceptionKind::Other { vector } => words.write_str(match vector {
             0 => "divide error",

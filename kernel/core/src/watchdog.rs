@@ -77,7 +77,11 @@ impl Watch {
         self.ran[at].store(ran, Ordering::Relaxed);
         let limit = domain.spec.watchdog.0;
         if limit != 0 && ran >= limit {
-            incarnation.die(Cause::Crash(Reason::Watchdog), Some(block), b"a visit neither returned nor yielded in time");
+            incarnation.die(
+                Cause::Crash(Reason::Watchdog),
+                Some(block),
+                b"a visit neither returned nor yielded in time",
+            );
         }
     }
 }

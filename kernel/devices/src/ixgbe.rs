@@ -1,12 +1,6 @@
 //! The 82599 family: a PCI function as `ixgbe_device::Hardware`, and its lease as the core keeps it.
 
-use alloc::{
-    boxed::Box,
-    format,
-    string::String,
-    sync::Arc,
-    vec::Vec,
-};
+use alloc::{boxed::Box, format, string::String, sync::Arc, vec::Vec};
 use core::ptr::NonNull;
 
 use interfaces::{

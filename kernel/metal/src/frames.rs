@@ -209,7 +209,8 @@ impl<'a> Frames<'a> {
             order += 1;
         }
         let head = self.free[order];
-        self.pages[frame as usize] = Page { owner: 0, next: head, previous: NONE, role: Role::Free { order: order as u8 } };
+        self.pages[frame as usize] =
+            Page { owner: 0, next: head, previous: NONE, role: Role::Free { order: order as u8 } };
         if head != NONE {
             self.pages[head as usize].previous = frame;
         }

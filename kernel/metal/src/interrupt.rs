@@ -97,7 +97,8 @@ pub fn route_isa(acpi: &Acpi, isa: u8, apic: u32, vector: u8) -> bool {
     let flags = special.map_or(0, |special| {
         (u32::from(special.level_triggered) * LEVEL) | (u32::from(special.active_low) * ACTIVE_LOW)
     });
-    let controller = acpi.io_apics.iter().filter(|io| io.first_interrupt <= interrupt).max_by_key(|io| io.first_interrupt);
+    let controller =
+        acpi.io_apics.iter().filter(|io| io.first_interrupt <= interrupt).max_by_key(|io| io.first_interrupt);
     let (Some(controller), Ok(apic)) = (controller, u8::try_from(apic)) else { return false };
     let Ok(registers) = paging::map_device(controller.address.into(), 0x20) else { return false };
     let line = interrupt - controller.first_interrupt;

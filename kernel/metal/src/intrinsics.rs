@@ -163,14 +163,7 @@ pub unsafe extern "C" fn bcmp(one: *const u8, other: *const u8, count: usize) ->
 #[unsafe(no_mangle)]
 #[unsafe(naked)]
 pub unsafe extern "C" fn strlen(text: *const u8) -> usize {
-    naked_asm!(
-        "xor eax, eax",
-        "2: cmp byte ptr [rdi + rax], 0",
-        "je 3f",
-        "inc rax",
-        "jmp 2b",
-        "3: ret",
-    )
+    naked_asm!("xor eax, eax", "2: cmp byte ptr [rdi + rax], 0", "je 3f", "inc rax", "jmp 2b", "3: ret",)
 }
 
 /// The precompiled `core` names it; with aborting panics nobody calls it.

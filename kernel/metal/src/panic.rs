@@ -121,9 +121,18 @@ pub fn non_maskable() -> ! {
 
 fn registers(out: &mut Report, frame: &Frame) {
     line(out, format_args!("  rip {:#018x}  rsp {:#018x}  rflags {:#x}", frame.rip, frame.rsp, frame.rflags));
-    line(out, format_args!("  rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}", frame.rax, frame.rbx, frame.rcx, frame.rdx));
-    line(out, format_args!("  rsi {:016x} rdi {:016x} rbp {:016x} r8  {:016x}", frame.rsi, frame.rdi, frame.rbp, frame.r8));
-    line(out, format_args!("  r9  {:016x} r10 {:016x} r11 {:016x} r12 {:016x}", frame.r9, frame.r10, frame.r11, frame.r12));
+    line(
+        out,
+        format_args!("  rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}", frame.rax, frame.rbx, frame.rcx, frame.rdx),
+    );
+    line(
+        out,
+        format_args!("  rsi {:016x} rdi {:016x} rbp {:016x} r8  {:016x}", frame.rsi, frame.rdi, frame.rbp, frame.r8),
+    );
+    line(
+        out,
+        format_args!("  r9  {:016x} r10 {:016x} r11 {:016x} r12 {:016x}", frame.r9, frame.r10, frame.r11, frame.r12),
+    );
     line(out, format_args!("  r13 {:016x} r14 {:016x} r15 {:016x}", frame.r13, frame.r14, frame.r15));
 }
 
@@ -148,7 +157,10 @@ fn finish(frame: u64) -> ! {
         let cpu = cpu::this();
         let block = cpu.scheduler.current_block();
         let who = if cpu.scheduler.is_idle() { "idle" } else { "thread" };
-        line(&mut out, format_args!("  CPU {}, {who} {:p}, {} ms after boot", cpu.id, block, crate::clock::now() / 1_000_000));
+        line(
+            &mut out,
+            format_args!("  CPU {}, {who} {:p}, {} ms after boot", cpu.id, block, crate::clock::now() / 1_000_000),
+        );
         // Neither place can fail.
         let _ = out.write_str("  on behalf of ");
         let _ = block.write_chain(&mut out);

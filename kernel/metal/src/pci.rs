@@ -45,7 +45,9 @@ static FOUND: SpinLock<Vec<PciIdentity>> = SpinLock::new(Vec::new());
 impl Address {
     fn ecam(self, offset: u16) -> Option<*mut u32> {
         let ecam = ECAM.lock();
-        let area = ecam.iter().find(|area| area.segment == self.segment && (area.first_bus..=area.last_bus).contains(&self.bus))?;
+        let area = ecam
+            .iter()
+            .find(|area| area.segment == self.segment && (area.first_bus..=area.last_bus).contains(&self.bus))?;
         let place = u64::from(self.bus) << 20 | u64::from(self.device) << 15 | u64::from(self.function) << 12;
         let page = area.address + place;
         drop(ecam);

@@ -52,7 +52,8 @@ pub fn start(screen: Option<Screen>) {
         return;
     }
     let Ok(memory) = paging::map_device(address, u64::from(pitch) * u64::from(height)) else { return };
-    let (surface, unit) = if is_text { (Surface::Cells(memory.cast()), 2) } else { (Surface::Pixels(memory.cast()), 4) };
+    let (surface, unit) =
+        if is_text { (Surface::Cells(memory.cast()), 2) } else { (Surface::Pixels(memory.cast()), 4) };
     // All zeros stand for "unknown", so that everything is drawn once.
     let shown = vec![0; columns * rows];
     let mut console = Console { surface, pitch: pitch as usize / unit, columns, rows, column: 0, row: 0, shown };

@@ -6,8 +6,8 @@ use proc_macro::TokenStream;
 use proc_macro2::TokenStream as Tokens;
 use quote::{ToTokens, quote};
 use syn::{
-    Data, DeriveInput, Error, Fields, GenericArgument, Ident, PathArguments, Result, Type, TypeParamBound, parse_macro_input,
-    spanned::Spanned,
+    Data, DeriveInput, Error, Fields, GenericArgument, Ident, PathArguments, Result, Type, TypeParamBound,
+    parse_macro_input, spanned::Spanned,
 };
 
 /// Makes a struct of `Port<dyn Interface>` fields the import ports of a domain.
@@ -58,7 +58,9 @@ fn derive(direction: &Direction, item: &DeriveInput) -> TokenStream {
 
 fn ports<'a>(direction: &Direction, item: &'a DeriveInput) -> Result<Vec<Port<'a>>> {
     let Direction { name, port, holder, .. } = direction;
-    let shape = format!("`#[derive({name})]` is for a struct with named fields, one per {port}, such as `net: {holder}<dyn Net>`");
+    let shape = format!(
+        "`#[derive({name})]` is for a struct with named fields, one per {port}, such as `net: {holder}<dyn Net>`"
+    );
     let Data::Struct(data) = &item.data else { return Err(Error::new(item.ident.span(), shape)) };
     let fields = match &data.fields {
         Fields::Named(fields) => &fields.named,
@@ -93,10 +95,19 @@ fn port_name(ident: &Ident) -> String {
 /// The `dyn Interface` in `Port<dyn Interface>` or `Box<dyn Interface>`.
 fn interface<'a>(direction: &Direction, ty: &'a Type) -> Result<&'a Type> {
     let Direction { port, holder, other_holder, other_name, .. } = direction;
-    let shown = ty.to_token_stream().to_string().replace(" <", "<").replace("< ", "<").replace(" >", ">").replace(" :: ", "::").replace("& ", "&");
+    let shown = ty
+        .to_token_stream()
+        .to_string()
+        .replace(" <", "<")
+        .replace("< ", "<")
+        .replace(" >", ">")
+        .replace(" :: ", "::")
+        .replace("& ", "&");
     let wrong = |hint: String| Err(Error::new(ty.span(), hint));
     let Type::Path(path) = ty else {
-        return wrong(format!("an {port} is a `{holder}<dyn Interface>`, such as `{holder}<dyn Net>`; `{shown}` isn't"));
+        return wrong(format!(
+            "an {port} is a `{holder}<dyn Interface>`, such as `{holder}<dyn Net>`; `{shown}` isn't"
+        ));
     };
     let last = path.path.segments.last().expect("a path has a segment");
     if last.ident == other_holder {
@@ -120,7 +131,9 @@ fn interface<'a>(direction: &Direction, ty: &'a Type) -> Result<&'a Type> {
     };
     let Type::TraitObject(object) = interface else {
         let shown = interface.to_token_stream();
-        return wrong(format!("write `{holder}<dyn {shown}>`: a port is typed by an interface, a trait of crate `interfaces`"));
+        return wrong(format!(
+            "write `{holder}<dyn {shown}>`: a port is typed by an interface, a trait of crate `interfaces`"
+        ));
     };
     if object.bounds.len() != 1 || !matches!(object.bounds[0], TypeParamBound::Trait(_)) || object.dyn_token.is_none() {
         return wrong(format!(
@@ -168,7 +181,9 @@ fn implementation(direction: &Direction, item: &Ident, ports: &[Port]) -> Tokens
 fn implementation_of_nothing(direction: &Direction, item: &DeriveInput) -> Tokens {
     let name = &item.ident;
     let (generics, arguments, bounds) = item.generics.split_for_impl();
-    let specs = quote!(const PORTS: &'static [::runtime::wiring::PortSpec] = &[];);
+    let specs = quote!(
+        const PORTS: &'static [::runtime::wiring::PortSpec] = &[];
+    );
     if direction.name == IMPORTS.name {
         quote! {
             impl #generics ::runtime::wiring::Imports for #name #arguments #bounds {

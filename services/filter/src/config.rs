@@ -143,7 +143,13 @@ impl Configuration for Config {
         let mut faults = Vec::new();
         let mut add = |path: String, message: String| faults.push(Fault { path, message });
         if self.rules.len() > MOST_RULES {
-            add("rules".into(), format!("{MOST_RULES} rules at most, here are {}; a second filter may take the others", self.rules.len()));
+            add(
+                "rules".into(),
+                format!(
+                    "{MOST_RULES} rules at most, here are {}; a second filter may take the others",
+                    self.rules.len()
+                ),
+            );
         }
         let mut names = BTreeMap::new();
         for (i, rule) in self.rules.iter().enumerate() {

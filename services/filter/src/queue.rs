@@ -24,7 +24,13 @@ pub struct FilteredQueue {
 }
 
 impl FilteredQueue {
-    pub fn new(port: Port<dyn Net>, index: u16, below: Cap<dyn NetQueue>, rules: Arc<Rules>, tallies: Arc<QueueTallies>) -> FilteredQueue {
+    pub fn new(
+        port: Port<dyn Net>,
+        index: u16,
+        below: Cap<dyn NetQueue>,
+        rules: Arc<Rules>,
+        tallies: Arc<QueueTallies>,
+    ) -> FilteredQueue {
         FilteredQueue { port, index, below: Some(below), rules, tallies }
     }
 

@@ -138,6 +138,8 @@ impl Rule {
             && self.source.is_none_or(|prefix| ipv4.is_some_and(|ipv4| prefix.contains(ipv4.source)))
             && self.destination.is_none_or(|prefix| ipv4.is_some_and(|ipv4| prefix.contains(ipv4.destination)))
             && self.source_port.is_none_or(|wanted| ports.is_some_and(|(source, _)| wanted.contains(source)))
-            && self.destination_port.is_none_or(|wanted| ports.is_some_and(|(_, destination)| wanted.contains(destination)))
+            && self
+                .destination_port
+                .is_none_or(|wanted| ports.is_some_and(|(_, destination)| wanted.contains(destination)))
     }
 }

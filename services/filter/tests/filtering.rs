@@ -148,7 +148,9 @@ fn frames_of(batch: &RRef<Batch>) -> Vec<Vec<u8>> {
 fn start(below: &'static dyn Net, config: &str) -> Exports {
     host::connect();
     let config: Config = toml::from_str(config).unwrap();
-    let Ok(exports) = filter::start(Env::new("filter0", 1, &[0]), Imports { net: Port::new(below) }, config) else { panic!("does not start") };
+    let Ok(exports) = filter::start(Env::new("filter0", 1, &[0]), Imports { net: Port::new(below) }, config) else {
+        panic!("does not start")
+    };
     exports
 }
 
@@ -194,11 +196,21 @@ fn sent_packets_are_dropped_by_rule_and_counted_once_even_if_offered_twice() {
     card.0.lock().unwrap().room = Some(1);
     let mut queue = net.open_queue(0).unwrap();
     let rest = queue.send(batch_of(&[tcp(80), udp(8099, [10, 9, 1, 9]), tcp(81), udp(8100, [10, 9, 1, 9])])).unwrap();
-    assert_eq!(frames_of(&rest), [tcp(81), udp(8100, [10, 9, 1, 9])], "what found no place comes back, without what was dropped");
+    assert_eq!(
+        frames_of(&rest),
+        [tcp(81), udp(8100, [10, 9, 1, 9])],
+        "what found no place comes back, without what was dropped"
+    );
     card.0.lock().unwrap().room = None;
     assert!(queue.send(rest).unwrap().is_empty());
     assert_eq!(card.0.lock().unwrap().sent, [tcp(80), tcp(81), udp(8100, [10, 9, 1, 9])]);
-    for (name, value) in [("send.passed", 3), ("send.dropped", 1), ("rule.no-high.packets", 1), ("rule.all.packets", 3), ("rule.lab.packets", 0)] {
+    for (name, value) in [
+        ("send.passed", 3),
+        ("send.dropped", 1),
+        ("rule.no-high.packets", 1),
+        ("rule.all.packets", 3),
+        ("rule.lab.packets", 0),
+    ] {
         assert_eq!(counter(&*control, name), value, "{name}");
     }
 }
@@ -216,7 +228,8 @@ fn packets_that_were_there_before_are_left_alone() {
 /// Composition is a fact: a filter above a filter is wired like a filter above a card.
 #[test]
 fn filters_stand_in_a_chain() {
-    let (card, lower) = filtered("rules = [{ name = \"no-telnet\", action = \"drop\", protocol = \"tcp\", destination-port = 23 }]");
+    let (card, lower) =
+        filtered("rules = [{ name = \"no-telnet\", action = \"drop\", protocol = \"tcp\", destination-port = 23 }]");
     let upper = start(Box::leak(lower.net), "rules = [{ name = \"no-arp\", action = \"drop\", protocol = \"arp\" }]");
     card.0.lock().unwrap().arriving = [tcp(23), arp(), tcp(80)].into();
     let mut queue = upper.net.open_queue(0).unwrap();
@@ -280,8 +293,16 @@ fn faults_are_named_by_path_and_reason() {
     for (rule, path, words) in [
         ("name = \"\", action = \"drop\"", "rules[0].name", "1 to 40 letters"),
         ("name = \"a\", action = \"drop\", vlan = 0", "rules[0].vlan", "1 to 4094"),
-        ("name = \"a\", action = \"drop\", protocol = \"icmp\", source-port = 1", "rules[0].source-port", "never match"),
-        ("name = \"a\", action = \"drop\", protocol = \"arp\", source = \"10.0.0.0/8\"", "rules[0].source", "never match"),
+        (
+            "name = \"a\", action = \"drop\", protocol = \"icmp\", source-port = 1",
+            "rules[0].source-port",
+            "never match",
+        ),
+        (
+            "name = \"a\", action = \"drop\", protocol = \"arp\", source = \"10.0.0.0/8\"",
+            "rules[0].source",
+            "never match",
+        ),
         ("name = \"a\", action = \"drop\", destination = \"10.0.0.1/8\"", "rules[0].destination", "write 10.0.0.0/8"),
     ] {
         let faults = toml::from_str::<Config>(&format!("rules = [{{ {rule} }}]")).unwrap().validate();
@@ -296,7 +317,9 @@ fn faults_are_named_by_path_and_reason() {
         ("direction = \"up\"", "`receive`"),
         ("port = 80", "unknown field `port`"),
     ] {
-        let error = toml::from_str::<Config>(&format!("rules = [{{ name = \"a\", action = \"drop\", {wrong} }}]")).unwrap_err().to_string();
+        let error = toml::from_str::<Config>(&format!("rules = [{{ name = \"a\", action = \"drop\", {wrong} }}]"))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(words), "{wrong}: {error}");
     }
 }

@@ -167,9 +167,15 @@ impl Faults {
 impl Config {
     fn check_box(&self, faults: &mut Faults) {
         if self.address.prefix_len() > 30 {
-            faults.add("address".into(), format!("a segment of prefix length {} has no place for backends", self.address.prefix_len()));
+            faults.add(
+                "address".into(),
+                format!("a segment of prefix length {} has no place for backends", self.address.prefix_len()),
+            );
         } else if !self.is_host(self.address.addr()) {
-            faults.add("address".into(), format!("{} is no host's address on {}", self.address.addr(), self.address.trunc()));
+            faults.add(
+                "address".into(),
+                format!("{} is no host's address on {}", self.address.addr(), self.address.trunc()),
+            );
         }
         if let Some(vlan) = self.vlan.filter(|vlan| !(1..=4094).contains(vlan)) {
             faults.add("vlan".into(), format!("a VLAN's number is 1 to 4094, not {vlan}"));
@@ -183,7 +189,10 @@ impl Config {
 
     fn check_backends(&self, faults: &mut Faults) {
         if self.backends.is_empty() || self.backends.len() > MOST_BACKENDS {
-            faults.add("backends".into(), format!("1 to {MOST_BACKENDS} backends are needed, here are {}", self.backends.len()));
+            faults.add(
+                "backends".into(),
+                format!("1 to {MOST_BACKENDS} backends are needed, here are {}", self.backends.len()),
+            );
         }
         let (mut names, mut addresses) = (BTreeMap::new(), BTreeMap::new());
         for (i, backend) in self.backends.iter().enumerate() {
@@ -193,7 +202,13 @@ impl Config {
                 faults.add(path, format!("{} is the box's own address", backend.address));
             } else if !self.is_host(backend.address) {
                 let segment = self.address.trunc();
-                faults.add(path, format!("{} is no host's address on the box's segment {segment}: frames reach backends at layer 2", backend.address));
+                faults.add(
+                    path,
+                    format!(
+                        "{} is no host's address on the box's segment {segment}: frames reach backends at layer 2",
+                        backend.address
+                    ),
+                );
             } else if let Some(first) = addresses.insert(backend.address, i) {
                 faults.add(path, format!("{} is already the address of backends[{first}]", backend.address));
             }
@@ -213,13 +228,20 @@ impl Config {
                 faults.add(path, format!("{address} is the box's own address"));
             } else if let Some(backend) = self.backends.iter().position(|backend| backend.address == address) {
                 faults.add(path, format!("{address} is the address of backends[{backend}]"));
-            } else if address.is_unspecified() || address.is_loopback() || address.is_multicast() || address.is_broadcast() {
+            } else if address.is_unspecified()
+                || address.is_loopback()
+                || address.is_multicast()
+                || address.is_broadcast()
+            {
                 faults.add(path, format!("{address} is no host's address"));
             } else if let Some(first) = services.insert((address, vip.protocol, vip.port), i) {
                 faults.add(path, format!("vips[{first}] has the same address, port and protocol"));
             }
             if vip.port == Some(0) {
-                faults.add(format!("vips[{i}].port"), "port 0 doesn't exist; leave `port` out to serve every port".into());
+                faults.add(
+                    format!("vips[{i}].port"),
+                    "port 0 doesn't exist; leave `port` out to serve every port".into(),
+                );
             }
             self.check_shares(i, vip, faults);
         }
@@ -240,7 +262,8 @@ impl Config {
             }
             if share.weight == 0 {
                 let path = format!("vips[{i}].backends[{j}].weight");
-                faults.add(path, "a weight is at least 1; the console's `backend NAME drain` takes a backend out".into());
+                faults
+                    .add(path, "a weight is at least 1; the console's `backend NAME drain` takes a backend out".into());
             }
         }
     }
@@ -252,7 +275,10 @@ impl Config {
             let next = (size.min(16_777_213)..).find(|&n| is_prime(n)).unwrap_or(65_537);
             faults.add("table-size".into(), format!("{size} is not a prime up to 16777259; the next is {next}"));
         } else if size < least {
-            faults.add("table-size".into(), format!("for shares right within 1 %, {} backends need {least} slots or more", self.backends.len()));
+            faults.add(
+                "table-size".into(),
+                format!("for shares right within 1 %, {} backends need {least} slots or more", self.backends.len()),
+            );
         }
         if !(64..=1 << 26).contains(&self.connections) {
             faults.add("connections".into(), format!("{} is not between 64 and {}", self.connections, 1 << 26));

@@ -101,8 +101,14 @@ struct Entry {
 
 const NO_SERVICE: u16 = u16::MAX;
 
-const FREE: Entry =
-    Entry { source: 0, source_port: 0, destination_port: 0, service: NO_SERVICE, backend: BackendId(0), expiry: Expiry(0) };
+const FREE: Entry = Entry {
+    source: 0,
+    source_port: 0,
+    destination_port: 0,
+    service: NO_SERVICE,
+    backend: BackendId(0),
+    expiry: Expiry(0),
+};
 
 impl Entry {
     fn new(key: Key, backend: BackendId, expiry: Expiry) -> Entry {
@@ -116,7 +122,12 @@ impl Entry {
 
     #[inline]
     fn key(&self) -> Key {
-        Key { source: self.source, source_port: self.source_port, destination_port: self.destination_port, service: self.service }
+        Key {
+            source: self.source,
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+            service: self.service,
+        }
     }
 }
 
@@ -214,9 +225,9 @@ impl Connections {
     }
 
     fn place(&self, hash: u64, key: &Key) -> Option<(usize, usize)> {
-        self.buckets_of(hash)
-            .into_iter()
-            .find_map(|bucket| self.buckets[bucket].0.iter().position(|entry| entry.key() == *key).map(|at| (bucket, at)))
+        self.buckets_of(hash).into_iter().find_map(|bucket| {
+            self.buckets[bucket].0.iter().position(|entry| entry.key() == *key).map(|at| (bucket, at))
+        })
     }
 
     /// Remembers a connection that `find` didn't find.
@@ -230,7 +241,8 @@ impl Connections {
             self.put(bucket, at, entry);
             return Inserted::Free;
         }
-        let weakest = [first.0, second.0].into_iter().flat_map(|bucket| (0..Bucket::ENTRIES).map(move |at| (bucket, at)));
+        let weakest =
+            [first.0, second.0].into_iter().flat_map(|bucket| (0..Bucket::ENTRIES).map(move |at| (bucket, at)));
         let weakest = weakest
             .filter(|&(bucket, at)| self.buckets[bucket].0[at].expiry.phase() != Phase::Established)
             .min_by_key(|&(bucket, at)| self.buckets[bucket].0[at].expiry.left(now));
@@ -352,8 +364,13 @@ mod tests {
     use twox_hash::XxHash64;
 
     const SECOND: u64 = 1_000_000_000;
-    const LIFETIMES: Lifetimes =
-        Lifetimes { opening: 10 * SECOND, established: 1000 * SECOND, closing: 60 * SECOND, reset: SECOND, datagram: 30 * SECOND };
+    const LIFETIMES: Lifetimes = Lifetimes {
+        opening: 10 * SECOND,
+        established: 1000 * SECOND,
+        closing: 60 * SECOND,
+        reset: SECOND,
+        datagram: 30 * SECOND,
+    };
     /// More than the rounding to ticks can add.
     const SLACK: u64 = SECOND / 4;
 

@@ -64,7 +64,13 @@ fn hash(flow: &Flow) -> u64 {
 }
 
 impl Director {
-    pub fn new(station: Station, services: Arc<Services>, view: View, connections: Connections, counters: Arc<CpuCounters>) -> Director {
+    pub fn new(
+        station: Station,
+        services: Arc<Services>,
+        view: View,
+        connections: Connections,
+        counters: Arc<CpuCounters>,
+    ) -> Director {
         Director { station, services, view, connections, counters }
     }
 
@@ -134,7 +140,9 @@ impl Director {
             // Ourselves, or somebody who claims an address of ours: neither is to be answered or learned from.
             return Err(DropReason::BadSource);
         }
-        if self.services.is_backend(arp.sender) && (arp.operation == ArpOperation::Reply || !self.services.owns(arp.target)) {
+        if self.services.is_backend(arp.sender)
+            && (arp.operation == ArpOperation::Reply || !self.services.owns(arp.target))
+        {
             return Ok(Verdict::Learn { address: arp.sender, mac: arp.sender_mac });
         }
         match arp.operation {
@@ -159,9 +167,20 @@ impl Director {
 
     /// `signal`: what the packet says about its connection; none if it is about it but not of it (an ICMP error).
     #[inline]
-    fn forward(&mut self, frame: &mut [u8], flow: &Flow, hash: u64, signal: Option<Signal>, now: u64) -> Result<Verdict, DropReason> {
+    fn forward(
+        &mut self,
+        frame: &mut [u8],
+        flow: &Flow,
+        hash: u64,
+        signal: Option<Signal>,
+        now: u64,
+    ) -> Result<Verdict, DropReason> {
         let Some(service) = self.services.find(flow.destination, flow.protocol, flow.destination_port) else {
-            return Err(if self.services.owns(flow.destination) { DropReason::NotServed } else { DropReason::NotOurAddress });
+            return Err(if self.services.owns(flow.destination) {
+                DropReason::NotServed
+            } else {
+                DropReason::NotOurAddress
+            });
         };
         if self.services.owns(flow.source) {
             return Err(DropReason::BadSource);
@@ -189,7 +208,12 @@ impl Director {
         signal: Option<Signal>,
         now: u64,
     ) -> Result<(BackendId, Mac), DropReason> {
-        let key = Key { source: flow.source, source_port: flow.source_port, destination_port: flow.destination_port, service: service.0 };
+        let key = Key {
+            source: flow.source,
+            source_port: flow.source_port,
+            destination_port: flow.destination_port,
+            service: service.0,
+        };
         let plan = self.view.plan();
         let named = || {
             let backend = plan.tables[service.index()].pick(hash).ok_or(DropReason::NoBackend)?;

@@ -284,13 +284,18 @@ fn parse_udp(datagram: &[u8], source: u32, destination: u32, checked: Checked) -
         Checked::Good => true,
         Checked::Bad => false,
         // RFC 768: 0 is no checksum.
-        Checked::Not => be16(header, 6) == 0 || ones_sum(pseudo_header(source, destination, 17, len), datagram) == 0xffff,
+        Checked::Not => {
+            be16(header, 6) == 0 || ones_sum(pseudo_header(source, destination, 17, len), datagram) == 0xffff
+        }
     };
     if !good {
         return Err(DropReason::BadChecksum);
     }
     let (source_port, destination_port) = (be16(header, 0), be16(header, 2));
-    Ok(Content::Flow(Flow { source, destination, source_port, destination_port, protocol: Protocol::Udp }, Signal::Datagram))
+    Ok(Content::Flow(
+        Flow { source, destination, source_port, destination_port, protocol: Protocol::Udp },
+        Signal::Datagram,
+    ))
 }
 
 fn parse_icmp(message: &[u8], source: u32, destination: u32, at: usize) -> Result<Content, DropReason> {
@@ -360,7 +365,9 @@ pub fn answer_echo(frame: &mut [u8], request: &Echo, own: Mac) {
     if let Some(requester) = bytes::<ETHERNET>(frame, 0).map(|header| mac(header, 6)) {
         redirect(frame, requester, own);
     }
-    let Some(packet) = frame.get_mut(request.at..).and_then(|rest| rest.first_chunk_mut::<{ IPV4 + 8 }>()) else { return };
+    let Some(packet) = frame.get_mut(request.at..).and_then(|rest| rest.first_chunk_mut::<{ IPV4 + 8 }>()) else {
+        return;
+    };
     let (header, message) = packet.split_at_mut(IPV4);
     header[8] = 64;
     header[12..16].copy_from_slice(&request.destination.to_be_bytes());

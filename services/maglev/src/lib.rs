@@ -14,8 +14,8 @@
 extern crate alloc;
 
 pub mod config;
-pub mod control;
 pub mod connections;
+pub mod control;
 pub mod director;
 pub mod drops;
 pub mod frame;

@@ -65,7 +65,8 @@ pub struct Neighbours {
 impl Neighbours {
     /// `own`: the box's address.
     pub fn new(own: u32, addresses: impl Iterator<Item = u32>, timing: Timing, now: u64) -> Neighbours {
-        let neighbour = |address| Neighbour { address, standing: Standing::Presumed, next: now, awaiting: false, unanswered: 0 };
+        let neighbour =
+            |address| Neighbour { address, standing: Standing::Presumed, next: now, awaiting: false, unanswered: 0 };
         Neighbours { all: addresses.map(neighbour).collect(), own, timing, startup: Startup::Silent }
     }
 
@@ -81,7 +82,9 @@ impl Neighbours {
 
     /// Notes an ARP message of a station.
     pub fn heard(&mut self, address: u32, mac: Mac, now: u64) -> Change {
-        let Some(neighbour) = self.all.iter_mut().find(|neighbour| neighbour.address == address) else { return Change::None };
+        let Some(neighbour) = self.all.iter_mut().find(|neighbour| neighbour.address == address) else {
+            return Change::None;
+        };
         let before = core::mem::replace(&mut neighbour.standing, Standing::Alive(mac));
         (neighbour.awaiting, neighbour.unanswered, neighbour.next) = (false, 0, now + self.timing.interval);
         if self.startup == Startup::Silent {

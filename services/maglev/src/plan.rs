@@ -45,7 +45,9 @@ impl Services {
             .vips
             .iter()
             .enumerate()
-            .map(|(i, vip)| (served_key(vip.address.to_bits(), vip.protocol, vip.port.unwrap_or(0)), ServiceId(i as u16)))
+            .map(|(i, vip)| {
+                (served_key(vip.address.to_bits(), vip.protocol, vip.port.unwrap_or(0)), ServiceId(i as u16))
+            })
             .collect();
         served.sort();
         let mut addresses: Vec<u32> = config.vips.iter().map(|vip| vip.address.to_bits()).collect();

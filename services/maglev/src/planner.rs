@@ -63,7 +63,8 @@ impl Planner {
         let empty = Arc::new(Table::build(1, &[]));
         let (mut pools, mut pool_of) = (Vec::<Pool>::new(), Vec::new());
         for vip in &config.vips {
-            let id = |name| config.backends.iter().position(|backend| &backend.name == name).map(|i| BackendId(i as u16));
+            let id =
+                |name| config.backends.iter().position(|backend| &backend.name == name).map(|i| BackendId(i as u16));
             let mut shares: Vec<(BackendId, u16)> =
                 vip.backends.iter().filter_map(|share| id(&share.name).map(|id| (id, share.weight))).collect();
             shares.sort();
@@ -79,8 +80,15 @@ impl Planner {
             routes: config.backends.iter().map(|_| None).collect(),
         };
         let wishes = config.backends.iter().map(|_| Wish::Up).collect();
-        let mut planner =
-            Planner { config, neighbours, wishes, pools, pool_of, published: Arc::new(Published::new(plan)), stale: false };
+        let mut planner = Planner {
+            config,
+            neighbours,
+            wishes,
+            pools,
+            pool_of,
+            published: Arc::new(Published::new(plan)),
+            stale: false,
+        };
         // Most probably all are alive: build for that while ARP finds out.
         planner.review();
         planner
@@ -117,16 +125,25 @@ impl Planner {
     /// Begins new tables where the set of backends has changed.
     fn review(&mut self) {
         self.stale = true;
-        let takes: Vec<bool> =
-            self.neighbours.standings().zip(&self.wishes).map(|(standing, wish)| standing != Standing::Dead && *wish == Wish::Up).collect();
+        let takes: Vec<bool> = self
+            .neighbours
+            .standings()
+            .zip(&self.wishes)
+            .map(|(standing, wish)| standing != Standing::Dead && *wish == Wish::Up)
+            .collect();
         for pool in &mut self.pools {
-            let members: Vec<&(BackendId, u16)> = pool.shares.iter().filter(|(backend, _)| takes[backend.index()]).collect();
+            let members: Vec<&(BackendId, u16)> =
+                pool.shares.iter().filter(|(backend, _)| takes[backend.index()]).collect();
             if members.iter().map(|(backend, _)| backend).eq(&pool.members) {
                 continue;
             }
             let named: Vec<Member> = members
                 .iter()
-                .map(|&&(backend, weight)| Member { backend, name: &self.config.backends[backend.index()].name, weight })
+                .map(|&&(backend, weight)| Member {
+                    backend,
+                    name: &self.config.backends[backend.index()].name,
+                    weight,
+                })
                 .collect();
             pool.building = Some(Builder::new(self.config.table_size as usize, &named));
             pool.members = members.iter().map(|&&(backend, _)| backend).collect();
@@ -159,7 +176,12 @@ impl Planner {
 
     fn publish(&mut self) {
         let serving = self.neighbours.is_settled() && (!self.is_building() || self.is_serving());
-        let routes = self.neighbours.standings().enumerate().map(|(i, standing)| self.route(BackendId(i as u16), standing)).collect();
+        let routes = self
+            .neighbours
+            .standings()
+            .enumerate()
+            .map(|(i, standing)| self.route(BackendId(i as u16), standing))
+            .collect();
         self.published.publish(Plan {
             stage: if serving { Stage::Serving } else { Stage::Starting },
             tables: self.pool_of.iter().map(|&pool| self.pools[pool].table.clone()).collect(),

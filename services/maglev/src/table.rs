@@ -161,7 +161,11 @@ mod tests {
             .iter()
             .zip(weights)
             .enumerate()
-            .map(|(i, (name, &weight))| Member { backend: BackendId(i as u16), name: String::leak(name.clone()), weight })
+            .map(|(i, (name, &weight))| Member {
+                backend: BackendId(i as u16),
+                name: String::leak(name.clone()),
+                weight,
+            })
             .collect()
     }
 

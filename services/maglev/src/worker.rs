@@ -134,7 +134,12 @@ impl Worker {
     }
 
     /// Judges a received batch, sends what is to be sent, and gives the batch back empty.
-    fn handle(&mut self, queue: &mut Cap<dyn NetQueue>, mut batch: RRef<Batch>, now: u64) -> Result<RRef<Batch>, NetError> {
+    fn handle(
+        &mut self,
+        queue: &mut Cap<dyn NetQueue>,
+        mut batch: RRef<Batch>,
+        now: u64,
+    ) -> Result<RRef<Batch>, NetError> {
         let counters = self.director.counters().clone();
         let kept = self.judge(&mut batch, now);
         for _ in 0..OFFERS {
@@ -219,9 +224,11 @@ impl Worker {
         };
         if !duty.announced {
             // RFC 5227 §2.3: an announcement makes neighbours forget who had the address before.
-            duty.announced = self.services.addresses().iter().fold(true, |all, &own| {
-                all & send(ArpRequest { to: BROADCAST, sender: own, target: own })
-            });
+            duty.announced = self
+                .services
+                .addresses()
+                .iter()
+                .fold(true, |all, &own| all & send(ArpRequest { to: BROADCAST, sender: own, target: own }));
         }
         self.shared.for_heard(|address, mac| duty.planner.heard(address, mac, now));
         self.shared.for_new_wishes(&mut duty.wishes_seen, |backend, wish| duty.planner.wish(backend, wish));

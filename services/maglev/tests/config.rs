@@ -51,7 +51,12 @@ fn faults_are_named_by_path_and_reason() {
     let cases: &[(&str, &str, &str, &str)] = &[
         ("address = \"10.0.1.2/24\"", "address = \"10.0.1.2/32\"", "address", "no place for backends"),
         ("address = \"10.0.1.2/24\"", "address = \"10.0.1.255/24\"", "address", "no host's address on 10.0.1.0/24"),
-        ("table-size = 5003", "table-size = 5000", "table-size", "5000 is not a prime up to 16777259; the next is 5003"),
+        (
+            "table-size = 5003",
+            "table-size = 5000",
+            "table-size",
+            "5000 is not a prime up to 16777259; the next is 5003",
+        ),
         ("table-size = 5003", "table-size = 101", "table-size", "3 backends need 300 slots"),
         ("table-size = 5003", "table-size = 4294967295", "table-size", "not a prime"),
         ("connections = 4096", "connections = 3", "connections", "3 is not between 64"),
@@ -65,13 +70,28 @@ fn faults_are_named_by_path_and_reason() {
         ("10.0.1.12", "10.0.1.2", "backends[1].address", "the box's own address"),
         ("10.0.1.12", "10.0.1.11", "backends[1].address", "already the address of backends[0]"),
         ("name = \"dns\"", "name = \"web\"", "vips[1].name", "already that of vips[0]"),
-        ("10.0.1.101\", protocol = \"udp\"", "10.0.1.100\", port = 80, protocol = \"tcp\"", "vips[1].address", "same address, port and protocol"),
+        (
+            "10.0.1.101\", protocol = \"udp\"",
+            "10.0.1.100\", port = 80, protocol = \"tcp\"",
+            "vips[1].address",
+            "same address, port and protocol",
+        ),
         ("10.0.1.101", "10.0.1.2", "vips[1].address", "the box's own address"),
         ("10.0.1.101", "10.0.1.12", "vips[1].address", "the address of backends[1]"),
         ("10.0.1.101", "224.0.0.1", "vips[1].address", "no host's address"),
         ("port = 80", "port = 0", "vips[0].port", "leave `port` out"),
-        ("{ name = \"b2\" }, { name = \"b3\"", "{ name = \"b9\" }, { name = \"b3\"", "vips[0].backends[1].name", "no backend is named \"b9\"; there are: b1, b2, b3"),
-        ("{ name = \"b2\" }, { name = \"b3\"", "{ name = \"b1\" }, { name = \"b3\"", "vips[0].backends[1].name", "already backends[0]"),
+        (
+            "{ name = \"b2\" }, { name = \"b3\"",
+            "{ name = \"b9\" }, { name = \"b3\"",
+            "vips[0].backends[1].name",
+            "no backend is named \"b9\"; there are: b1, b2, b3",
+        ),
+        (
+            "{ name = \"b2\" }, { name = \"b3\"",
+            "{ name = \"b1\" }, { name = \"b3\"",
+            "vips[0].backends[1].name",
+            "already backends[0]",
+        ),
         ("weight = 2", "weight = 0", "vips[0].backends[2].weight", "at least 1"),
     ];
     for (from, to, path, words) in cases {

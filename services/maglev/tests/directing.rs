@@ -223,7 +223,10 @@ fn a_restart_moves_nobody_while_the_set_is_the_same() {
             second.run(10 * MS);
             for (&n, &backend) in &before {
                 let reached = second.reaches(tcp(n, WEB, 80, ACK));
-                assert!(reached == Ok(backend) || reached == Err(DropReason::Starting), "client {n} of {backend}: {reached:?}");
+                assert!(
+                    reached == Ok(backend) || reached == Err(DropReason::Starting),
+                    "client {n} of {backend}: {reached:?}"
+                );
             }
         }
         assert!(second.planner.is_serving());

@@ -83,7 +83,12 @@ impl Card {
 impl Net for &'static Card {
     fn info(&self) -> Result<NetInfo, NetError> {
         self.available()?;
-        Ok(NetInfo { mac: MacAddress(BOX), queues: self.queues.len() as u16, max_frame: 1514, link: Link::Up { mbps: 10_000 } })
+        Ok(NetInfo {
+            mac: MacAddress(BOX),
+            queues: self.queues.len() as u16,
+            max_frame: 1514,
+            link: Link::Up { mbps: 10_000 },
+        })
     }
 
     fn open_queue(&self, index: u16) -> Result<Cap<dyn NetQueue>, NetError> {
@@ -173,7 +178,9 @@ impl Running {
         let net: &'static dyn Net = Box::leak(Box::new(card));
         let cpus: Vec<u32> = (0..queues as u32).collect();
         let imports = Imports { net: Port::new(net) };
-        let Ok(Exports { control }) = maglev::start(Env::new("lb", 1, &cpus), imports, config()) else { panic!("does not start") };
+        let Ok(Exports { control }) = maglev::start(Env::new("lb", 1, &cpus), imports, config()) else {
+            panic!("does not start")
+        };
         Running { card, control }
     }
 
@@ -322,6 +329,8 @@ fn a_faulty_configuration_does_not_start() {
     host::connect();
     let net: &'static dyn Net = Box::leak(Box::new(Card::leak(1)));
     let faulty = Config { table_size: 4, ..config() };
-    let Err(error) = maglev::start(Env::new("lb", 1, &[0]), Imports { net: Port::new(net) }, faulty) else { panic!("started") };
+    let Err(error) = maglev::start(Env::new("lb", 1, &[0]), Imports { net: Port::new(net) }, faulty) else {
+        panic!("started")
+    };
     assert!(error.0.contains("table-size: 4 is not a prime"), "{}", error.0);
 }

@@ -10,8 +10,9 @@ use proptest::prelude::*;
 use smoltcp::{
     phy::ChecksumCapabilities,
     wire::{
-        ArpOperation as WireOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, Icmpv4Packet,
-        Icmpv4Repr, IpAddress, IpProtocol, Ipv4Address, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket, UdpRepr,
+        ArpOperation as WireOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
+        EthernetRepr, Icmpv4Packet, Icmpv4Repr, IpAddress, IpProtocol, Ipv4Address, Ipv4Packet, Ipv4Repr, TcpControl,
+        TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket, UdpRepr,
     },
 };
 
@@ -24,14 +25,16 @@ const STATION: Station = Station { mac: BOX, vlan: None };
 
 fn ethernet(destination: [u8; 6], kind: EthernetProtocol, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0; 14 + payload.len()];
-    let repr = EthernetRepr { src_addr: EthernetAddress(ROUTER), dst_addr: EthernetAddress(destination), ethertype: kind };
+    let repr =
+        EthernetRepr { src_addr: EthernetAddress(ROUTER), dst_addr: EthernetAddress(destination), ethertype: kind };
     repr.emit(&mut EthernetFrame::new_unchecked(&mut frame));
     frame[14..].copy_from_slice(payload);
     frame
 }
 
 fn ipv4(protocol: IpProtocol, payload: &[u8]) -> Vec<u8> {
-    let repr = Ipv4Repr { src_addr: CLIENT, dst_addr: VIP, next_header: protocol, payload_len: payload.len(), hop_limit: 64 };
+    let repr =
+        Ipv4Repr { src_addr: CLIENT, dst_addr: VIP, next_header: protocol, payload_len: payload.len(), hop_limit: 64 };
     let mut packet = vec![0; 20 + payload.len()];
     repr.emit(&mut Ipv4Packet::new_unchecked(&mut packet), &ChecksumCapabilities::default());
     packet[20..].copy_from_slice(payload);
@@ -158,7 +161,15 @@ fn what_is_not_to_be_forwarded_has_its_reason() {
         ("half a segment", tcp(TcpControl::None, b"data")[..50].to_vec(), DropReason::Truncated),
         ("half an ARP message", arp(BOX, WireOperation::Request, VIP)[..40].to_vec(), DropReason::Runt),
         ("another station's", ethernet(BACKEND, EthernetProtocol::Ipv4, &[0; 46]), DropReason::NotForUs),
-        ("IPv4 in a broadcast", { let mut f = tcp(TcpControl::Syn, b""); f[..6].fill(0xff); f }, DropReason::NotForUs),
+        (
+            "IPv4 in a broadcast",
+            {
+                let mut f = tcp(TcpControl::Syn, b"");
+                f[..6].fill(0xff);
+                f
+            },
+            DropReason::NotForUs,
+        ),
         ("multicast", edit(tcp(TcpControl::Syn, b""), 0, 0x01), DropReason::NotForUs),
         ("from a multicast station", edit(tcp(TcpControl::Syn, b""), 6, 0x01), DropReason::BadSource),
         ("IPv6", ethernet(BOX, EthernetProtocol::Ipv6, &[0x60; 46]), DropReason::UnknownProtocol),
@@ -179,7 +190,16 @@ fn what_is_not_to_be_forwarded_has_its_reason() {
         ("TCP header length", edit(tcp(TcpControl::None, b""), 46, 0x40), DropReason::BadHeader),
         ("UDP too short a length", edit(udp(b"x"), 39, 7), DropReason::BadHeader),
         ("UDP too long a length", edit(udp(b"x"), 39, 90), DropReason::Truncated),
-        ("ICMP timestamp", { let mut f = echo(b""); f[34] = 13; f[36] -= 5; f }, DropReason::UnknownProtocol),
+        (
+            "ICMP timestamp",
+            {
+                let mut f = echo(b"");
+                f[34] = 13;
+                f[36] -= 5;
+                f
+            },
+            DropReason::UnknownProtocol,
+        ),
         ("ARP for another hardware", edit(arp(BOX, WireOperation::Request, VIP), 15, 6), DropReason::BadHeader),
         ("ARP operation", edit(arp(BOX, WireOperation::Request, VIP), 21, 3), DropReason::UnknownProtocol),
         ("ARP from a group", edit(arp(BOX, WireOperation::Request, VIP), 22, 1), DropReason::BadSource),
@@ -216,7 +236,8 @@ fn only_the_boxs_own_vlan_is_heard() {
 /// Path MTU discovery: a router tells the VIP that a backend's packet was too big; that belongs to the client's flow.
 #[test]
 fn an_icmp_error_belongs_to_the_flow_that_it_quotes() {
-    let mut quoted = Ipv4Repr { src_addr: VIP, dst_addr: CLIENT, next_header: IpProtocol::Tcp, payload_len: 1480, hop_limit: 60 };
+    let mut quoted =
+        Ipv4Repr { src_addr: VIP, dst_addr: CLIENT, next_header: IpProtocol::Tcp, payload_len: 1480, hop_limit: 60 };
     let build = |repr: &Ipv4Repr| {
         let mut inner = vec![0; 28];
         repr.emit(&mut Ipv4Packet::new_unchecked(&mut inner), &ChecksumCapabilities::default());

@@ -67,19 +67,30 @@ pub fn start(options: &RunOptions, number: usize, namespace: &Namespace) -> Resu
         fs::create_dir_all(folder.join(part)).map_err(Error::io(format!("folder of {}", backend.name)))?;
     }
     let config = folder.join("nginx.conf");
-    fs::write(&config, configuration(options, number)).map_err(Error::io(format!("configuration of {}", backend.name)))?;
+    fs::write(&config, configuration(options, number))
+        .map_err(Error::io(format!("configuration of {}", backend.name)))?;
     let log = fs::File::create(folder.join("stderr")).map_err(Error::io(format!("log of {}", backend.name)))?;
     let process = start_nginx(&options.tools.nginx, &folder, &config, log, namespace)?;
-    let datagrams = options.vips.iter().filter(|vip| vip.protocol == Protocol::Udp && vip.backends.contains(&backend.name));
+    let datagrams =
+        options.vips.iter().filter(|vip| vip.protocol == Protocol::Udp && vip.backends.contains(&backend.name));
     let datagrams = namespace.run(|| {
         datagrams
-            .map(|vip| UdpSocket::bind((vip.address, vip.port)).map_err(Error::io(format!("{}: UDP port {}", backend.name, vip.port))))
+            .map(|vip| {
+                UdpSocket::bind((vip.address, vip.port))
+                    .map_err(Error::io(format!("{}: UDP port {}", backend.name, vip.port)))
+            })
             .collect()
     })?;
     Ok(Server { name: backend.name.clone(), process, _datagrams: datagrams })
 }
 
-fn start_nginx(nginx: &Tool, folder: &Path, config: &Path, log: fs::File, namespace: &Namespace) -> Result<Child, Error> {
+fn start_nginx(
+    nginx: &Tool,
+    folder: &Path,
+    config: &Path,
+    log: fs::File,
+    namespace: &Namespace,
+) -> Result<Child, Error> {
     let mut command = nginx.command();
     command.arg("-p").arg(folder).arg("-e").arg("stderr").arg("-c").arg(config);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);

@@ -54,7 +54,12 @@ impl Capture {
         let raw = check(unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) })?;
         // SAFETY: a fresh descriptor that nobody else has.
         let socket = unsafe { OwnedFd::from_raw_fd(raw) };
-        set_option(&socket, libc::SOL_PACKET, libc::PACKET_VERSION, &(libc::tpacket_versions::TPACKET_V3 as libc::c_int))?;
+        set_option(
+            &socket,
+            libc::SOL_PACKET,
+            libc::PACKET_VERSION,
+            &(libc::tpacket_versions::TPACKET_V3 as libc::c_int),
+        )?;
         if scope == Scope::IncomingOnly {
             set_option(&socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &1)?;
         }
@@ -73,11 +78,14 @@ impl Capture {
         };
         set_option(&socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &request)?;
         // SAFETY: a fresh shared mapping of the ring that was just made; the result is checked.
-        let ring = unsafe { libc::mmap(ptr::null_mut(), BLOCK * BLOCKS, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, raw, 0) };
+        let ring = unsafe {
+            libc::mmap(ptr::null_mut(), BLOCK * BLOCKS, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, raw, 0)
+        };
         if ring == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let capture = Self { socket, ring: NonNull::new(ring.cast()).expect("a mapping isn't at 0"), next: 0, dropped: 0 };
+        let capture =
+            Self { socket, ring: NonNull::new(ring.cast()).expect("a mapping isn't at 0"), next: 0, dropped: 0 };
         capture.bind(interface)?;
         Ok(capture)
     }
@@ -193,6 +201,14 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 
 fn set_option<T>(socket: &OwnedFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
     // SAFETY: the kernel reads `size_of::<T>()` bytes of a value that outlives the call.
-    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, ptr::from_ref(value).cast(), size_of::<T>() as libc::socklen_t) })?;
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            ptr::from_ref(value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    })?;
     Ok(())
 }

@@ -47,9 +47,7 @@ impl WallClock {
         let before = nanos(ClockId::CLOCK_MONOTONIC);
         let wall = nanos(ClockId::CLOCK_REALTIME);
         let after = nanos(ClockId::CLOCK_MONOTONIC);
-        Self {
-            ahead: i128::from(wall) - i128::from(before / 2 + after / 2),
-        }
+        Self { ahead: i128::from(wall) - i128::from(before / 2 + after / 2) }
     }
 
     /// The moment of a wall-clock stamp.

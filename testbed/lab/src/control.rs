@@ -31,7 +31,10 @@ pub enum News {
     Status(Box<Status>),
     /// Last, unless it is `Failed`.
     Report(Box<Report>),
-    Failed { message: String, lack: bool },
+    Failed {
+        message: String,
+        lack: bool,
+    },
 }
 
 /// Writes one message.

@@ -12,11 +12,7 @@ pub enum Error {
     )]
     Namespaces(String),
     #[error("cannot start {what} ({program}): {source}")]
-    Start {
-        what: &'static str,
-        program: PathBuf,
-        source: io::Error,
-    },
+    Start { what: &'static str, program: PathBuf, source: io::Error },
     #[error("{0}")]
     Options(String),
     #[error("the lab's {what}: {source}")]

@@ -155,7 +155,10 @@ mod tests {
 
     #[test]
     fn the_events_that_a_box_sends() {
-        assert_eq!(event(r#"{"event":"booted","at_ns":5,"boot_ms":120}"#), Event::Booted(Booted { at_ns: 5, boot_ms: 120.0 }));
+        assert_eq!(
+            event(r#"{"event":"booted","at_ns":5,"boot_ms":120}"#),
+            Event::Booted(Booted { at_ns: 5, boot_ms: 120.0 })
+        );
         let Event::Crash(crash) = event(
             r#"{"event":"crash","domain":"ixgbe0","reason":"stack-overflow","generation":3,"at_ns":9,"cpu":1,"chain":["lb","ixgbe0"],"last_words":"","pages_before":70}"#,
         ) else {

@@ -30,8 +30,17 @@ pub struct Ip {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
-    Tcp { source: u16, destination: u16, sequence: u32, flags: u8 },
-    Udp { source: u16, destination: u16, probe: Option<u64> },
+    Tcp {
+        source: u16,
+        destination: u16,
+        sequence: u32,
+        flags: u8,
+    },
+    Udp {
+        source: u16,
+        destination: u16,
+        probe: Option<u64>,
+    },
     /// Another protocol, a fragment that isn't the first, or cut short.
     Other,
 }
@@ -70,10 +79,18 @@ fn transport(protocol: u8, bytes: Option<&[u8]>) -> Option<Transport> {
     let bytes = bytes?;
     let (source, destination) = (be16(bytes, 0)?, be16(bytes, 2)?);
     match protocol {
-        6 => Some(Transport::Tcp { source, destination, sequence: u32::from_be_bytes(*bytes.get(4..)?.first_chunk()?), flags: *bytes.get(13)? }),
+        6 => Some(Transport::Tcp {
+            source,
+            destination,
+            sequence: u32::from_be_bytes(*bytes.get(4..)?.first_chunk()?),
+            flags: *bytes.get(13)?,
+        }),
         17 => {
             let payload = bytes.get(8..).unwrap_or_default();
-            let probe = payload.strip_prefix(&PROBE_MAGIC).and_then(|rest| rest.first_chunk()).map(|number| u64::from_be_bytes(*number));
+            let probe = payload
+                .strip_prefix(&PROBE_MAGIC)
+                .and_then(|rest| rest.first_chunk())
+                .map(|number| u64::from_be_bytes(*number));
             Some(Transport::Udp { source, destination, probe })
         }
         _ => None,

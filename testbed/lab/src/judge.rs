@@ -9,7 +9,8 @@ use crate::gaps::{Gaps, Window};
 use crate::load::{Kind, Tally};
 use crate::options::RunOptions;
 use crate::report::{
-    BackendReport, Connections, CrashReport, DomainReport, Exchange, KindReport, NicReport, PauseReport, ProbeReport, Report, Requests, SCHEMA_VERSION, VipReport,
+    BackendReport, Connections, CrashReport, DomainReport, Exchange, KindReport, NicReport, PauseReport, ProbeReport,
+    Report, Requests, SCHEMA_VERSION, VipReport,
 };
 use crate::witness::{Arrival, Service, Witness};
 use std::collections::{BTreeMap, HashSet};
@@ -117,11 +118,20 @@ pub fn report(options: &RunOptions, evidence: &Evidence, witness: &Witness) -> R
         opened: tally.opened,
         broken: tally.broken,
         moved: witness.moves.len() as u64,
-        moved_after_backend_change: witness.moves.iter().filter(|one| first_change.is_some_and(|change| one.at >= change)).count() as u64,
+        moved_after_backend_change: witness
+            .moves
+            .iter()
+            .filter(|one| first_change.is_some_and(|change| one.at >= change))
+            .count() as u64,
     };
     check_load(evidence, &tally, &connections, &probe, &mut reasons);
     let checks = checks::all(evidence, witness);
-    reasons.extend(checks.iter().filter(|check| check.holds == Some(false)).map(|check| format!("{}: {}", check.name, check.detail)));
+    reasons.extend(
+        checks
+            .iter()
+            .filter(|check| check.holds == Some(false))
+            .map(|check| format!("{}: {}", check.name, check.detail)),
+    );
     let facts = &evidence.facts;
     Report {
         schema_version: SCHEMA_VERSION,
@@ -130,7 +140,12 @@ pub fn report(options: &RunOptions, evidence: &Evidence, witness: &Witness) -> R
         reasons,
         duration_ms: millis(evidence.load_end.since(up)),
         boot_ms: facts.booted.as_ref().map(|(_, booted)| booted.boot_ms),
-        first_packet_ms: witness.arrivals.iter().map(|arrival| arrival.at).find(|at| *at >= evidence.started).map(|at| millis(at.since(evidence.started))),
+        first_packet_ms: witness
+            .arrivals
+            .iter()
+            .map(|arrival| arrival.at)
+            .find(|at| *at >= evidence.started)
+            .map(|at| millis(at.since(evidence.started))),
         requests: requests(&tally),
         connections,
         backends: backends(options, &tally, witness),
@@ -155,7 +170,8 @@ fn probe(evidence: &Evidence, witness: &Witness, gaps: &Gaps, up: Moment) -> Pro
         highest = highest.max(arrival.number);
     }
     let crashes = evidence.facts.crashes.iter().map(|(heard, crash)| evidence.facts.moment(crash.at_ns, *heard));
-    let disturbed = crashes.chain(evidence.asked.iter().map(|asked| asked.at)).chain(evidence.pauses.iter().map(|pause| pause.0));
+    let disturbed =
+        crashes.chain(evidence.asked.iter().map(|asked| asked.at)).chain(evidence.pauses.iter().map(|pause| pause.0));
     let calm = Window { from: up, to: disturbed.min().unwrap_or(evidence.load_end) };
     ProbeReport {
         sent: evidence.probe_sent - evidence.probe_begin,
@@ -171,11 +187,16 @@ fn probe(evidence: &Evidence, witness: &Witness, gaps: &Gaps, up: Moment) -> Pro
 fn crashes(evidence: &Evidence, gaps: &Gaps, up: Moment, reasons: &mut Vec<String>) -> Vec<CrashReport> {
     let facts = &evidence.facts;
     let mut wanted: Vec<(&Asked, &str, Option<&str>)> = Vec::new();
-    wanted.extend(evidence.asked.iter().filter_map(|asked| asked.crash().map(|(domain, reason)| (asked, domain, reason))));
+    wanted.extend(
+        evidence.asked.iter().filter_map(|asked| asked.crash().map(|(domain, reason)| (asked, domain, reason))),
+    );
     let mut reports = Vec::new();
     for (heard, crash) in &facts.crashes {
         let at = facts.moment(crash.at_ns, *heard);
-        let cause = wanted.iter().position(|(asked, domain, _)| *domain == crash.domain && asked.at <= *heard).map(|place| wanted.remove(place));
+        let cause = wanted
+            .iter()
+            .position(|(asked, domain, _)| *domain == crash.domain && asked.at <= *heard)
+            .map(|place| wanted.remove(place));
         let mut from = at - FOREBODING;
         match cause {
             Some((asked, _, reason)) => {
@@ -184,30 +205,53 @@ fn crashes(evidence: &Evidence, gaps: &Gaps, up: Moment, reasons: &mut Vec<Strin
                     reasons.push(format!("\"{}\" ended as \"{}\", not as \"{reason}\"", asked.line, crash.reason));
                 }
             }
-            None => reasons.push(format!("{} crashed, which nobody had asked for: {} {}", crash.domain, crash.reason, crash.last_words)),
+            None => reasons.push(format!(
+                "{} crashed, which nobody had asked for: {} {}",
+                crash.domain, crash.reason, crash.last_words
+            )),
         }
         reports.push(crash_report(evidence, gaps, up, crash, *heard, Window { from, to: at }, cause.is_some()));
         if facts.recovery_of(crash).is_none() && !stopped_later(evidence, crash, at) {
-            reasons.push(format!("{} did not come back after its crash at {:.0} ms", crash.domain, millis(at.since(up))));
+            reasons.push(format!(
+                "{} did not come back after its crash at {:.0} ms",
+                crash.domain,
+                millis(at.since(up))
+            ));
         }
     }
     for (asked, domain, _) in wanted {
-        reasons.push(format!("\"{}\" at {:.0} ms: the box reported no crash of {domain}", asked.line, millis(asked.at.since(up))));
+        reasons.push(format!(
+            "\"{}\" at {:.0} ms: the box reported no crash of {domain}",
+            asked.line,
+            millis(asked.at.since(up))
+        ));
     }
     let typed = |line: &str| evidence.asked.iter().any(|asked| asked.line == line);
     let unanswered = evidence.console.iter().filter(|exchange| exchange.reply.is_none() && typed(&exchange.line));
-    reasons.extend(unanswered.map(|exchange| format!("\"{}\" at {:.0} ms: no prompt came back", exchange.line, exchange.at_ms)));
+    reasons.extend(
+        unanswered.map(|exchange| format!("\"{}\" at {:.0} ms: no prompt came back", exchange.line, exchange.at_ms)),
+    );
     let refused = evidence.console.iter().filter_map(|exchange| Some((exchange, exchange.reply.as_deref()?)));
     let refused = refused.filter(|(_, reply)| reply.trim_start().starts_with("error"));
     reasons.extend(refused.map(|(exchange, reply)| format!("\"{}\": {reply}", exchange.line)));
     reports
 }
 
-fn crash_report(evidence: &Evidence, gaps: &Gaps, up: Moment, crash: &CrashFacts, heard: Moment, around: Window, asked_for: bool) -> CrashReport {
+fn crash_report(
+    evidence: &Evidence,
+    gaps: &Gaps,
+    up: Moment,
+    crash: &CrashFacts,
+    heard: Moment,
+    around: Window,
+    asked_for: bool,
+) -> CrashReport {
     let facts = &evidence.facts;
     let at = facts.moment(crash.at_ns, heard);
     let recovery = facts.recovery_of(crash);
-    let to = recovery.map_or(evidence.load_end, |(heard, recovered)| facts.moment(recovered.at_ns, *heard).max(around.to) + AFTERMATH);
+    let to = recovery.map_or(evidence.load_end, |(heard, recovered)| {
+        facts.moment(recovered.at_ns, *heard).max(around.to) + AFTERMATH
+    });
     let restart = recovery.filter(|(_, recovered)| recovered.at_ns > crash.at_ns && crash.at_ns > 0);
     CrashReport {
         at_ms: millis(at.since(up)),
@@ -234,12 +278,21 @@ fn check_blocked(options: &RunOptions, crashes: &[CrashReport], probe: &ProbeRep
     let limit = millis(options.lab.limits.blocked) + probe.max_gap_before_ms;
     for crash in crashes {
         if let Some(blocked) = crash.blocked_ms.filter(|blocked| *blocked > limit) {
-            reasons.push(format!("{}'s crash blocked forwarding for {blocked:.0} ms, more than {limit:.0} ms", crash.domain));
+            reasons.push(format!(
+                "{}'s crash blocked forwarding for {blocked:.0} ms, more than {limit:.0} ms",
+                crash.domain
+            ));
         }
     }
 }
 
-fn check_load(evidence: &Evidence, tally: &Tally, connections: &Connections, probe: &ProbeReport, reasons: &mut Vec<String>) {
+fn check_load(
+    evidence: &Evidence,
+    tally: &Tally,
+    connections: &Connections,
+    probe: &ProbeReport,
+    reasons: &mut Vec<String>,
+) {
     if tally.failed() > 0 {
         let why: Vec<_> = tally.failures.iter().map(|(reason, count)| format!("{count} × {reason}")).collect();
         reasons.push(format!("{} requests failed: {}", tally.failed(), why.join("; ")));
@@ -264,11 +317,25 @@ fn requests(tally: &Tally) -> Requests {
     let by_kind = kinds.map(|(kind, counts)| {
         let mut took = counts.took_us.clone();
         took.sort_unstable();
-        let at = |part: f64| took.get(((took.len() as f64 * part) as usize).min(took.len().saturating_sub(1))).map_or(0.0, |us| f64::from(*us) / 1e3);
-        let report = KindReport { completed: counts.completed, failed: counts.failed, median_ms: at(0.5), p99_ms: at(0.99), max_ms: at(1.0) };
+        let at = |part: f64| {
+            took.get(((took.len() as f64 * part) as usize).min(took.len().saturating_sub(1)))
+                .map_or(0.0, |us| f64::from(*us) / 1e3)
+        };
+        let report = KindReport {
+            completed: counts.completed,
+            failed: counts.failed,
+            median_ms: at(0.5),
+            p99_ms: at(0.99),
+            max_ms: at(1.0),
+        };
         (kind.name().to_owned(), report)
     });
-    Requests { completed: tally.completed(), failed: tally.failed(), by_kind: by_kind.collect(), failures: tally.failures.clone() }
+    Requests {
+        completed: tally.completed(),
+        failed: tally.failed(),
+        by_kind: by_kind.collect(),
+        failures: tally.failures.clone(),
+    }
 }
 
 fn backends(options: &RunOptions, tally: &Tally, witness: &Witness) -> BTreeMap<String, BackendReport> {
@@ -291,7 +358,11 @@ fn vips(options: &RunOptions, witness: &Witness) -> BTreeMap<String, VipReport> 
     let reports = options.vips.iter().map(|vip| {
         let service = Service { address: vip.address, port: vip.port, protocol: vip.protocol };
         let flows = witness.shares.get(&service).cloned().unwrap_or_else(|| vec![0; options.backends.len()]);
-        let members = options.backends.iter().zip(&flows).filter(|(backend, flows)| **flows > 0 || vip.backends.contains(&backend.name));
+        let members = options
+            .backends
+            .iter()
+            .zip(&flows)
+            .filter(|(backend, flows)| **flows > 0 || vip.backends.contains(&backend.name));
         let backends = members.map(|(backend, flows)| (backend.name.clone(), *flows)).collect();
         (service.to_string(), VipReport { flows: flows.iter().sum(), backends })
     });

@@ -32,10 +32,7 @@ pub struct ClientNet {
 impl Default for ClientNet {
     fn default() -> Self {
         // RFC 5737's documentation networks and RFC 1918's: none of them is anybody's.
-        Self {
-            address: Ipv4Addr::new(192, 168, 77, 2),
-            prefix: 24,
-        }
+        Self { address: Ipv4Addr::new(192, 168, 77, 2), prefix: 24 }
     }
 }
 
@@ -50,10 +47,7 @@ pub struct RouterNet {
 
 impl Default for RouterNet {
     fn default() -> Self {
-        Self {
-            client_side: Ipv4Addr::new(192, 168, 77, 1),
-            segment_side: None,
-        }
+        Self { client_side: Ipv4Addr::new(192, 168, 77, 1), segment_side: None }
     }
 }
 
@@ -135,10 +129,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            boot: Duration::from_secs(60),
-            blocked: Duration::from_millis(250),
-        }
+        Self { boot: Duration::from_secs(60), blocked: Duration::from_millis(250) }
     }
 }
 
@@ -177,12 +168,9 @@ mod tests {
 
     #[test]
     fn what_nobody_reads_is_refused() {
-        for text in [
-            "[load]\nkeepalive = 1\n",
-            "[lode]\n",
-            "[load]\nthink-time = 5\n",
-            "[load]\nthink-time = \"5 parsecs\"\n",
-        ] {
+        for text in
+            ["[load]\nkeepalive = 1\n", "[lode]\n", "[load]\nthink-time = 5\n", "[load]\nthink-time = \"5 parsecs\"\n"]
+        {
             assert!(toml::from_str::<LabFile>(text).is_err(), "{text}");
         }
     }

@@ -47,7 +47,10 @@ mod witness;
 
 pub use error::Error;
 pub use labfile::{ClientNet, ConsoleAddition, LabFile, Limits, Load, RouterNet, SegmentNet};
-pub use options::{Backend, Boot, BoxSettings, Command, Crash, Firmware, Format, Pause, Program, Protocol, RunOptions, Tool, Tools, Vip};
+pub use options::{
+    Backend, Boot, BoxSettings, Command, Crash, Firmware, Format, Pause, Program, Protocol, RunOptions, Tool, Tools,
+    Vip,
+};
 pub use report::*;
 pub use run::run;
 pub use stage::stage;

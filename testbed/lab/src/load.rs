@@ -72,7 +72,8 @@ impl Load {
             long: Expected::of(&content::bytes(LONG_SEED, load.download_size)),
             load,
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::io("load's runtime"))?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::io("load's runtime"))?;
         let thread = client.spawn("load", move || runtime.block_on(drive(Arc::new(ground))))?;
         Ok(Some(Self { tally, stop, thread: Some(thread) }))
     }
@@ -101,7 +102,8 @@ pub fn passes(client: &Namespace, options: &RunOptions, patience: Duration) -> R
 
 fn targets(options: &RunOptions) -> Vec<Target> {
     let tcp = options.vips.iter().filter(|vip| vip.protocol == Protocol::Tcp);
-    tcp.map(|vip| Target { address: SocketAddrV4::new(vip.address, vip.port), backends: vip.backends.clone() }).collect()
+    tcp.map(|vip| Target { address: SocketAddrV4::new(vip.address, vip.port), backends: vip.backends.clone() })
+        .collect()
 }
 
 async fn drive(ground: Arc<Ground>) {

@@ -74,10 +74,18 @@ impl Machine {
                 Err(error) => return Err(Error::io(format!("box's {line}"))(error)),
             }
             if let Some(status) = self.ended() {
-                return Err(Error::Inner(format!("the box ended before it began: {}: {}", describe(status), self.log())));
+                return Err(Error::Inner(format!(
+                    "the box ended before it began: {}: {}",
+                    describe(status),
+                    self.log()
+                )));
             }
             if Instant::now() > deadline {
-                return Err(Error::Inner(format!("the box did not connect its {line} within {} s: {}", CONNECT.as_secs(), self.log())));
+                return Err(Error::Inner(format!(
+                    "the box did not connect its {line} within {} s: {}",
+                    CONNECT.as_secs(),
+                    self.log()
+                )));
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -97,7 +105,8 @@ impl Machine {
     /// Stops all of the box's time, or lets it go on.
     pub fn freeze(&self, frozen: bool) -> Result<(), Error> {
         let signal = if frozen { Signal::SIGSTOP } else { Signal::SIGCONT };
-        kill(Pid::from_raw(self.process.id() as i32), signal).map_err(|error| Error::io("stopping the box")(error.into()))
+        kill(Pid::from_raw(self.process.id() as i32), signal)
+            .map_err(|error| Error::io("stopping the box")(error.into()))
     }
 }
 

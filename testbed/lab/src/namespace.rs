@@ -28,10 +28,7 @@ impl Namespace {
         .join()
         .expect("the thread only makes two system calls")
         .map_err(Error::io(format!("namespace {name}")))?;
-        Ok(Self {
-            name: name.into(),
-            file: Arc::new(file.into()),
-        })
+        Ok(Self { name: name.into(), file: Arc::new(file.into()) })
     }
 
     pub fn name(&self) -> &str {
@@ -62,7 +59,11 @@ impl Namespace {
     }
 
     /// Starts a long-lived thread inside.
-    pub fn spawn<T: Send + 'static>(&self, name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<thread::JoinHandle<T>, Error> {
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<thread::JoinHandle<T>, Error> {
         let here = self.clone();
         let (entered, outcome) = std::sync::mpsc::channel();
         let thread = thread::Builder::new()

@@ -22,7 +22,8 @@ fn network<E: Display>(step: impl Display) -> impl FnOnce(E) -> Error {
 impl Netlink {
     /// Opens it in the calling thread's namespace.
     pub fn open() -> Result<Self, Error> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(network("netlink runtime"))?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(network("netlink runtime"))?;
         let guard = runtime.enter();
         let (connection, handle, _) = rtnetlink::new_connection().map_err(network("netlink socket"))?;
         drop(guard);
@@ -30,16 +31,20 @@ impl Netlink {
         Ok(Self { runtime, handle })
     }
 
-    fn ask<T>(&self, step: impl Display, request: impl Future<Output = Result<T, rtnetlink::Error>>) -> Result<T, Error> {
+    fn ask<T>(
+        &self,
+        step: impl Display,
+        request: impl Future<Output = Result<T, rtnetlink::Error>>,
+    ) -> Result<T, Error> {
         self.runtime.block_on(request).map_err(network(step))
     }
 
     fn index(&self, name: &str) -> Result<u32, Error> {
-        let found = self.ask(
-            format!("look for {name}"),
-            self.handle.link().get().match_name(name).execute().try_next(),
-        )?;
-        found.map(|link| link.header.index).ok_or_else(|| Error::Network { step: format!("look for {name}"), reason: "not there".into() })
+        let found =
+            self.ask(format!("look for {name}"), self.handle.link().get().match_name(name).execute().try_next())?;
+        found
+            .map(|link| link.header.index)
+            .ok_or_else(|| Error::Network { step: format!("look for {name}"), reason: "not there".into() })
     }
 
     fn change(&self, step: impl Display, message: LinkMessageBuilder<LinkUnspec>) -> Result<(), Error> {
@@ -49,19 +54,28 @@ impl Netlink {
     /// A veth pair; its far end goes into another namespace at once, and has its name only there.
     pub fn veth(&self, near: &str, far: &str, far_namespace: RawFd) -> Result<(), Error> {
         const UNDERWAY: &str = "underway";
-        self.ask(format!("make veth {near}–{far}"), self.handle.link().add(LinkVeth::new(near, UNDERWAY).build()).execute())?;
+        self.ask(
+            format!("make veth {near}–{far}"),
+            self.handle.link().add(LinkVeth::new(near, UNDERWAY).build()).execute(),
+        )?;
         let index = self.index(UNDERWAY)?;
         self.change(format!("move {far}"), LinkUnspec::new_with_index(index).setns_by_fd(far_namespace).name(far))
     }
 
     /// A bridge that neither snoops nor ages within a run's time.
     pub fn bridge(&self, name: &str) -> Result<(), Error> {
-        self.ask(format!("make bridge {name}"), self.handle.link().add(LinkBridge::new(name).mcast_snooping(false).build()).execute())
+        self.ask(
+            format!("make bridge {name}"),
+            self.handle.link().add(LinkBridge::new(name).mcast_snooping(false).build()).execute(),
+        )
     }
 
     pub fn attach(&self, port: &str, bridge: &str) -> Result<(), Error> {
         let (port_index, bridge_index) = (self.index(port)?, self.index(bridge)?);
-        self.change(format!("attach {port} to {bridge}"), LinkUnspec::new_with_index(port_index).controller(bridge_index))
+        self.change(
+            format!("attach {port} to {bridge}"),
+            LinkUnspec::new_with_index(port_index).controller(bridge_index),
+        )
     }
 
     pub fn set_mac(&self, name: &str, mac: [u8; 6]) -> Result<(), Error> {
@@ -93,7 +107,11 @@ impl Netlink {
     /// `address` is reached on `name`'s segment directly.
     pub fn route_on_link(&self, address: Ipv4Addr, name: &str) -> Result<(), Error> {
         let index = self.index(name)?;
-        let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).output_interface(index).scope(RouteScope::Link).build();
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(address, 32)
+            .output_interface(index)
+            .scope(RouteScope::Link)
+            .build();
         self.ask(format!("route {address} on {name}"), self.handle.route().add(route).execute())
     }
 

@@ -202,8 +202,11 @@ fn quiet(host: &str) -> Result<(), Error> {
     ] {
         match set(name, value) {
             // A kernel without IPv6 has nothing to switch off.
-            Err(Error::Io { source, .. }) if name.starts_with("net/ipv6") && source.kind() == std::io::ErrorKind::NotFound => {}
-            outcome => outcome.map_err(|error| Error::Network { step: format!("set {host} up"), reason: error.to_string() })?,
+            Err(Error::Io { source, .. })
+                if name.starts_with("net/ipv6") && source.kind() == std::io::ErrorKind::NotFound => {}
+            outcome => {
+                outcome.map_err(|error| Error::Network { step: format!("set {host} up"), reason: error.to_string() })?
+            }
         }
     }
     Ok(())

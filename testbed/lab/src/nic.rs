@@ -53,7 +53,8 @@ impl Nic {
     /// Every count by its name, for the report of a run whose sums don't agree.
     pub fn detail(&self) -> String {
         let named = self.counters.snapshot().named();
-        let told: Vec<_> = named.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} {count}")).collect();
+        let told: Vec<_> =
+            named.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} {count}")).collect();
         told.join(", ")
     }
 

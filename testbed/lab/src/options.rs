@@ -138,23 +138,22 @@ impl Tool {
     /// What a prepared command would start.
     pub fn of(command: &std::process::Command) -> Self {
         let env = command.get_envs().filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())));
-        Self { program: command.get_program().into(), args: command.get_args().map(OsString::from).collect(), env: env.collect() }
+        Self {
+            program: command.get_program().into(),
+            args: command.get_args().map(OsString::from).collect(),
+            env: env.collect(),
+        }
     }
 
     /// A program with nothing before its arguments.
     pub fn plain(program: impl Into<PathBuf>) -> Self {
-        Self {
-            program: program.into(),
-            ..Self::default()
-        }
+        Self { program: program.into(), ..Self::default() }
     }
 
     /// The process to be, ready for further arguments.
     pub fn command(&self) -> std::process::Command {
         let mut command = std::process::Command::new(&self.program);
-        command
-            .args(&self.args)
-            .envs(self.env.iter().map(|(key, value)| (key, value)));
+        command.args(&self.args).envs(self.env.iter().map(|(key, value)| (key, value)));
         command
     }
 }
@@ -188,14 +187,25 @@ pub(crate) mod tests {
     /// A small appliance: two backends, a TCP and a UDP VIP.
     pub fn options() -> RunOptions {
         let backends = vec!["b1".to_owned(), "b2".to_owned()];
-        let vip = |port, protocol| Vip { address: Ipv4Addr::new(203, 0, 113, 10), port, protocol, backends: backends.clone() };
+        let vip = |port, protocol| Vip {
+            address: Ipv4Addr::new(203, 0, 113, 10),
+            port,
+            protocol,
+            backends: backends.clone(),
+        };
         let backend = |name: &str, host| Backend { name: name.into(), ip: Ipv4Addr::new(10, 0, 0, host), weight: 1 };
         RunOptions {
             name: "maglev".into(),
             boot: Boot::Kernel { kernel: "kernel".into(), bundle: "bundle".into() },
             vips: vec![vip(80, Protocol::Tcp), vip(53, Protocol::Udp)],
             backends: vec![backend("b1", 11), backend("b2", 12)],
-            box_settings: BoxSettings { ip: Ipv4Addr::new(10, 0, 0, 2), prefix: 24, mac: [2, 0, 0, 0, 0, 1], cpus: 2, memory: 256 << 20 },
+            box_settings: BoxSettings {
+                ip: Ipv4Addr::new(10, 0, 0, 2),
+                prefix: 24,
+                mac: [2, 0, 0, 0, 0, 1],
+                cpus: 2,
+                memory: 256 << 20,
+            },
             lab: LabFile::default(),
             duration: Some(Duration::from_secs(20)),
             crashes: Vec::new(),
@@ -211,7 +221,8 @@ pub(crate) mod tests {
     #[test]
     fn options_survive_the_trip_to_the_inner_process() {
         let mut options = options();
-        options.tools.nginx = Tool { program: "/x/ld.so".into(), args: vec!["--argv0".into()], env: vec![("A".into(), "b".into())] };
+        options.tools.nginx =
+            Tool { program: "/x/ld.so".into(), args: vec!["--argv0".into()], env: vec![("A".into(), "b".into())] };
         let text = serde_json::to_string(&options).unwrap();
         let back: RunOptions = serde_json::from_str(&text).unwrap();
         assert_eq!(serde_json::to_string(&back).unwrap(), text);

@@ -82,7 +82,9 @@ fn supervised(options: &RunOptions, interrupts: &AtomicUsize) -> Result<Report, 
         loop {
             match news.recv_timeout(wait) {
                 Ok(News::Report(report)) => return Ok(*report),
-                Ok(News::Failed { message, lack }) => return Err(if lack { Error::Lack(message) } else { Error::Inner(message) }),
+                Ok(News::Failed { message, lack }) => {
+                    return Err(if lack { Error::Lack(message) } else { Error::Inner(message) });
+                }
                 Ok(other) => view.take(other),
                 Err(RecvTimeoutError::Timeout) => break,
                 Err(RecvTimeoutError::Disconnected) => {

@@ -20,7 +20,8 @@ impl Schedule {
     pub fn of(options: &RunOptions) -> Self {
         let crashes = options.crashes.iter().map(|crash| (crash.at, Deed::Type(line(crash))));
         let commands = options.commands.iter().map(|command| (command.at, Deed::Type(command.line.clone())));
-        let pauses = options.pauses.iter().flat_map(|pause| [(pause.at, Deed::Freeze), (pause.at + pause.length, Deed::Thaw)]);
+        let pauses =
+            options.pauses.iter().flat_map(|pause| [(pause.at, Deed::Freeze), (pause.at + pause.length, Deed::Thaw)]);
         let mut all: Vec<_> = crashes.chain(commands).chain(pauses).collect();
         all.sort_by_key(|(at, _)| *at);
         Self(all.into())

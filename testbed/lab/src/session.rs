@@ -14,9 +14,9 @@ use crate::network::Network;
 use crate::nic::Nic;
 use crate::options::{Boot, Protocol, RunOptions};
 use crate::probe::Probe;
-use crate::spread::Spread;
 use crate::report::{Exchange, NicReport, Report};
 use crate::schedule::{Deed, Schedule};
+use crate::spread::Spread;
 use crate::status::Status;
 use crate::watch::Watch;
 use crate::witness::Witness;
@@ -74,7 +74,12 @@ pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News)
     phase("building the lab");
     let network = Network::build(&options)?;
     backend::write_content(&options)?;
-    let servers = network.backends.iter().enumerate().map(|(number, host)| backend::start(&options, number, host)).collect::<Result<Vec<_>, _>>()?;
+    let servers = network
+        .backends
+        .iter()
+        .enumerate()
+        .map(|(number, host)| backend::start(&options, number, host))
+        .collect::<Result<Vec<_>, _>>()?;
     let vips = options.vips.iter().map(|vip| vip.address);
     let watch = Watch::start(&network, Witness::new(vips, options.box_settings.mac, options.backends.len()))?;
     let mut probe = match options.vips.iter().find(|vip| vip.protocol == Protocol::Udp) {
@@ -161,7 +166,10 @@ fn check(options: &RunOptions) -> Result<(), Error> {
     let known = |name: &String| options.backends.iter().any(|backend| backend.name == *name);
     for vip in &options.vips {
         if let Some(name) = vip.backends.iter().find(|name| !known(name)) {
-            return Err(Error::Options(format!("VIP {}:{} names the backend \"{name}\", which isn't declared", vip.address, vip.port)));
+            return Err(Error::Options(format!(
+                "VIP {}:{} names the backend \"{name}\", which isn't declared",
+                vip.address, vip.port
+            )));
         }
     }
     if options.vips.is_empty() || options.backends.is_empty() {
@@ -202,8 +210,12 @@ impl Session<'_> {
         }
         while let Ok(heard) = self.heard.try_recv() {
             match self.facts.take(heard) {
-                Turn::Crashed(crash) => self.line(format!("{}{} crashed: {} {}", since(up), crash.domain, crash.reason, crash.last_words)),
-                Turn::Recovered(one) => self.line(format!("{}{} is back, generation {}", since(up), one.domain, one.generation)),
+                Turn::Crashed(crash) => {
+                    self.line(format!("{}{} crashed: {} {}", since(up), crash.domain, crash.reason, crash.last_words))
+                }
+                Turn::Recovered(one) => {
+                    self.line(format!("{}{} is back, generation {}", since(up), one.domain, one.generation))
+                }
                 Turn::Booted | Turn::Nothing => {}
             }
         }
@@ -278,7 +290,10 @@ impl Session<'_> {
         }
         self.thaw();
         if schedule.left() > 0 {
-            self.reasons.push(format!("{} things that were asked for did not come to pass: the load ended before their time", schedule.left()));
+            self.reasons.push(format!(
+                "{} things that were asked for did not come to pass: the load ended before their time",
+                schedule.left()
+            ));
         }
         if self.stopped_early && self.options.duration.is_some() {
             self.reasons.push(format!("{}interrupted", since(Some(up))));
@@ -347,7 +362,12 @@ impl Session<'_> {
 
     /// Lets what is under way end, then cuts the box off and takes its last statistics, so that all counts are of the same frames. False if the box
     /// didn't live so long.
-    fn settle(&mut self, load: Option<&Load>, probe: Option<&mut Probe>, text: &Receiver<String>) -> Result<bool, Error> {
+    fn settle(
+        &mut self,
+        load: Option<&Load>,
+        probe: Option<&mut Probe>,
+        text: &Receiver<String>,
+    ) -> Result<bool, Error> {
         (self.say)(News::Status(Box::new(Status { phase: "settling".into(), ..Status::default() })));
         // From here on an interruption would only cost the report.
         self.stopped_early = false;
@@ -359,7 +379,9 @@ impl Session<'_> {
             }
         }
         let deadline = Moment::now() + LAST_RECOVERY;
-        while self.facts.crashes.iter().any(|(_, crash)| self.facts.recovery_of(crash).is_none()) && Moment::now() < deadline {
+        while self.facts.crashes.iter().any(|(_, crash)| self.facts.recovery_of(crash).is_none())
+            && Moment::now() < deadline
+        {
             if !self.pump(text, None) {
                 break;
             }
@@ -370,7 +392,11 @@ impl Session<'_> {
         }
         for server in &mut self.servers {
             if !server.lives() {
-                self.reasons.push(format!("{}'s nginx ended by itself: {}", server.name, backend::last_words(&server.name)));
+                self.reasons.push(format!(
+                    "{}'s nginx ended by itself: {}",
+                    server.name,
+                    backend::last_words(&server.name)
+                ));
             }
         }
         // FINs and the last acknowledgements. Whatever is said after that is no matter of the box's.

@@ -78,7 +78,8 @@ fn outer(parent: &str) -> ! {
     let mut command = Command::new("/proc/self/exe");
     command.env(STAGE, INNER).stdout(Stdio::null());
     die_with_parent(&mut command);
-    let child = command.spawn().map_err(|source| Error::Start { what: "the lab", program: "/proc/self/exe".into(), source });
+    let child =
+        command.spawn().map_err(|source| Error::Start { what: "the lab", program: "/proc/self/exe".into(), source });
     match child.and_then(|mut child| child.wait().map_err(Error::io("inner process"))) {
         Ok(status) => exit(status.code().unwrap_or(1)),
         Err(error) => fail(&mut control, error),
@@ -98,7 +99,11 @@ pub fn die_with_parent(command: &mut Command) {
 
 fn make_namespaces() -> Result<(), Error> {
     let (uid, gid) = (geteuid(), getegid());
-    let rest = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    let rest = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS;
     let lacking = |error: &dyn std::fmt::Display| Error::Namespaces(error.to_string());
     if let Err(error) = unshare(CloneFlags::CLONE_NEWUSER | rest) {
         // Root where user namespaces are switched off needs none.
@@ -141,7 +146,8 @@ fn mount_private() -> Result<(), Error> {
     // Where part of /proc is masked (in a container) a fresh one is refused; then the old one serves, since the kernel answers
     // by the asking process's namespaces.
     let _ = mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), none);
-    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=0755")).map_err(step("tmpfs"))?;
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=0755"))
+        .map_err(step("tmpfs"))?;
     fs::create_dir(Path::new(RUN_DIR)).map_err(Error::io("run folder"))?;
     Ok(())
 }

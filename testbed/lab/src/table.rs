@@ -77,12 +77,28 @@ fn summary(report: &Report) -> Table {
             ms(counts.max_ms),
         ]));
     }
-    table.add_row(row(&["all requests".into(), report.requests.completed.to_string(), report.requests.failed.to_string()]));
+    table.add_row(row(&[
+        "all requests".into(),
+        report.requests.completed.to_string(),
+        report.requests.failed.to_string(),
+    ]));
     let connections = &report.connections;
-    table.add_row(row(&[format!("connections: {} opened, {} broken, {} moved", connections.opened, connections.broken, connections.moved)]));
+    table.add_row(row(&[format!(
+        "connections: {} opened, {} broken, {} moved",
+        connections.opened, connections.broken, connections.moved
+    )]));
     let probe = &report.probe;
-    table.add_row(row(&[format!("probes: {} sent, {} received, noise floor {}", probe.sent, probe.received, ms(probe.max_gap_before_ms))]));
-    table.add_row(row(&[format!("up in {}, first packet after {}", maybe_ms(report.boot_ms), maybe_ms(report.first_packet_ms))]));
+    table.add_row(row(&[format!(
+        "probes: {} sent, {} received, noise floor {}",
+        probe.sent,
+        probe.received,
+        ms(probe.max_gap_before_ms)
+    )]));
+    table.add_row(row(&[format!(
+        "up in {}, first packet after {}",
+        maybe_ms(report.boot_ms),
+        maybe_ms(report.first_packet_ms)
+    )]));
     table
 }
 
@@ -119,14 +135,22 @@ fn backends(report: &Report) -> Table {
 fn vips(report: &Report) -> Table {
     let mut table = table(&["VIP", "flows", "shared out"]);
     for (name, vip) in &report.vips {
-        let parts = vip.backends.iter().map(|(backend, flows)| format!("{backend} {:.1} %", *flows as f64 * 100.0 / vip.flows.max(1) as f64));
-        table.add_row([Cell::new(name), Cell::new(vip.flows).set_alignment(CellAlignment::Right), Cell::new(parts.collect::<Vec<_>>().join(", "))]);
+        let parts = vip
+            .backends
+            .iter()
+            .map(|(backend, flows)| format!("{backend} {:.1} %", *flows as f64 * 100.0 / vip.flows.max(1) as f64));
+        table.add_row([
+            Cell::new(name),
+            Cell::new(vip.flows).set_alignment(CellAlignment::Right),
+            Cell::new(parts.collect::<Vec<_>>().join(", ")),
+        ]);
     }
     table
 }
 
 fn crashes(report: &Report) -> Table {
-    let mut table = table(&["crash at", "domain", "reason", "generation", "back after", "blocked", "pages", "last words"]);
+    let mut table =
+        table(&["crash at", "domain", "reason", "generation", "back after", "blocked", "pages", "last words"]);
     for crash in &report.crashes {
         let pages = |count: Option<u64>| count.map_or("–".to_owned(), |count| count.to_string());
         table.add_row(row(&[
@@ -151,8 +175,15 @@ mod tests {
     #[test]
     fn a_reader_finds_crash_and_verdict() {
         let mut report = Report { reasons: vec!["3 connections were broken".into()], ..Report::default() };
-        report.domains.insert("ixgbe0".into(), DomainReport { restarts: 1, blocked_ms: Some(12.5), ..DomainReport::default() });
-        report.crashes.push(CrashReport { domain: "ixgbe0".into(), reason: "stack-overflow".into(), blocked_ms: Some(12.5), ..CrashReport::default() });
+        report
+            .domains
+            .insert("ixgbe0".into(), DomainReport { restarts: 1, blocked_ms: Some(12.5), ..DomainReport::default() });
+        report.crashes.push(CrashReport {
+            domain: "ixgbe0".into(),
+            reason: "stack-overflow".into(),
+            blocked_ms: Some(12.5),
+            ..CrashReport::default()
+        });
         let text = render(&report);
         for wanted in ["ixgbe0", "stack-overflow", "12.5 ms", "not well:", "3 connections were broken"] {
             assert!(text.contains(wanted), "{wanted} is missing in\n{text}");

@@ -7,26 +7,15 @@ use std::time::Duration;
 /// Text that isn't a duration or a size; says what would be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
-    #[error(
-        "\"{0}\" is no duration; write a number and a unit, such as \"250ms\", \"20s\" or \"2min\""
-    )]
+    #[error("\"{0}\" is no duration; write a number and a unit, such as \"250ms\", \"20s\" or \"2min\"")]
     Duration(String),
-    #[error(
-        "\"{0}\" is no size; write a number and a unit, such as \"512B\", \"64KiB\" or \"8MiB\""
-    )]
+    #[error("\"{0}\" is no size; write a number and a unit, such as \"512B\", \"64KiB\" or \"8MiB\"")]
     Size(String),
 }
 
 /// Units of time, longest suffix first where one ends with another.
-const TIMES: [(&str, f64); 7] = [
-    ("min", 60.0),
-    ("ns", 1e-9),
-    ("us", 1e-6),
-    ("µs", 1e-6),
-    ("ms", 1e-3),
-    ("h", 3600.0),
-    ("s", 1.0),
-];
+const TIMES: [(&str, f64); 7] =
+    [("min", 60.0), ("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("h", 3600.0), ("s", 1.0)];
 
 /// Units of size; powers of 1,024 with the `i`, of 1,000 without.
 const SIZES: [(&str, u64); 7] = [
@@ -111,40 +100,23 @@ mod tests {
             ("1h", 3_600_000),
             (" 3 s ", 3_000),
         ] {
-            assert_eq!(
-                parse_duration(text),
-                Ok(Duration::from_millis(millis)),
-                "{text}"
-            );
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         assert_eq!(parse_duration("5us"), Ok(Duration::from_micros(5)));
         for text in ["", "ms", "-1s", "1x", "inf", "NaN", "1e99h"] {
-            assert_eq!(
-                parse_duration(text),
-                Err(UnitError::Duration(text.to_owned())),
-                "{text}"
-            );
+            assert_eq!(parse_duration(text), Err(UnitError::Duration(text.to_owned())), "{text}");
         }
     }
 
     #[test]
     fn sizes_as_people_write_them() {
-        for (text, bytes) in [
-            ("512B", 512),
-            ("64KiB", 65_536),
-            ("8MiB", 8 << 20),
-            ("1GB", 1_000_000_000),
-            ("77", 77),
-            ("3 kB", 3_000),
-        ] {
+        for (text, bytes) in
+            [("512B", 512), ("64KiB", 65_536), ("8MiB", 8 << 20), ("1GB", 1_000_000_000), ("77", 77), ("3 kB", 3_000)]
+        {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
         for text in ["", "MiB", "-1B", "1.5MiB", "99999999999GiB", "1 quart"] {
-            assert_eq!(
-                parse_size(text),
-                Err(UnitError::Size(text.to_owned())),
-                "{text}"
-            );
+            assert_eq!(parse_size(text), Err(UnitError::Size(text.to_owned())), "{text}");
         }
     }
 

@@ -18,13 +18,17 @@ pub struct Keys {
 pub enum View {
     Live(Box<Live>),
     /// Lines on stderr, so that stdout is the report's alone.
-    Plain { phase: String },
+    Plain {
+        phase: String,
+    },
 }
 
 impl View {
     /// Live only where asked for and where it can be drawn and typed at.
     pub fn open(options: &RunOptions) -> Self {
-        let terminal = stdout().is_terminal() && stdin().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let terminal = stdout().is_terminal()
+            && stdin().is_terminal()
+            && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         let wanted = options.live && options.format == Format::Human && terminal;
         match wanted.then(|| Live::open(options)) {
             Some(Ok(live)) => View::Live(Box::new(live)),

@@ -71,7 +71,8 @@ fn watch(mut captures: Vec<(Place, Capture)>, witness: &Mutex<Witness>, stop: &A
             // The kernel hands a block out when it is full or its time is up: give the last ones that time.
             thread::sleep(HOLD);
         } else {
-            let mut fds: Vec<PollFd> = captures.iter().map(|(_, capture)| PollFd::new(capture.as_fd(), PollFlags::POLLIN)).collect();
+            let mut fds: Vec<PollFd> =
+                captures.iter().map(|(_, capture)| PollFd::new(capture.as_fd(), PollFlags::POLLIN)).collect();
             // An interrupted wait is a short one.
             let _ = poll(&mut fds, PollTimeout::from(20u8));
         }

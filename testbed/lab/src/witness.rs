@@ -2,11 +2,11 @@
 //!
 //! This is the run's truth. It knows nothing of what the box says.
 
-use crate::clock::Moment;
 use crate::capture::Way;
+use crate::clock::Moment;
+use crate::frame::{ACK, Frame, Ip, Kind, SYN, Transport};
 use crate::network;
 use crate::options::Protocol;
-use crate::frame::{ACK, Frame, Ip, Kind, SYN, Transport};
 use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Display, Formatter};
 use std::net::Ipv4Addr;

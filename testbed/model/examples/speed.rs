@@ -32,15 +32,11 @@ fn main() {
     let mut tail = 0;
     for _ in 0..ROUNDS {
         for index in 0..RING / 2 {
-            machine
-                .ram()
-                .set_quad(ring + 16 * index, buffers + 2048 * index);
+            machine.ram().set_quad(ring + 16 * index, buffers + 2048 * index);
             machine.ram().set_quad(ring + 16 * index + 8, 0);
             let at = ring + 16 * (RING / 2 + index);
             machine.ram().set_quad(at, buffers + 2048 * index);
-            machine
-                .ram()
-                .set_quad(at + 8, 3 << 20 | 1 << 24 | 1 << 25 | 1 << 29 | 60);
+            machine.ram().set_quad(at + 8, 3 << 20 | 1 << 24 | 1 << 25 | 1 << 29 | 60);
         }
         for _ in 0..batch {
             machine.peer_send(&frame);
@@ -61,9 +57,5 @@ fn main() {
         receiving / u128::from(counters.rx_delivered),
         counters.rx_delivered
     );
-    println!(
-        "send:    {} ns a frame ({} frames)",
-        sending / u128::from(counters.tx_wire),
-        counters.tx_wire
-    );
+    println!("send:    {} ns a frame ({} frames)", sending / u128::from(counters.tx_wire), counters.tx_wire);
 }

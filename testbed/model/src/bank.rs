@@ -59,9 +59,7 @@ pub struct Bank {
 
 impl Bank {
     pub fn new() -> Self {
-        Bank {
-            words: vec![0; (BAR_SIZE / 4) as usize].into_boxed_slice(),
-        }
+        Bank { words: vec![0; (BAR_SIZE / 4) as usize].into_boxed_slice() }
     }
 
     pub fn get(&self, offset: u32) -> u32 {
@@ -142,13 +140,7 @@ mod tests {
         bank.count_wide(GORCL, 1 << 33);
         assert_eq!((bank.read(GORCL), bank.read(GORCL + 4)), (0, 2));
         bank.set(crate::registers::MRQC, 7);
-        assert_eq!(
-            (
-                bank.read(crate::registers::MRQC),
-                bank.read(crate::registers::MRQC)
-            ),
-            (7, 7)
-        );
+        assert_eq!((bank.read(crate::registers::MRQC), bank.read(crate::registers::MRQC)), (7, 7));
     }
 
     /// Protects the boundaries of the size classes.

@@ -38,11 +38,7 @@ pub struct NicConfig {
 impl NicConfig {
     /// Bytes of receive packet buffer: 512 KiB, on the X540 384 KiB (X540 §7.1.3; Linux: `IXGBE_X540_RX_PB_SIZE`).
     pub fn packet_buffer(&self) -> usize {
-        if self.device == pci::device::X540 {
-            384 * 1024
-        } else {
-            PACKET_BUFFER
-        }
+        if self.device == pci::device::X540 { 384 * 1024 } else { PACKET_BUFFER }
     }
 }
 

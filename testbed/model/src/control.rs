@@ -86,9 +86,7 @@ impl Inbox {
     pub(crate) fn next(&self) -> io::Result<Option<Control>> {
         let mut bytes = [0; 64];
         match self.0.recv(&mut bytes) {
-            Ok(length) => postcard::from_bytes(&bytes[..length])
-                .map(Some)
-                .map_err(io::Error::other),
+            Ok(length) => postcard::from_bytes(&bytes[..length]).map(Some).map_err(io::Error::other),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             // The commanding end has gone; that alone stops nobody.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
@@ -113,10 +111,7 @@ mod tests {
         let (remote, inbox) = channel().unwrap();
         let sent = [
             Control::Cable(false),
-            Control::Fault(Fault::CorruptLength {
-                count: u32::MAX,
-                length: 65535,
-            }),
+            Control::Fault(Fault::CorruptLength { count: u32::MAX, length: 65535 }),
             Control::Stop,
         ];
         for control in sent {

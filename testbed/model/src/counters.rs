@@ -166,17 +166,8 @@ impl SharedCounters {
     pub fn new() -> Self {
         let flags = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: [mapping] anonymous memory at an address of the kernel's choice.
-        let pointer = unsafe {
-            mmap_anonymous(
-                std::ptr::null_mut(),
-                size_of::<Counters>(),
-                flags,
-                MapFlags::SHARED,
-            )
-        };
-        SharedCounters(Arc::new(Mapping(
-            pointer.expect("a page for the model's counters").cast(),
-        )))
+        let pointer = unsafe { mmap_anonymous(std::ptr::null_mut(), size_of::<Counters>(), flags, MapFlags::SHARED) };
+        SharedCounters(Arc::new(Mapping(pointer.expect("a page for the model's counters").cast())))
     }
 }
 
@@ -211,9 +202,7 @@ mod tests {
     fn clones_share() {
         let counters = SharedCounters::new();
         let seen = counters.clone();
-        std::thread::spawn(move || counters.rx_queue[127].add(3))
-            .join()
-            .unwrap();
+        std::thread::spawn(move || counters.rx_queue[127].add(3)).join().unwrap();
         assert_eq!(seen.snapshot().rx_queue[127], 3);
     }
 

@@ -49,9 +49,7 @@ impl Eeprom {
         for (i, pair) in mac.chunks_exact(2).enumerate() {
             words[0x30 + i] = u16::from_le_bytes([pair[0], pair[1]]);
         }
-        let sum = words[..CHECKSUM_WORD]
-            .iter()
-            .fold(0u16, |sum, word| sum.wrapping_add(*word));
+        let sum = words[..CHECKSUM_WORD].iter().fold(0u16, |sum, word| sum.wrapping_add(*word));
         words[CHECKSUM_WORD] = SUM.wrapping_sub(sum);
         Eeprom { words, command: 0 }
     }
@@ -62,11 +60,7 @@ impl Eeprom {
             self.command = value;
             return;
         }
-        let word = self
-            .words
-            .get((value >> 2 & 0x3FFF) as usize)
-            .copied()
-            .unwrap_or(0xFFFF);
+        let word = self.words.get((value >> 2 & 0x3FFF) as usize).copied().unwrap_or(0xFFFF);
         self.command = u32::from(word) << 16 | value & 0xFFFC | 2;
     }
 

@@ -28,10 +28,7 @@ impl Faults {
     }
 
     pub fn repair(&mut self) {
-        *self = Faults {
-            all_ones: self.all_ones,
-            ..Default::default()
-        };
+        *self = Faults { all_ones: self.all_ones, ..Default::default() };
     }
 
     pub fn receive_hangs(&self, queue: usize) -> bool {

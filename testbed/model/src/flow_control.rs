@@ -32,14 +32,7 @@ impl FlowControl {
             return false;
         }
         let quanta = u64::from(u16::from_be_bytes([frame[16], frame[17]]));
-        bank.count(
-            if quanta > 0 {
-                statistic::LXOFFRXC
-            } else {
-                statistic::LXONRXC
-            },
-            1,
-        );
+        bank.count(if quanta > 0 { statistic::LXOFFRXC } else { statistic::LXONRXC }, 1);
         self.paused_until = (quanta > 0).then(|| now + quanta * QUANTUM_TENTHS_OF_NS / 10);
         true
     }
@@ -102,18 +95,13 @@ mod tests {
         assert_eq!(flow.regulate(&mut bank, 0x5_0000), None, "not enabled");
         bank.set(FCCFG, FCCFG_TFCE_LINK);
         assert_eq!(flow.regulate(&mut bank, 0x3_0000), None);
-        let stop = flow
-            .regulate(&mut bank, 0x5_0000)
-            .expect("over the high mark");
+        let stop = flow.regulate(&mut bank, 0x5_0000).expect("over the high mark");
         assert_eq!(stop[12..18], [0x88, 0x08, 0, 1, 0x12, 0x34]);
         assert_eq!(flow.regulate(&mut bank, 0x5_0000), None);
         assert_eq!(flow.regulate(&mut bank, 0x3_0000), None);
         let go = flow.regulate(&mut bank, 0x2_0000).expect("at the low mark");
         assert_eq!(go[16..18], [0, 0]);
-        assert_eq!(
-            (bank.get(statistic::LXOFFTXC), bank.get(statistic::LXONTXC)),
-            (1, 1)
-        );
+        assert_eq!((bank.get(statistic::LXOFFTXC), bank.get(statistic::LXONTXC)), (1, 1));
     }
 
     /// A pause lasts as long as it says, a second one with zero ends it, and it is taken only if enabled.

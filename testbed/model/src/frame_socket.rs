@@ -6,9 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair, sockopt,
-};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair, sockopt};
 
 use crate::surroundings::Wire;
 use crate::vfio_user::PollableWire;
@@ -24,19 +22,11 @@ pub struct FrameSocket {
 
 /// Both ends of a new cable.
 pub fn pair() -> io::Result<(FrameSocket, FrameSocket)> {
-    let (a, b) = socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     for socket in [&a, &b] {
         sockopt::set_socket_send_buffer_size(socket, CAPACITY)?;
     }
-    let end = |socket| FrameSocket {
-        socket,
-        frame: Box::new([0; 65536]),
-    };
+    let end = |socket| FrameSocket { socket, frame: Box::new([0; 65536]) };
     Ok((end(a), end(b)))
 }
 
@@ -44,20 +34,13 @@ impl FrameSocket {
     /// Whether the other end has gone; only meaningful once `receive` has nothing.
     pub fn closed(&self) -> bool {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        matches!(
-            rustix::net::recv(&self.socket, &mut [0u8; 1], flags),
-            Ok((_, 0)) | Err(rustix::io::Errno::CONNRESET)
-        )
+        matches!(rustix::net::recv(&self.socket, &mut [0u8; 1], flags), Ok((_, 0)) | Err(rustix::io::Errno::CONNRESET))
     }
 }
 
 impl Wire for FrameSocket {
     fn send(&mut self, frame: &[u8]) {
-        if let Err(error) = rustix::net::send(
-            &self.socket,
-            frame,
-            SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
-        ) {
+        if let Err(error) = rustix::net::send(&self.socket, frame, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             log::debug!("a frame of {} bytes was lost: {error}", frame.len());
         }
     }

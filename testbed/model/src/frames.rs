@@ -7,13 +7,7 @@ pub const TO: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 /// The source address of frames made here.
 pub const FROM: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
 
-fn ipv4(
-    protocol: u8,
-    source: [u8; 4],
-    destination: [u8; 4],
-    mut segment: Vec<u8>,
-    sum_at: usize,
-) -> Vec<u8> {
+fn ipv4(protocol: u8, source: [u8; 4], destination: [u8; 4], mut segment: Vec<u8>, sum_at: usize) -> Vec<u8> {
     let pseudo = sum(&source) + sum(&destination) + u64::from(protocol) + segment.len() as u64;
     let checksum = !fold(pseudo + sum(&segment));
     segment[sum_at..sum_at + 2].copy_from_slice(&checksum.to_be_bytes());
@@ -55,14 +49,7 @@ pub fn udp(source: [u8; 4], destination: [u8; 4], from: u16, to: u16, payload: &
 }
 
 /// A TCP segment in IPv4 with sequence number 1, padded to 60 bytes.
-pub fn tcp(
-    source: [u8; 4],
-    destination: [u8; 4],
-    from: u16,
-    to: u16,
-    flags: u8,
-    payload: &[u8],
-) -> Vec<u8> {
+pub fn tcp(source: [u8; 4], destination: [u8; 4], from: u16, to: u16, flags: u8, payload: &[u8]) -> Vec<u8> {
     let mut segment = vec![0u8; 20];
     segment[0..2].copy_from_slice(&from.to_be_bytes());
     segment[2..4].copy_from_slice(&to.to_be_bytes());

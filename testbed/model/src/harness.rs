@@ -62,11 +62,7 @@ impl Ram {
         // SAFETY: [allocation] the layout's size isn't zero.
         let words = unsafe { std::alloc::alloc_zeroed(Ram::layout(bytes)) };
         assert!(!words.is_null(), "no memory for {bytes} bytes of RAM");
-        Ram(Arc::new(Block {
-            words: words.cast(),
-            bytes,
-            next: AtomicU64::new(0),
-        }))
+        Ram(Arc::new(Block { words: words.cast(), bytes, next: AtomicU64::new(0) }))
     }
 
     /// Bytes of RAM.
@@ -78,14 +74,8 @@ impl Ram {
     /// Panics when RAM is used up: the test asked for too little.
     pub fn allocate(&self, bytes: usize) -> u64 {
         let bytes = bytes.next_multiple_of(4096) as u64;
-        let at = self
-            .0
-            .next
-            .fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
-        assert!(
-            at + bytes <= self.0.bytes as u64,
-            "the machine's RAM is used up"
-        );
+        let at = self.0.next.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+        assert!(at + bytes <= self.0.bytes as u64, "the machine's RAM is used up");
         RAM_BASE + at
     }
 
@@ -95,25 +85,18 @@ impl Ram {
         let offset = address.checked_sub(RAM_BASE)?;
         let end = offset.checked_add(length as u64)?;
         // SAFETY: [bounds] `offset` is at most the block's size.
-        (end <= self.0.bytes as u64)
-            .then(|| unsafe { self.0.words.cast::<u8>().add(offset as usize) })
+        (end <= self.0.bytes as u64).then(|| unsafe { self.0.words.cast::<u8>().add(offset as usize) })
     }
 
     pub fn read(&self, address: u64, into: &mut [u8]) -> Result<(), DmaRefused> {
-        let from = self.pointer(address, into.len()).ok_or(DmaRefused {
-            address,
-            length: into.len(),
-        })?;
+        let from = self.pointer(address, into.len()).ok_or(DmaRefused { address, length: into.len() })?;
         // SAFETY: [bounds] checked by `pointer`; `into` is outside the block, to which no reference exists.
         unsafe { std::ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) };
         Ok(())
     }
 
     pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), DmaRefused> {
-        let to = self.pointer(address, bytes.len()).ok_or(DmaRefused {
-            address,
-            length: bytes.len(),
-        })?;
+        let to = self.pointer(address, bytes.len()).ok_or(DmaRefused { address, length: bytes.len() })?;
         // SAFETY: [bounds] as in `read`.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
         Ok(())
@@ -122,15 +105,13 @@ impl Ram {
     /// One little-endian quadword. Panics outside RAM: a test's mistake.
     pub fn quad(&self, address: u64) -> u64 {
         let mut bytes = [0; 8];
-        self.read(address, &mut bytes)
-            .expect("a test's address in RAM");
+        self.read(address, &mut bytes).expect("a test's address in RAM");
         u64::from_le_bytes(bytes)
     }
 
     /// Stores one little-endian quadword. Panics outside RAM.
     pub fn set_quad(&self, address: u64, value: u64) {
-        self.write(address, &value.to_le_bytes())
-            .expect("a test's address in RAM");
+        self.write(address, &value.to_le_bytes()).expect("a test's address in RAM");
     }
 }
 
@@ -144,9 +125,7 @@ impl DmaMemory for Ram {
     }
 
     fn publish(&mut self, address: u64, word: u64) -> Result<(), DmaRefused> {
-        let to = self
-            .pointer(address, 8)
-            .ok_or(DmaRefused { address, length: 8 })?;
+        let to = self.pointer(address, 8).ok_or(DmaRefused { address, length: 8 })?;
         if to.addr() % 8 == 0 {
             // SAFETY: [bounds] checked by `pointer`, aligned, and valid for the block's life.
             unsafe { AtomicU64::from_ptr(to.cast()) }.store(word.to_le(), Release);
@@ -210,10 +189,7 @@ impl Machine {
         let mut nic = Nic::new(config, ram.clone(), Cable::default(), Messages::default());
         // What a kernel grants before it hands the device to a driver: memory space and bus mastering.
         nic.write_pci(4, &[0x06, 0x00]);
-        Machine {
-            nic: Arc::new(Mutex::new(nic)),
-            ram,
-        }
+        Machine { nic: Arc::new(Mutex::new(nic)), ram }
     }
 
     /// The model itself, for what has no short form here.

@@ -72,28 +72,13 @@ impl fmt::Display for Error {
             Error::Host { doing, error } => write!(f, "{doing}: {error}"),
             Error::Model(error) => write!(f, "the model stopped: {error}"),
             Error::Missing(path) => {
-                write!(
-                    f,
-                    "{} isn't in the kernel's package; remove the cached tree to fetch it anew",
-                    path.display()
-                )
+                write!(f, "{} isn't in the kernel's package; remove the cached tree to fetch it anew", path.display())
             }
             Error::TooSlow { console } => {
-                write!(
-                    f,
-                    "the guest didn't finish in {} s; its console ends:\n{console}",
-                    LIMIT.as_secs()
-                )
+                write!(f, "the guest didn't finish in {} s; its console ends:\n{console}", LIMIT.as_secs())
             }
-            Error::Judged {
-                check,
-                answer,
-                console,
-            } => {
-                write!(
-                    f,
-                    "check {check:?} came out as {answer:?}; the guest's console ends:\n{console}"
-                )
+            Error::Judged { check, answer, console } => {
+                write!(f, "check {check:?} came out as {answer:?}; the guest's console ends:\n{console}")
             }
         }
     }
@@ -147,40 +132,24 @@ fn run<P: Send + 'static>(
     // Whatever became of the guest, the model ends, and with its end of the cable the peer.
     let _ = remote.send(Control::Stop);
     let served = model.join().expect("the model doesn't panic");
-    let peer = peer
-        .join()
-        .expect("the peer doesn't panic")
-        .map_err(host("answering the guest"))?;
+    let peer = peer.join().expect("the peer doesn't panic").map_err(host("answering the guest"))?;
     let console = console?;
     served.map_err(Error::Model)?;
     let checks = guest::checks(&console);
-    Ok(Run {
-        checks,
-        console,
-        peer,
-        counters: counters.snapshot(),
-        took: began.elapsed(),
-    })
+    Ok(Run { checks, console, peer, counters: counters.snapshot(), took: began.elapsed() })
 }
 
 impl<P> Run<P> {
     /// What the guest must have answered, check by check.
     fn require(&self, check: &str, wanted: &str) -> Result<(), Error> {
-        let answer = self
-            .checks
-            .iter()
-            .find(|(name, _)| name == check)
-            .map_or("no answer", |(_, answer)| answer);
+        let answer = self.checks.iter().find(|(name, _)| name == check).map_or("no answer", |(_, answer)| answer);
         self.require_seen(check, answer == wanted, answer)
     }
 
     /// What must be so by what was seen on this side.
     fn require_seen(&self, check: &str, well: bool, seen: impl fmt::Display) -> Result<(), Error> {
-        let judged = || Error::Judged {
-            check: check.to_owned(),
-            answer: seen.to_string(),
-            console: guest::tail(&self.console),
-        };
+        let judged =
+            || Error::Judged { check: check.to_owned(), answer: seen.to_string(), console: guest::tail(&self.console) };
         if well { Ok(()) } else { Err(judged()) }
     }
 
@@ -198,10 +167,6 @@ impl<P> Run<P> {
         for (check, well) in own {
             self.require_seen(check, well, format_args!("{counters:?}"))?;
         }
-        Ok(Report {
-            checks: self.checks,
-            counters: self.counters,
-            took: self.took,
-        })
+        Ok(Report { checks: self.checks, counters: self.counters, took: self.took })
     }
 }

@@ -36,21 +36,13 @@ const OTHERS: u32 = !EICR_QUEUES;
 
 impl InterruptLogic {
     pub fn new() -> Self {
-        InterruptLogic {
-            not_before: vec![0; VECTORS],
-            ..Default::default()
-        }
+        InterruptLogic { not_before: vec![0; VECTORS], ..Default::default() }
     }
 
     /// Vector (or EICR bit) that IVAR names for a queue (82599 §8.2.3.5.13).
     fn vector_of(bank: &Bank, direction: Direction, queue: usize) -> Option<u32> {
         let entry = bank.get(IVAR + 4 * (queue as u32 / 2));
-        let shift = 16 * (queue as u32 & 1)
-            + if direction == Direction::Transmit {
-                8
-            } else {
-                0
-            };
+        let shift = 16 * (queue as u32 & 1) + if direction == Direction::Transmit { 8 } else { 0 };
         let field = entry >> shift & 0xFF;
         (field & 0x80 != 0).then_some(field & 0x3F)
     }
@@ -78,23 +70,14 @@ impl InterruptLogic {
         let live = causes & self.other_causes & self.other_mask;
         let misc = bank.get(IVAR_MISC);
         // The TCP timer has the low field of IVAR_MISC, all others the next one (82599 §8.2.3.5.14).
-        let fields = [
-            (live & EICR_TCP_TIMER, misc),
-            (live & !EICR_TCP_TIMER, misc >> 8),
-        ];
-        let named = fields
-            .into_iter()
-            .filter(|(causes, field)| *causes != 0 && field & 0x80 != 0);
+        let fields = [(live & EICR_TCP_TIMER, misc), (live & !EICR_TCP_TIMER, misc >> 8)];
+        let named = fields.into_iter().filter(|(causes, field)| *causes != 0 && field & 0x80 != 0);
         named.fold(0, |vectors, (_, field)| vectors | 1 << (field & 0x3F))
     }
 
     /// EICR as it reads.
     fn causes(&self) -> u32 {
-        let other = if self.other_causes & self.other_mask != 0 {
-            EICR_OTHER
-        } else {
-            0
-        };
+        let other = if self.other_causes & self.other_mask != 0 { EICR_OTHER } else { 0 };
         (self.queue_causes as u32 & EICR_QUEUES) | self.other_causes | other
     }
 
@@ -154,11 +137,8 @@ impl InterruptLogic {
             }
             EITR_LOW..EITR_LOW_END | EITR_HIGH..EITR_HIGH_END => {
                 bank.set(offset, value);
-                let vector = if offset < EITR_LOW_END {
-                    (offset - EITR_LOW) / 4
-                } else {
-                    24 + (offset - EITR_HIGH) / 4
-                };
+                let vector =
+                    if offset < EITR_LOW_END { (offset - EITR_LOW) / 4 } else { 24 + (offset - EITR_HIGH) / 4 };
                 if value & EITR_CNT_WDIS == 0
                     && let Some(at) = self.not_before.get_mut(vector as usize)
                 {
@@ -196,11 +176,7 @@ impl InterruptLogic {
         // be due again when it is unmasked.
         self.due &= self.queue_causes & self.queue_mask | self.vectors_of_others(bank, u32::MAX);
         let msix = bank.has(GPIE, GPIE_MULTIPLE_MSIX);
-        let automask = if bank.has(GPIE, GPIE_EIAME) {
-            bank.wide(EIAM_EX, EIAM_EX + 4)
-        } else {
-            0
-        };
+        let automask = if bank.has(GPIE, GPIE_EIAME) { bank.wide(EIAM_EX, EIAM_EX + 4) } else { 0 };
         for vector in 0..VECTORS {
             let bit = 1u64 << vector;
             if self.due & bit == 0 || now < self.not_before[vector] {
@@ -227,10 +203,7 @@ impl InterruptLogic {
 
     /// When a message that is due but throttled may go, if there is one.
     pub fn next_delivery(&self) -> Option<u64> {
-        (0..VECTORS)
-            .filter(|v| self.due >> v & 1 != 0)
-            .map(|v| self.not_before[v])
-            .min()
+        (0..VECTORS).filter(|v| self.due >> v & 1 != 0).map(|v| self.not_before[v]).min()
     }
 }
 
@@ -240,13 +213,11 @@ const EITR_UNIT_NS: u64 = 2_000;
 
 /// The extended register that `offset` belongs to, and the first bit that it shows.
 fn extended(offset: u32) -> Option<(u32, u32)> {
-    [EICS_EX, EIMS_EX, EIMC_EX, EIAM_EX]
-        .into_iter()
-        .find_map(|base| match offset.wrapping_sub(base) {
-            0 => Some((base, 0)),
-            4 => Some((base, 32)),
-            _ => None,
-        })
+    [EICS_EX, EIMS_EX, EIMC_EX, EIAM_EX].into_iter().find_map(|base| match offset.wrapping_sub(base) {
+        0 => Some((base, 0)),
+        4 => Some((base, 32)),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -266,10 +237,7 @@ mod tests {
             bank.set(IVAR_MISC, 0x8200);
             bank.set(GPIE, GPIE_MULTIPLE_MSIX | GPIE_EIAME);
             bank.set(EIAC, EICR_QUEUES);
-            Fixture {
-                bank,
-                logic: InterruptLogic::new(),
-            }
+            Fixture { bank, logic: InterruptLogic::new() }
         }
 
         fn write(&mut self, now: u64, offset: u32, value: u32) {

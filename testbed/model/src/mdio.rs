@@ -45,20 +45,14 @@ impl Mdio {
                 ((AUTONEGOTIATION, 0xC400), 0xC000),
             ])
         });
-        Mdio {
-            registers,
-            address: 0,
-        }
+        Mdio { registers, address: 0 }
     }
 
     /// Carries out a command written to MSCA; returns what MSRWD reads then.
     pub fn command(&mut self, msca: u32, msrwd: u32) -> u32 {
         let to = ((msca >> 16 & 0x1F) as u8, self.address);
         let absent = if self.registers.is_some() { 0 } else { NOTHING };
-        let register = self
-            .registers
-            .as_mut()
-            .and_then(|registers| registers.get_mut(&to));
+        let register = self.registers.as_mut().and_then(|registers| registers.get_mut(&to));
         match msca >> OPERATION_SHIFT & 3 {
             ADDRESS => {
                 self.address = msca as u16;
@@ -67,11 +61,7 @@ impl Mdio {
             WRITE => {
                 if let Some(value) = register {
                     // A PHY's reset bit clears itself (IEEE 802.3 §45.2.1.1.1).
-                    *value = if to.1 == 0 {
-                        msrwd as u16 & 0x7FFF
-                    } else {
-                        msrwd as u16
-                    };
+                    *value = if to.1 == 0 { msrwd as u16 & 0x7FFF } else { msrwd as u16 };
                 }
                 msrwd
             }
@@ -99,10 +89,7 @@ mod tests {
     #[test]
     fn identifiers() {
         let mut copper = Mdio::new(device::X540);
-        assert_eq!(
-            (read(&mut copper, 1, 2), read(&mut copper, 1, 3)),
-            (0x0154, 0x0200)
-        );
+        assert_eq!((read(&mut copper, 1, 2), read(&mut copper, 1, 3)), (0x0154, 0x0200));
         assert_eq!(read(&mut Mdio::new(device::SFP), 1, 2), NOTHING);
     }
 

@@ -72,13 +72,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
     }
 
     /// As [`Nic::new`], counting where the caller can read along.
-    pub fn with_counters(
-        config: NicConfig,
-        memory: M,
-        wire: W,
-        interrupts: I,
-        counters: SharedCounters,
-    ) -> Self {
+    pub fn with_counters(config: NicConfig, memory: M, wire: W, interrupts: I, counters: SharedCounters) -> Self {
         let mut nic = Nic {
             space: ConfigSpace::new(config.device, config.mac),
             bank: Bank::new(),
@@ -151,10 +145,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         let link = (self.cable && !self.link_up).then_some(self.link_at);
         let works = self.space.bus_master() && !self.faults.all_ones;
         let message = self.interrupt_logic.next_delivery().filter(|_| works);
-        let resume = self
-            .flow_control
-            .resumes()
-            .filter(|_| works && self.link_up && self.transmit_pending != 0);
+        let resume = self.flow_control.resumes().filter(|_| works && self.link_up && self.transmit_pending != 0);
         let closed = self.closing.iter().map(|closing| closing.at).min();
         [message, link, resume, closed].into_iter().flatten().min()
     }
@@ -220,9 +211,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
             faults: &mut self.faults,
         };
         self.receiver.drain(&mut through);
-        let pause = self
-            .flow_control
-            .regulate(&mut self.bank, self.receiver.held_bytes());
+        let pause = self.flow_control.regulate(&mut self.bank, self.receiver.held_bytes());
         if let Some(frame) = pause.filter(|_| self.link_up) {
             self.wire.send(&frame);
             self.wire.flush();
@@ -297,11 +286,10 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
             return;
         }
         let (interrupts, counters) = (&mut self.interrupts, &self.counters);
-        self.interrupt_logic
-            .deliver(&self.bank, self.now, |vector| {
-                counters.interrupts.add(1);
-                interrupts.raise(vector);
-            });
+        self.interrupt_logic.deliver(&self.bank, self.now, |vector| {
+            counters.interrupts.add(1);
+            interrupts.raise(vector);
+        });
     }
 
     /// Breaks something; see [`Fault`].
@@ -338,8 +326,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
 
     fn show_link(&mut self) {
         if self.link_up {
-            self.bank
-                .set(LINKS, LINKS_UP | LINKS_SPEED_10G | LINKS_AN_COMPLETE);
+            self.bank.set(LINKS, LINKS_UP | LINKS_SPEED_10G | LINKS_AN_COMPLETE);
             self.bank.set_bits(STATUS, STATUS_LINK_UP);
         } else {
             self.bank.set(LINKS, 0);
@@ -358,10 +345,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         self.flow_control = FlowControl::default();
         self.closing.clear();
         let bank = &mut self.bank;
-        bank.set(
-            STATUS,
-            STATUS_GIO_MASTER | u32::from(self.config.port & 3) << STATUS_LAN_ID_SHIFT,
-        );
+        bank.set(STATUS, STATUS_GIO_MASTER | u32::from(self.config.port & 3) << STATUS_LAN_ID_SHIFT);
         // SDP2: a module is in the cage (Linux: `need_crosstalk_fix` reads it so).
         let copper = self.config.device == pci::device::X540;
         let present = self.config.module != SfpModule::Absent && !copper;
@@ -378,11 +362,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         bank.set(EEC, EEC_INITIAL);
         // Link mode in bits 15:13: 10G serial for SFP+, KX4 with autonegotiation on a backplane
         // (82599 §8.2.3.22.19).
-        let mode = if self.config.device == pci::device::KX4 {
-            4
-        } else {
-            3
-        };
+        let mode = if self.config.device == pci::device::KX4 { 4 } else { 3 };
         bank.set(AUTOC, 0xC09C_0004 | mode << 13);
         bank.set(AUTOC2, 0x000A_0000);
         // Autonegotiation state machine running (Linux: `ixgbe_reset_pipeline_82599`).
@@ -392,10 +372,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         }
         let mac = self.config.mac;
         bank.set(RAL, u32::from_le_bytes([mac[0], mac[1], mac[2], mac[3]]));
-        bank.set(
-            RAL + 4,
-            1 << 31 | u32::from(mac[4]) | u32::from(mac[5]) << 8,
-        );
+        bank.set(RAL + 4, 1 << 31 | u32::from(mac[4]) | u32::from(mac[5]) << 8);
         self.restart_link();
     }
 

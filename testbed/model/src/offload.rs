@@ -81,10 +81,7 @@ fn complete_l4_sum(frame: &mut [u8], start: usize, l4_type: u8, extra: u64) -> R
 }
 
 fn complete_ip_sum(frame: &mut [u8], start: usize, length: usize) -> Result<(), Refused> {
-    let header = frame
-        .get_mut(start..start + length)
-        .filter(|h| h.len() >= 12)
-        .ok_or(Refused::HeaderOutsideFrame)?;
+    let header = frame.get_mut(start..start + length).filter(|h| h.len() >= 12).ok_or(Refused::HeaderOutsideFrame)?;
     header[10..12].fill(0);
     let value = !fold(sum(header));
     header[10..12].copy_from_slice(&value.to_be_bytes());
@@ -113,12 +110,7 @@ pub fn apply(
         complete_ip_sum(frame, context.mac_length, context.ip_length)?;
     }
     if request.l4_sum {
-        complete_l4_sum(
-            frame,
-            context.mac_length + context.ip_length,
-            context.l4_type,
-            0,
-        )?;
+        complete_l4_sum(frame, context.mac_length + context.ip_length, context.l4_type, 0)?;
     }
     if let Some((start, at)) = request.legacy_sum {
         if start >= frame.len() || at + 2 > frame.len() {
@@ -156,11 +148,7 @@ fn segment(
     let headers = l4 + context.l4_length;
     let tcp = context.l4_type == 1;
     let (ip_least, l4_least) = (if context.ipv4 { 20 } else { 40 }, if tcp { 20 } else { 8 });
-    if headers > frame.len()
-        || context.ip_length < ip_least
-        || context.l4_length < l4_least
-        || ip < 12
-    {
+    if headers > frame.len() || context.ip_length < ip_least || context.l4_length < l4_least || ip < 12 {
         return Err(Refused::HeaderOutsideFrame);
     }
     if context.segment == 0 {
@@ -171,8 +159,7 @@ fn segment(
     }
     let payload = &frame[headers..];
     let count = payload.len().div_ceil(context.segment).max(1);
-    let be32 =
-        |at: usize| u32::from_be_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]]);
+    let be32 = |at: usize| u32::from_be_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]]);
     let first_id = u16::from_be_bytes([frame[ip + 4], frame[ip + 5]]);
     let mut out = Vec::with_capacity(headers + context.segment + 4);
     for i in 0..count {
@@ -184,8 +171,7 @@ fn segment(
         let l4_bytes = context.l4_length + part.len();
         if context.ipv4 {
             // Total length, identification counting up, header checksum (82599 §7.2.4.7).
-            out[ip + 2..ip + 4]
-                .copy_from_slice(&((context.ip_length + l4_bytes) as u16).to_be_bytes());
+            out[ip + 2..ip + 4].copy_from_slice(&((context.ip_length + l4_bytes) as u16).to_be_bytes());
             out[ip + 4..ip + 6].copy_from_slice(&first_id.wrapping_add(i as u16).to_be_bytes());
             complete_ip_sum(&mut out, ip, context.ip_length)?;
         } else {
@@ -226,15 +212,7 @@ mod tests {
     }
 
     fn context(l4_type: u8, l4_length: usize, segment: usize) -> Context {
-        Context {
-            mac_length: 14,
-            ip_length: 20,
-            l4_length,
-            segment,
-            tag: 0,
-            ipv4: true,
-            l4_type,
-        }
+        Context { mac_length: 14, ip_length: 20, l4_length, segment, tag: 0, ipv4: true, l4_type }
     }
 
     /// The checksums that the hardware fills in are those that a receiver wants.
@@ -242,21 +220,13 @@ mod tests {
     fn checksums_are_completed() {
         for (mut frame, l4_type) in [
             (frames::udp([10, 0, 0, 1], [10, 0, 0, 2], 7, 9, &[5; 33]), 0),
-            (
-                frames::tcp([10, 0, 0, 1], [10, 0, 0, 2], 7, 9, 0x18, &[6; 77]),
-                1,
-            ),
+            (frames::tcp([10, 0, 0, 1], [10, 0, 0, 2], 7, 9, 0x18, &[6; 77]), 1),
         ] {
             let whole = frame.clone();
             let l4_bytes = frame.len() - 34;
             pseudo(&mut frame, l4_bytes);
             frame[24..26].fill(0xEE);
-            let request = Request {
-                ip_sum: true,
-                l4_sum: true,
-                context: context(l4_type, 0, 0),
-                ..Default::default()
-            };
+            let request = Request { ip_sum: true, l4_sum: true, context: context(l4_type, 0, 0), ..Default::default() };
             let mut sent = Vec::new();
             apply(&mut frame, &request, true, 9000, |f| sent.push(f.to_vec())).unwrap();
             assert_eq!(sent, [whole]);
@@ -269,12 +239,7 @@ mod tests {
         let payload: Vec<u8> = (0..2500u32).map(|i| i as u8).collect();
         let mut frame = frames::tcp([10, 0, 0, 1], [10, 0, 0, 2], 7, 9, 0x19, &payload);
         pseudo(&mut frame, 0);
-        let request = Request {
-            segmentation: true,
-            tag: Some(5),
-            context: context(1, 20, 1000),
-            ..Default::default()
-        };
+        let request = Request { segmentation: true, tag: Some(5), context: context(1, 20, 1000), ..Default::default() };
         let mut sent = Vec::new();
         apply(&mut frame, &request, true, 9000, |f| sent.push(f.to_vec())).unwrap();
         assert_eq!(sent.len(), 3);

@@ -11,16 +11,8 @@ pub const PROTOCOL_SCTP: u8 = 132;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
-    V4 {
-        source: [u8; 4],
-        destination: [u8; 4],
-        options: bool,
-    },
-    V6 {
-        source: [u8; 16],
-        destination: [u8; 16],
-        extensions: bool,
-    },
+    V4 { source: [u8; 4], destination: [u8; 4], options: bool },
+    V6 { source: [u8; 16], destination: [u8; 16], extensions: bool },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,9 +146,7 @@ impl Parsed {
     /// Whether the IPv4 header's checksum is right; `None` if there is no IPv4 header.
     pub fn network_sum_good(&self, frame: &[u8]) -> Option<bool> {
         match self.network? {
-            Network::V4 { .. } => {
-                Some(fold(sum(frame.get(self.network_offset..self.transport_offset)?)) == 0xFFFF)
-            }
+            Network::V4 { .. } => Some(fold(sum(frame.get(self.network_offset..self.transport_offset)?)) == 0xFFFF),
             Network::V6 { .. } => None,
         }
     }
@@ -167,22 +157,12 @@ impl Parsed {
         self.ports?;
         let protocol = self.protocol?;
         let segment = frame.get(self.transport_offset..self.end)?;
-        if !matches!(protocol, PROTOCOL_TCP | PROTOCOL_UDP)
-            || (protocol == PROTOCOL_UDP && be16(segment, 6)? == 0)
-        {
+        if !matches!(protocol, PROTOCOL_TCP | PROTOCOL_UDP) || (protocol == PROTOCOL_UDP && be16(segment, 6)? == 0) {
             return None;
         }
         let pseudo = match self.network? {
-            Network::V4 {
-                source,
-                destination,
-                ..
-            } => sum(&source) + sum(&destination),
-            Network::V6 {
-                source,
-                destination,
-                ..
-            } => sum(&source) + sum(&destination),
+            Network::V4 { source, destination, .. } => sum(&source) + sum(&destination),
+            Network::V6 { source, destination, .. } => sum(&source) + sum(&destination),
         };
         Some(fold(pseudo + u64::from(protocol) + segment.len() as u64 + sum(segment)) == 0xFFFF)
     }
@@ -221,10 +201,7 @@ mod tests {
     /// RFC 1071 §3's worked example.
     #[test]
     fn sum_of_rfc1071() {
-        assert_eq!(
-            fold(sum(&[0x00, 0x01, 0xF2, 0x03, 0xF4, 0xF5, 0xF6, 0xF7])),
-            0xDDF2
-        );
+        assert_eq!(fold(sum(&[0x00, 0x01, 0xF2, 0x03, 0xF4, 0xF5, 0xF6, 0xF7])), 0xDDF2);
     }
 
     /// Protects parsing of what the lab sends most, with and without a VLAN tag.
@@ -238,24 +215,14 @@ mod tests {
         assert_eq!(parsed.transport_sum_good(&frame), Some(true));
         let tagged = frames::tagged(&frame, 0x2007);
         let parsed = Parsed::new(&tagged);
-        assert_eq!(
-            (parsed.vlan, parsed.ports),
-            (Some(0x2007), Some((1000, 53)))
-        );
+        assert_eq!((parsed.vlan, parsed.ports), (Some(0x2007), Some((1000, 53))));
         assert_eq!(parsed.transport_sum_good(&tagged), Some(true));
     }
 
     /// A flipped payload bit must be seen as a bad transport sum, and only there.
     #[test]
     fn bad_sums_are_seen() {
-        let mut frame = frames::tcp(
-            [10, 0, 0, 1],
-            [10, 0, 0, 2],
-            1000,
-            80,
-            0x18,
-            b"longer than padding",
-        );
+        let mut frame = frames::tcp([10, 0, 0, 1], [10, 0, 0, 2], 1000, 80, 0x18, b"longer than padding");
         let last = frame.len() - 1;
         frame[last] ^= 1;
         let parsed = Parsed::new(&frame);

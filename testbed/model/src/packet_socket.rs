@@ -30,21 +30,14 @@ pub enum WireError {
     /// No interface has this name.
     NoInterface { name: String },
     /// The host refused a step; `step` says which.
-    Refused {
-        name: String,
-        step: &'static str,
-        error: io::Error,
-    },
+    Refused { name: String, step: &'static str, error: io::Error },
 }
 
 impl fmt::Display for WireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             WireError::NoInterface { name } => {
-                write!(
-                    f,
-                    "there is no network interface {name:?}; make it before the model starts"
-                )
+                write!(f, "there is no network interface {name:?}; make it before the model starts")
             }
             WireError::Refused { name, step, error } => write!(
                 f,
@@ -85,11 +78,7 @@ fn set<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result<()
             size_of::<T>() as libc::socklen_t,
         )
     };
-    if outcome == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 impl PacketSocket {
@@ -99,37 +88,25 @@ impl PacketSocket {
             let name = name.to_owned();
             move |error| WireError::Refused { name, step, error }
         };
-        let c_name = CString::new(name).map_err(|_| WireError::NoInterface {
-            name: name.to_owned(),
-        })?;
+        let c_name = CString::new(name).map_err(|_| WireError::NoInterface { name: name.to_owned() })?;
         // SAFETY: [system call] a terminated string.
         let index = unsafe { libc::if_nametoindex(c_name.as_ptr()) };
         if index == 0 {
-            return Err(WireError::NoInterface {
-                name: name.to_owned(),
-            });
+            return Err(WireError::NoInterface { name: name.to_owned() });
         }
         // Protocol 0: nothing arrives until the socket is bound to the one interface.
         // SAFETY: [system call] no pointers.
         let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if fd < 0 {
-            return Err(refused("opening a packet socket")(
-                io::Error::last_os_error(),
-            ));
+            return Err(refused("opening a packet socket")(io::Error::last_os_error()));
         }
         // SAFETY: [descriptor] just made, and nobody else's.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-        set(
-            &socket,
-            libc::SOL_PACKET,
-            libc::PACKET_VERSION,
-            &libc::tpacket_versions::TPACKET_V2,
-        )
-        .map_err(refused("choosing the ring's version"))?;
+        set(&socket, libc::SOL_PACKET, libc::PACKET_VERSION, &libc::tpacket_versions::TPACKET_V2)
+            .map_err(refused("choosing the ring's version"))?;
         set(&socket, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, &1i32)
             .map_err(refused("ignoring what we send ourselves"))?;
-        set(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, &1i32)
-            .map_err(refused("passing by the queueing"))?;
+        set(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, &1i32).map_err(refused("passing by the queueing"))?;
         let slot = (longest + 128).next_power_of_two().max(2048);
         let block = slot.max(64 * 1024);
         let request = libc::tpacket_req {
@@ -138,8 +115,7 @@ impl PacketSocket {
             tp_frame_size: slot as u32,
             tp_frame_nr: RING_FRAMES as u32,
         };
-        set(&socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &request)
-            .map_err(refused("making the ring"))?;
+        set(&socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &request).map_err(refused("making the ring"))?;
         // SAFETY: [mapping] a fresh mapping of exactly the ring that was asked for.
         let ring = unsafe {
             libc::mmap(
@@ -171,13 +147,8 @@ impl PacketSocket {
             mr_alen: 0,
             mr_address: [0; 8],
         };
-        set(
-            &wire.socket,
-            libc::SOL_PACKET,
-            libc::PACKET_ADD_MEMBERSHIP,
-            &membership,
-        )
-        .map_err(refused("receiving every address"))?;
+        set(&wire.socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &membership)
+            .map_err(refused("receiving every address"))?;
         // SAFETY: [plain data] all-zero is a valid sockaddr_ll.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         address.sll_family = libc::AF_PACKET as u16;
@@ -192,9 +163,7 @@ impl PacketSocket {
             )
         };
         if bound != 0 {
-            return Err(refused("binding to the interface")(
-                io::Error::last_os_error(),
-            ));
+            return Err(refused("binding to the interface")(io::Error::last_os_error()));
         }
         Ok(wire)
     }
@@ -234,10 +203,7 @@ impl PacketSocket {
             )
         };
         if outcome == 0 && statistics.tp_drops > 0 {
-            log::warn!(
-                "the host dropped {} frames on their way to the model",
-                statistics.tp_drops
-            );
+            log::warn!("the host dropped {} frames on their way to the model", statistics.tp_drops);
             counters.wire_overrun.add(u64::from(statistics.tp_drops));
         }
     }
@@ -259,18 +225,12 @@ impl Wire for PacketSocket {
         if self.lengths.is_empty() {
             return;
         }
-        let mut vectors = [libc::iovec {
-            iov_base: ptr::null_mut(),
-            iov_len: 0,
-        }; SEND_BATCH];
+        let mut vectors = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; SEND_BATCH];
         // SAFETY: [plain data] all-zero is a valid mmsghdr.
         let mut messages: [libc::mmsghdr; SEND_BATCH] = unsafe { std::mem::zeroed() };
         let mut at = 0;
         for (i, length) in self.lengths.iter().enumerate() {
-            vectors[i] = libc::iovec {
-                iov_base: self.batch[at..].as_mut_ptr().cast(),
-                iov_len: *length,
-            };
+            vectors[i] = libc::iovec { iov_base: self.batch[at..].as_mut_ptr().cast(), iov_len: *length };
             messages[i].msg_hdr.msg_iov = &mut vectors[i];
             messages[i].msg_hdr.msg_iovlen = 1;
             at += length;
@@ -279,14 +239,8 @@ impl Wire for PacketSocket {
         while sent < self.lengths.len() {
             let left = self.lengths.len() - sent;
             // SAFETY: [system call] `left` headers, each with one vector into `batch`, all alive across the call.
-            let outcome = unsafe {
-                libc::sendmmsg(
-                    self.socket.as_raw_fd(),
-                    messages[sent..].as_mut_ptr(),
-                    left as u32,
-                    0,
-                )
-            };
+            let outcome =
+                unsafe { libc::sendmmsg(self.socket.as_raw_fd(), messages[sent..].as_mut_ptr(), left as u32, 0) };
             if outcome > 0 {
                 sent += outcome as usize;
                 continue;
@@ -305,8 +259,7 @@ impl Wire for PacketSocket {
     fn receive(&mut self) -> Option<&[u8]> {
         let lent = self.lent.take();
         if let Some(index) = lent {
-            self.status(index)
-                .store(libc::TP_STATUS_KERNEL, Ordering::Release);
+            self.status(index).store(libc::TP_STATUS_KERNEL, Ordering::Release);
         }
         let index = self.next;
         let status = self.status(index).load(Ordering::Acquire);
@@ -317,11 +270,7 @@ impl Wire for PacketSocket {
             }
             return None;
         }
-        self.next = if index + 1 == RING_FRAMES {
-            0
-        } else {
-            index + 1
-        };
+        self.next = if index + 1 == RING_FRAMES { 0 } else { index + 1 };
         self.lent = Some(index);
         if status & libc::TP_STATUS_LOSING != 0 {
             self.collect_overruns();
@@ -330,17 +279,9 @@ impl Wire for PacketSocket {
         // SAFETY: [shared ring] the slot is ours since its status says so, until it is stored back.
         let (start, length, tci, tpid) = unsafe {
             let header = &*header;
-            (
-                usize::from(header.tp_mac),
-                header.tp_snaplen as usize,
-                header.tp_vlan_tci,
-                header.tp_vlan_tpid,
-            )
+            (usize::from(header.tp_mac), header.tp_snaplen as usize, header.tp_vlan_tci, header.tp_vlan_tpid)
         };
-        let (start, length) = (
-            start.min(self.slot),
-            length.min(self.slot - start.min(self.slot)),
-        );
+        let (start, length) = (start.min(self.slot), length.min(self.slot - start.min(self.slot)));
         // SAFETY: [shared ring] start and length lie inside the slot; the kernel doesn't write it meanwhile.
         let frame = unsafe { std::slice::from_raw_parts(header.cast::<u8>().add(start), length) };
         let tagged = status & libc::TP_STATUS_VLAN_VALID != 0;
@@ -349,11 +290,7 @@ impl Wire for PacketSocket {
         }
         self.rebuilt.clear();
         if tagged && length >= 12 {
-            let tpid = if status & libc::TP_STATUS_VLAN_TPID_VALID != 0 {
-                tpid
-            } else {
-                0x8100
-            };
+            let tpid = if status & libc::TP_STATUS_VLAN_TPID_VALID != 0 { tpid } else { 0x8100 };
             self.rebuilt.extend_from_slice(&frame[..12]);
             self.rebuilt.extend_from_slice(&tpid.to_be_bytes());
             self.rebuilt.extend_from_slice(&tci.to_be_bytes());

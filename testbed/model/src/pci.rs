@@ -35,10 +35,7 @@ pub struct ConfigSpace {
 
 impl ConfigSpace {
     pub fn new(device: u16, serial: [u8; 6]) -> Self {
-        let mut space = ConfigSpace {
-            bytes: Box::new([0; CONFIG_SIZE]),
-            writable: Box::new([0; CONFIG_SIZE]),
-        };
+        let mut space = ConfigSpace { bytes: Box::new([0; CONFIG_SIZE]), writable: Box::new([0; CONFIG_SIZE]) };
         space.put16(0x00, VENDOR_INTEL, 0);
         space.put16(0x02, device, 0);
         // Memory space, bus master, parity, SERR and INTx disable; the 82599 has no I/O space enabled here.
@@ -104,11 +101,7 @@ impl ConfigSpace {
     /// Reads `into.len()` bytes at `offset`; what lies beyond the space reads as ones.
     pub fn read(&self, offset: usize, into: &mut [u8]) {
         for (i, byte) in into.iter_mut().enumerate() {
-            *byte = offset
-                .checked_add(i)
-                .and_then(|at| self.bytes.get(at))
-                .copied()
-                .unwrap_or(0xFF);
+            *byte = offset.checked_add(i).and_then(|at| self.bytes.get(at)).copied().unwrap_or(0xFF);
         }
     }
 

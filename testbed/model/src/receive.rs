@@ -80,11 +80,7 @@ fn address_accepted(bank: &Bank, to: &[u8; 6]) -> bool {
 
 /// The longest frame, with FCS, that the MAC takes (82599 §8.2.3.22.11, HLREG0.JUMBOEN).
 fn longest(bank: &Bank, tagged: bool) -> usize {
-    let limit = if bank.has(HLREG0, HLREG0_JUMBOEN) {
-        (bank.get(MAXFRS) >> 16) as usize
-    } else {
-        1518
-    };
+    let limit = if bank.has(HLREG0, HLREG0_JUMBOEN) { (bank.get(MAXFRS) >> 16) as usize } else { 1518 };
     limit + if tagged { 4 } else { 0 }
 }
 
@@ -215,15 +211,8 @@ impl Receiver {
         let srrctl = bank.get(rx(queue, SRRCTL));
         let size = ((srrctl & 0x1F) as usize * 1024).max(1024);
         let ring = (bank.get(rx(queue, RDLEN)) / 16) as usize;
-        let (head, tail) = (
-            bank.get(rx(queue, RDH)) as usize,
-            bank.get(rx(queue, RDT)) as usize,
-        );
-        let available = if head < ring && tail < ring {
-            (tail + ring - head) % ring
-        } else {
-            0
-        };
+        let (head, tail) = (bank.get(rx(queue, RDH)) as usize, bank.get(rx(queue, RDT)) as usize);
+        let available = if head < ring && tail < ring { (tail + ring - head) % ring } else { 0 };
 
         let strip_tag = bank.has(rx(queue, RXDCTL), RXDCTL_VME);
         let strip_crc = bank.has(HLREG0, HLREG0_RXCRCSTRP);
@@ -260,27 +249,14 @@ impl Receiver {
         } else {
             frame
         };
-        let report = Report::new(
-            bank,
-            frame,
-            &parsed,
-            &steered,
-            stripped,
-            srrctl >> 25 & 7 == 0,
-        );
+        let report = Report::new(bank, frame, &parsed, &steered, stripped, srrctl >> 25 & 7 == 0);
         let base = bank.wide(rx(queue, RDBAL), rx(queue, RDBAH)) & !0x7F;
         let mut refused = false;
         let mut at = head;
         for (i, chunk) in data.chunks(size).enumerate() {
             let last = i + 1 == needed;
-            if let Err(error) = write_back(
-                through.memory,
-                through.faults,
-                base + 16 * at as u64,
-                chunk,
-                last,
-                &report,
-            ) {
+            if let Err(error) = write_back(through.memory, through.faults, base + 16 * at as u64, chunk, last, &report)
+            {
                 log::warn!("receive queue {queue}, descriptor {at}: {error}");
                 counters.dma_refused.add(1);
                 refused = true;
@@ -296,13 +272,9 @@ impl Receiver {
             counters.rx_queue[queue].add(1);
             count_queue(through.bank, statistic::RQSMR, statistic::QPRC, queue);
             let counter = statistics_counter(through.bank, statistic::RQSMR, queue);
-            through
-                .bank
-                .count_wide(statistic::QBRC_L + 0x40 * counter, frame.len() as u64 + 4);
+            through.bank.count_wide(statistic::QBRC_L + 0x40 * counter, frame.len() as u64 + 4);
         }
-        through
-            .interrupts
-            .queue_event(through.bank, Direction::Receive, queue);
+        through.interrupts.queue_event(through.bank, Direction::Receive, queue);
         Placed::Done
     }
 }
@@ -340,14 +312,7 @@ const L4_ERROR: u32 = 1 << 30;
 const IP_ERROR: u32 = 1 << 31;
 
 impl Report {
-    fn new(
-        bank: &Bank,
-        frame: &[u8],
-        parsed: &Parsed,
-        steered: &Steered,
-        stripped: bool,
-        legacy: bool,
-    ) -> Report {
+    fn new(bank: &Bank, frame: &[u8], parsed: &Parsed, steered: &Steered, stripped: bool, legacy: bool) -> Report {
         let mut status = 0;
         let mut tag = 0;
         if stripped {
@@ -371,12 +336,8 @@ impl Report {
             kind |= match network {
                 Network::V4 { options: false, .. } => 1 << 4,
                 Network::V4 { options: true, .. } => 3 << 4,
-                Network::V6 {
-                    extensions: false, ..
-                } => 1 << 6,
-                Network::V6 {
-                    extensions: true, ..
-                } => 3 << 6,
+                Network::V6 { extensions: false, .. } => 1 << 6,
+                Network::V6 { extensions: true, .. } => 3 << 6,
             };
             if parsed.ports.is_some() {
                 kind |= match parsed.protocol {
@@ -389,17 +350,8 @@ impl Report {
         }
         // With PCSD the high half is the RSS hash, else the fragment checksum (82599 §7.1.6.2);
         // a driver that clears PCSD finds zero there.
-        let high = if bank.has(RXCSUM, RXCSUM_PCSD) {
-            u64::from(steered.hash)
-        } else {
-            0
-        };
-        Report {
-            legacy,
-            low: high << 32 | kind | u64::from(steered.hash_type),
-            status,
-            tag,
-        }
+        let high = if bank.has(RXCSUM, RXCSUM_PCSD) { u64::from(steered.hash) } else { 0 };
+        Report { legacy, low: high << 32 | kind | u64::from(steered.hash_type), status, tag }
     }
 }
 
@@ -414,11 +366,7 @@ fn write_back<M: DmaMemory>(
 ) -> Result<(), DmaRefused> {
     let mut address = [0u8; 8];
     memory.read(descriptor, &mut address)?;
-    let written = if faults.halves_frame() {
-        chunk.len() / 2
-    } else {
-        chunk.len()
-    };
+    let written = if faults.halves_frame() { chunk.len() / 2 } else { chunk.len() };
     memory.write(u64::from_le_bytes(address), &chunk[..written])?;
     if faults.skips_write_back() {
         return Ok(());
@@ -429,10 +377,7 @@ fn write_back<M: DmaMemory>(
     if report.legacy {
         // Length, checksum, status, errors (8 bits each, errors' IPE and TCPE on top), tag (82599 §7.1.5).
         let errors = u64::from(status >> 30) << 6;
-        memory.publish(
-            descriptor + 8,
-            length | u64::from(status & 0xFF) << 32 | errors << 40 | tag << 48,
-        )
+        memory.publish(descriptor + 8, length | u64::from(status & 0xFF) << 32 | errors << 40 | tag << 48)
     } else {
         memory.write(descriptor, &report.low.to_le_bytes())?;
         memory.publish(descriptor + 8, u64::from(status) | length << 32 | tag << 48)

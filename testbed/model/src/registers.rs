@@ -196,11 +196,7 @@ pub fn transmit_queue(offset: u32) -> Option<(usize, u32)> {
 /// BAR0 offset of `register` in the block of receive queue `queue`.
 pub const fn rx(queue: usize, register: u32) -> u32 {
     let queue = queue as u32;
-    if queue < 64 {
-        0x1000 + 0x40 * queue + register
-    } else {
-        0xD000 + 0x40 * (queue - 64) + register
-    }
+    if queue < 64 { 0x1000 + 0x40 * queue + register } else { 0xD000 + 0x40 * (queue - 64) + register }
 }
 
 /// BAR0 offset of `register` in the block of transmit queue `queue`.
@@ -210,11 +206,7 @@ pub const fn tx(queue: usize, register: u32) -> u32 {
 
 /// BAR0 offset of the interrupt throttle register of `vector` (82599 §8.2.3.5.12).
 pub const fn eitr(vector: usize) -> u32 {
-    if vector < 24 {
-        EITR_LOW + 4 * vector as u32
-    } else {
-        EITR_HIGH + 4 * (vector as u32 - 24)
-    }
+    if vector < 24 { EITR_LOW + 4 * vector as u32 } else { EITR_HIGH + 4 * (vector as u32 - 24) }
 }
 
 /// Where registers that the 82598 had elsewhere live on the 82599: both addresses reach the same

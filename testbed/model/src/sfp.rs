@@ -70,20 +70,12 @@ impl Module {
                 memory[2] = 0x07; // LC
                 memory[3] = if short { 0x10 } else { 0x20 }; // 10GBASE-SR or -LR (SFF-8472 table 5-3)
                 memory[37..40].copy_from_slice(&[0x00, 0x1B, 0x21]); // Linux takes no other vendor's optics
-                memory[40..56].copy_from_slice(if short {
-                    b"Optics SR       "
-                } else {
-                    b"Optics LR       "
-                });
+                memory[40..56].copy_from_slice(if short { b"Optics SR       " } else { b"Optics LR       " });
             }
         }
-        memory[63] = memory[..63]
-            .iter()
-            .fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+        memory[63] = memory[..63].iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
         memory[68..84].copy_from_slice(b"0001            ");
-        memory[95] = memory[64..95]
-            .iter()
-            .fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+        memory[95] = memory[64..95].iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
         Module {
             present: kind != SfpModule::Absent,
             memory,
@@ -116,11 +108,7 @@ impl Module {
         let (clock, data) = (value & CLOCK_OUT != 0, value & DATA_OUT != 0);
         if self.clock && clock && self.data != data {
             // Data moving while the clock is high: start when it falls, stop when it rises.
-            self.state = if data {
-                State::Idle
-            } else {
-                State::Listen(Byte::Address)
-            };
+            self.state = if data { State::Idle } else { State::Listen(Byte::Address) };
             (self.bits, self.shift, self.released) = (0, 0, true);
         }
         let (rose, fell) = (!self.clock && clock, self.clock && !clock);
@@ -157,9 +145,7 @@ impl Module {
                 self.bits = 0;
                 self.state = match byte {
                     Byte::Address if !self.present => State::Idle,
-                    Byte::Address if self.shift == SERIAL_ID => {
-                        State::Acknowledge(Next::Listen(Byte::Cursor))
-                    }
+                    Byte::Address if self.shift == SERIAL_ID => State::Acknowledge(Next::Listen(Byte::Cursor)),
                     Byte::Address if self.shift == SERIAL_ID | 1 => State::Acknowledge(Next::Talk),
                     Byte::Address => State::Idle,
                     Byte::Cursor => {
@@ -207,8 +193,7 @@ mod tests {
 
     impl Master {
         fn lines(&mut self, clock: bool, data: bool) {
-            self.0
-                .write(if clock { CLOCK_OUT } else { 0 } | if data { DATA_OUT } else { 0 });
+            self.0.write(if clock { CLOCK_OUT } else { 0 } | if data { DATA_OUT } else { 0 });
         }
 
         fn start(&mut self) {
@@ -263,9 +248,7 @@ mod tests {
             let byte = master.byte_in(false);
             master.stop();
             if at == 63 {
-                let sum = master.0.memory[..63]
-                    .iter()
-                    .fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+                let sum = master.0.memory[..63].iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
                 assert_eq!(byte, sum, "the base checksum of SFF-8472");
             } else {
                 assert_eq!(byte, expected);

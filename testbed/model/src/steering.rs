@@ -44,10 +44,7 @@ const INPUT: usize = 36;
 
 impl Default for HashKey {
     fn default() -> Self {
-        HashKey {
-            table: Box::new([[0; 256]; INPUT]),
-            stale: false,
-        }
+        HashKey { table: Box::new([[0; 256]; INPUT]), stale: false }
     }
 }
 
@@ -76,10 +73,7 @@ impl HashKey {
     }
 
     fn hash(&self, input: &[u8]) -> u32 {
-        self.table
-            .iter()
-            .zip(input)
-            .fold(0, |hash, (table, byte)| hash ^ table[usize::from(*byte)])
+        self.table.iter().zip(input).fold(0, |hash, (table, byte)| hash ^ table[usize::from(*byte)])
     }
 }
 
@@ -99,20 +93,12 @@ fn rss(bank: &Bank, key: &mut HashKey, parsed: &Parsed) -> Option<(u32, u8)> {
     }
     let mut input = [0u8; INPUT];
     let (addresses, with_ports, plain) = match parsed.network? {
-        Network::V4 {
-            source,
-            destination,
-            ..
-        } => {
+        Network::V4 { source, destination, .. } => {
             input[..4].copy_from_slice(&source);
             input[4..8].copy_from_slice(&destination);
             (8, [TCP_V4, UDP_V4], IPV4)
         }
-        Network::V6 {
-            source,
-            destination,
-            ..
-        } => {
+        Network::V6 { source, destination, .. } => {
             input[..16].copy_from_slice(&source);
             input[16..32].copy_from_slice(&destination);
             (32, [TCP_V6, UDP_V6], IPV6)
@@ -144,12 +130,7 @@ fn rss(bank: &Bank, key: &mut HashKey, parsed: &Parsed) -> Option<(u32, u8)> {
 
 /// The 5-tuple filters (82599 §7.1.2.5): of the matching ones, that of the highest priority.
 fn five_tuple(bank: &Bank, parsed: &Parsed) -> Option<usize> {
-    let Network::V4 {
-        source,
-        destination,
-        ..
-    } = parsed.network?
-    else {
+    let Network::V4 { source, destination, .. } = parsed.network? else {
         return None;
     };
     let (from, to) = parsed.ports.unwrap_or((0, 0));
@@ -184,12 +165,7 @@ fn five_tuple(bank: &Bank, parsed: &Parsed) -> Option<usize> {
 
 /// Chooses the queue for a frame.
 pub fn steer(bank: &Bank, key: &mut HashKey, filters_in_use: bool, parsed: &Parsed) -> Steered {
-    let mut steered = Steered {
-        queue: 0,
-        hash: 0,
-        hash_type: 0,
-        ethertype_filter: None,
-    };
+    let mut steered = Steered { queue: 0, hash: 0, hash_type: 0, ethertype_filter: None };
     for i in 0..8u32 {
         // ETQF enable is bit 31, ETQS's queue field bits 22:16 with its own enable in bit 31
         // (82599 §8.2.3.7.21, §8.2.3.7.22).
@@ -225,30 +201,19 @@ mod tests {
 
     /// The key that every RSS specification verifies with.
     const KEY: [u8; 40] = [
-        0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f,
-        0xb0, 0xd0, 0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30,
-        0xf2, 0x0c, 0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
+        0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0, 0xd0, 0xca,
+        0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c, 0x6a, 0x42, 0xb7, 0x3b,
+        0xbe, 0xac, 0x01, 0xfa,
     ];
 
     fn steered(bank: &Bank, filters: bool, parsed: &Parsed) -> Steered {
-        steer(
-            bank,
-            &mut HashKey {
-                stale: true,
-                ..HashKey::default()
-            },
-            filters,
-            parsed,
-        )
+        steer(bank, &mut HashKey { stale: true, ..HashKey::default() }, filters, parsed)
     }
 
     fn bank(fields: u32) -> Bank {
         let mut bank = Bank::new();
         for (i, bytes) in KEY.chunks_exact(4).enumerate() {
-            bank.set(
-                RSSRK + 4 * i as u32,
-                u32::from_le_bytes(bytes.try_into().unwrap()),
-            );
+            bank.set(RSSRK + 4 * i as u32, u32::from_le_bytes(bytes.try_into().unwrap()));
         }
         bank.set(MRQC, 1 | fields);
         bank
@@ -298,11 +263,7 @@ mod tests {
         let mut bank = bank(UDP_V4.0);
         bank.set(ETQF + 4, 1 << 31 | 0x0800);
         bank.set(ETQS + 4, 1 << 31 | 7 << 16);
-        let steered = steered(
-            &bank,
-            false,
-            &Parsed::new(&frames::udp([1, 2, 3, 4], [5, 6, 7, 8], 1, 2, b"")),
-        );
+        let steered = steered(&bank, false, &Parsed::new(&frames::udp([1, 2, 3, 4], [5, 6, 7, 8], 1, 2, b"")));
         assert_eq!((steered.queue, steered.ethertype_filter), (7, Some(1)));
     }
 }

@@ -50,9 +50,7 @@ const IC: u64 = 1 << 26;
 
 impl Transmitter {
     pub fn new() -> Self {
-        Transmitter {
-            queues: (0..QUEUES).map(|_| Queue::default()).collect(),
-        }
+        Transmitter { queues: (0..QUEUES).map(|_| Queue::default()).collect() }
     }
 
     pub fn reset(&mut self) {
@@ -99,20 +97,12 @@ impl Transmitter {
         }
         through.bank.set(tx(number, TDH), head);
         if event {
-            through
-                .interrupts
-                .queue_event(through.bank, Direction::Transmit, number);
+            through.interrupts.queue_event(through.bank, Direction::Transmit, number);
         }
     }
 
     /// One descriptor.
-    fn take<M: DmaMemory, W: Wire>(
-        &mut self,
-        through: &mut Through<'_, M, W>,
-        number: usize,
-        low: u64,
-        high: u64,
-    ) {
+    fn take<M: DmaMemory, W: Wire>(&mut self, through: &mut Through<'_, M, W>, number: usize, low: u64, high: u64) {
         let queue = &mut self.queues[number];
         let advanced = high & DEXT != 0;
         // DTYP 2 is a context descriptor, which carries no data (82599 §7.2.3.2.3).
@@ -137,8 +127,7 @@ impl Transmitter {
                     context,
                 };
             } else if high & IC != 0 {
-                queue.request.legacy_sum =
-                    Some(((high >> 40 & 0xFF) as usize, (high >> 16 & 0xFF) as usize));
+                queue.request.legacy_sum = Some(((high >> 40 & 0xFF) as usize, (high >> 16 & 0xFF) as usize));
             }
         }
         let length = (high & 0xFFFF) as usize;
@@ -165,12 +154,7 @@ impl Transmitter {
             return;
         }
         let pad = through.bank.has(HLREG0, HLREG0_TXPADEN);
-        let Through {
-            bank,
-            wire,
-            counters,
-            ..
-        } = through;
+        let Through { bank, wire, counters, .. } = through;
         let outcome = offload::apply(&mut queue.frame, &queue.request, pad, LONGEST, |frame| {
             wire.send(frame);
             count(bank, counters, number, frame);
@@ -197,10 +181,7 @@ impl Transmitter {
             through.memory.write(to & !3, &head.to_le_bytes())
         } else if high & DEXT != 0 {
             // All but the status is reserved in an advanced write-back (82599 §7.2.3.2.5).
-            through
-                .memory
-                .write(address, &[0; 8])
-                .and_then(|()| through.memory.publish(address + 8, DD))
+            through.memory.write(address, &[0; 8]).and_then(|()| through.memory.publish(address + 8, DD))
         } else {
             through.memory.publish(address + 8, high | DD)
         };

@@ -62,11 +62,7 @@ impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ServeError::Bind { path, error } => {
-                write!(
-                    f,
-                    "can't listen on {}: {error}; is another model serving there?",
-                    path.display()
-                )
+                write!(f, "can't listen on {}: {error}; is another model serving there?", path.display())
             }
             ServeError::Connection(error) => write!(f, "the connection to QEMU failed: {error}"),
             ServeError::Wait(error) => {
@@ -106,25 +102,14 @@ impl Drop for Server {
 }
 
 /// Binds `socket` and serves one guest; see [`Server`] for doing it in two steps.
-pub fn serve<W: PollableWire>(
-    socket: &Path,
-    config: NicConfig,
-    wire: W,
-    control: Inbox,
-) -> Result<Ended, ServeError> {
+pub fn serve<W: PollableWire>(socket: &Path, config: NicConfig, wire: W, control: Inbox) -> Result<Ended, ServeError> {
     Server::bind(socket)?.serve(config, wire, control, SharedCounters::new())
 }
 
 impl Server {
     pub fn bind(path: &Path) -> Result<Server, ServeError> {
-        let listener = UnixListener::bind(path).map_err(|error| ServeError::Bind {
-            path: path.to_owned(),
-            error,
-        })?;
-        Ok(Server {
-            listener,
-            path: path.to_owned(),
-        })
+        let listener = UnixListener::bind(path).map_err(|error| ServeError::Bind { path: path.to_owned(), error })?;
+        Ok(Server { listener, path: path.to_owned() })
     }
 
     /// Waits for QEMU and serves it until it goes or a command says stop.
@@ -156,25 +141,13 @@ impl Server {
                 break self.listener.accept().map_err(ServeError::Wait)?.0;
             }
         };
-        let mut connection = Connection {
-            stream: Stream::new(socket),
-            nic,
-        };
+        let mut connection = Connection { stream: Stream::new(socket), nic };
         let began = Instant::now();
         loop {
             let now = began.elapsed().as_nanos() as u64;
-            let timeout = connection
-                .nic
-                .next_deadline()
-                .map(|at| at.saturating_sub(now));
+            let timeout = connection.nic.next_deadline().map(|at| at.saturating_sub(now));
             let nic = &mut connection.nic;
-            let ready = wait(
-                connection.stream.socket(),
-                nic,
-                &control,
-                &mut wire_lives,
-                timeout,
-            )?;
+            let ready = wait(connection.stream.socket(), nic, &control, &mut wire_lives, timeout)?;
             nic.set_time(began.elapsed().as_nanos() as u64);
             if ready.guest && !connection.take_messages().map_err(ServeError::Connection)? {
                 return Ok(Ended::GuestGone);
@@ -230,18 +203,11 @@ fn wait<W: PollableWire>(
         nic.process();
         *wire_lives = nic.wire_mut().outlives_error();
     }
-    Ok(Ready {
-        guest: !guest.is_empty(),
-        wire: wire.contains(PollFlags::IN),
-        command: !command.is_empty(),
-    })
+    Ok(Ready { guest: !guest.is_empty(), wire: wire.contains(PollFlags::IN), command: !command.is_empty() })
 }
 
 /// Carries out commands. True: stop.
-fn obey<W: PollableWire>(
-    nic: &mut Nic<GuestMemory, W, EventFds>,
-    control: &Inbox,
-) -> Result<bool, ServeError> {
+fn obey<W: PollableWire>(nic: &mut Nic<GuestMemory, W, EventFds>, control: &Inbox) -> Result<bool, ServeError> {
     while let Some(command) = control.next().map_err(ServeError::Wait)? {
         match command {
             Control::Cable(plugged) => nic.set_cable(plugged),
@@ -363,10 +329,7 @@ fn handle<W: PollableWire>(
     let mut fields = Fields(body);
     match command {
         message::VERSION => {
-            let (major, minor) = (
-                fields.u16().ok_or(Errno::INVAL)?,
-                fields.u16().ok_or(Errno::INVAL)?,
-            );
+            let (major, minor) = (fields.u16().ok_or(Errno::INVAL)?, fields.u16().ok_or(Errno::INVAL)?);
             if major != 0 {
                 return Err(Errno::NOTSUP);
             }
@@ -374,12 +337,7 @@ fn handle<W: PollableWire>(
                 "{{\"capabilities\":{{\"max_msg_fds\":{},\"max_data_xfer_size\":{CONFIG_SIZE}}}}}\0",
                 message::MOST_FDS
             );
-            Ok([
-                &0u16.to_le_bytes(),
-                &minor.min(1).to_le_bytes(),
-                capabilities.as_bytes(),
-            ]
-            .concat())
+            Ok([&0u16.to_le_bytes(), &minor.min(1).to_le_bytes(), capabilities.as_bytes()].concat())
         }
         message::DMA_MAP => map(nic.memory_mut(), &mut fields, fds).map(|()| Vec::new()),
         message::DMA_UNMAP => {
@@ -388,11 +346,7 @@ fn handle<W: PollableWire>(
         }
         message::GET_INFO => Ok(words(&[16, DEVICE_RESET_PCI, REGIONS, IRQS])),
         message::GET_REGION_INFO => {
-            let (_, _, index) = (
-                fields.u32(),
-                fields.u32(),
-                fields.u32().ok_or(Errno::INVAL)?,
-            );
+            let (_, _, index) = (fields.u32(), fields.u32(), fields.u32().ok_or(Errno::INVAL)?);
             let size = match index {
                 REGION_BAR0 => BAR0_SIZE,
                 REGION_BAR4 => BAR4_SIZE,
@@ -407,11 +361,7 @@ fn handle<W: PollableWire>(
             Ok(answer)
         }
         message::GET_IRQ_INFO => {
-            let (_, _, index) = (
-                fields.u32(),
-                fields.u32(),
-                fields.u32().ok_or(Errno::INVAL)?,
-            );
+            let (_, _, index) = (fields.u32(), fields.u32(), fields.u32().ok_or(Errno::INVAL)?);
             match index {
                 IRQ_MSIX => Ok(words(&[16, IRQ_EVENTFD, index, VECTORS as u32])),
                 // Announced, so that the interrupt pin means something; never raised.
@@ -431,10 +381,7 @@ fn handle<W: PollableWire>(
 }
 
 fn words(values: &[u32]) -> Vec<u8> {
-    values
-        .iter()
-        .flat_map(|value| value.to_le_bytes())
-        .collect()
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
 fn map(memory: &mut GuestMemory, fields: &mut Fields<'_>, fds: Vec<OwnedFd>) -> Result<(), Errno> {
@@ -448,12 +395,10 @@ fn map(memory: &mut GuestMemory, fields: &mut Fields<'_>, fds: Vec<OwnedFd>) -> 
         log::debug!("{length:#x} bytes at {address:#x} can't be mapped here and stay out of reach");
         return Ok(());
     };
-    memory
-        .map(address, length, file, offset, flags & MAP_WRITE != 0)
-        .map_err(|error| {
-            log::warn!("mapping {length:#x} bytes at {address:#x}: {error}");
-            Errno::INVAL
-        })
+    memory.map(address, length, file, offset, flags & MAP_WRITE != 0).map_err(|error| {
+        log::warn!("mapping {length:#x} bytes at {address:#x}: {error}");
+        Errno::INVAL
+    })
 }
 
 fn unmap(memory: &mut GuestMemory, fields: &mut Fields<'_>) -> Option<()> {
@@ -468,22 +413,14 @@ fn unmap(memory: &mut GuestMemory, fields: &mut Fields<'_>) -> Option<()> {
     Some(())
 }
 
-fn set_irqs(
-    events: &mut EventFds,
-    fields: &mut Fields<'_>,
-    fds: Vec<OwnedFd>,
-) -> Result<(), Errno> {
+fn set_irqs(events: &mut EventFds, fields: &mut Fields<'_>, fds: Vec<OwnedFd>) -> Result<(), Errno> {
     let _size = fields.u32();
     let flags = fields.u32().ok_or(Errno::INVAL)?;
     let index = fields.u32().ok_or(Errno::INVAL)?;
     let start = fields.u32().ok_or(Errno::INVAL)? as usize;
     let count = fields.u32().ok_or(Errno::INVAL)? as usize;
     if index != IRQ_MSIX {
-        return if index < IRQS {
-            Ok(())
-        } else {
-            Err(Errno::INVAL)
-        };
+        return if index < IRQS { Ok(()) } else { Err(Errno::INVAL) };
     }
     if flags & SET_ACTION_TRIGGER == 0 {
         // Masking: QEMU masks by taking the eventfd away.
@@ -496,11 +433,7 @@ fn set_irqs(
     if flags & SET_DATA_EVENTFD == 0 {
         return Err(Errno::NOTSUP);
     }
-    let slots = events
-        .0
-        .get_mut(start..)
-        .and_then(|slots| slots.get_mut(..count))
-        .ok_or(Errno::INVAL)?;
+    let slots = events.0.get_mut(start..).and_then(|slots| slots.get_mut(..count)).ok_or(Errno::INVAL)?;
     // Fewer descriptors than vectors: the rest of them lose theirs.
     let mut fds = fds.into_iter();
     for slot in slots {
@@ -509,10 +442,7 @@ fn set_irqs(
     Ok(())
 }
 
-fn write_region<W: PollableWire>(
-    nic: &mut Nic<GuestMemory, W, EventFds>,
-    fields: &mut Fields<'_>,
-) -> Answer {
+fn write_region<W: PollableWire>(nic: &mut Nic<GuestMemory, W, EventFds>, fields: &mut Fields<'_>) -> Answer {
     let header = fields.rest().get(..16).ok_or(Errno::INVAL)?.to_vec();
     let offset = fields.u64().ok_or(Errno::INVAL)?;
     let region = fields.u32().ok_or(Errno::INVAL)?;

@@ -10,10 +10,7 @@ fn judge(verdict: Result<Report, interop::Error>) {
     match verdict {
         Ok(report) => {
             let (checks, took) = (report.checks.len(), report.took.as_secs_f32());
-            println!(
-                "{checks} checks in {took:.1} s: {:?}",
-                report.counters.named()
-            );
+            println!("{checks} checks in {took:.1} s: {:?}", report.counters.named());
         }
         Err(error) => panic!("{error}"),
     }
@@ -30,10 +27,7 @@ fn linux_ixgbe_accepts_the_model() {
 #[test]
 #[ignore = "tier interop: boots a guest in QEMU, and fetches both the first time"]
 fn linux_ixgbe_accepts_the_model_behind_an_iommu() {
-    let setup = Setup {
-        iommu: true,
-        ..Setup::default()
-    };
+    let setup = Setup { iommu: true, ..Setup::default() };
     judge(interop::linux(&setup));
 }
 
@@ -41,14 +35,8 @@ fn linux_ixgbe_accepts_the_model_behind_an_iommu() {
 #[test]
 #[ignore = "tier interop: boots a guest in QEMU, and fetches both the first time"]
 fn linux_ixgbe_accepts_an_x540() {
-    let card = NicConfig {
-        device: pci::device::X540,
-        ..NicConfig::default()
-    };
-    judge(interop::linux(&Setup {
-        card,
-        ..Setup::default()
-    }));
+    let card = NicConfig { device: pci::device::X540, ..NicConfig::default() };
+    judge(interop::linux(&Setup { card, ..Setup::default() }));
 }
 
 /// DPDK's polling driver in testpmd's modes io, macswap with RSS, icmpecho, and csum with the card's offloads.

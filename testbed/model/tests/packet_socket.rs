@@ -18,15 +18,8 @@ fn tools() -> Prefix {
 
 fn ip(arguments: &[&str]) {
     let prefix = tools();
-    let status = prefix
-        .command("ip")
-        .expect("it is among the tools")
-        .args(arguments)
-        .status();
-    assert!(
-        status.is_ok_and(|status| status.success()),
-        "ip {arguments:?} failed"
-    );
+    let status = prefix.command("ip").expect("it is among the tools").args(arguments).status();
+    assert!(status.is_ok_and(|status| status.success()), "ip {arguments:?} failed");
 }
 
 /// Runs `test`, which is the test function called `name`, in a fresh network namespace with the veth pair `near`-`far`.
@@ -34,30 +27,17 @@ fn in_namespace(name: &str, test: impl FnOnce()) {
     tools();
     // SAFETY: [system call] no pointers; only this thread's view of the network changes.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-        assert!(
-            std::env::var_os("IN_USER_NAMESPACE").is_none(),
-            "no right to make a network namespace"
-        );
+        assert!(std::env::var_os("IN_USER_NAMESPACE").is_none(), "no right to make a network namespace");
         let this = std::env::current_exe().expect("a running test");
         let mut command = Command::new("unshare");
-        command
-            .args(["--map-root-user", "--"])
-            .arg(this)
-            .args(["--exact", name])
-            .env("IN_USER_NAMESPACE", "1");
+        command.args(["--map-root-user", "--"]).arg(this).args(["--exact", name]).env("IN_USER_NAMESPACE", "1");
         let status = command.status();
-        assert!(
-            status.is_ok_and(|status| status.success()),
-            "failed in a user namespace of its own"
-        );
+        assert!(status.is_ok_and(|status| status.success()), "failed in a user namespace of its own");
         return;
     }
     // The host's own IPv6 chatter on a fresh link would be counted with our frames.
-    std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")
-        .expect("a namespace of our own");
-    ip(&[
-        "link", "add", "near", "mtu", "9000", "type", "veth", "peer", "name", "far", "mtu", "9000",
-    ]);
+    std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").expect("a namespace of our own");
+    ip(&["link", "add", "near", "mtu", "9000", "type", "veth", "peer", "name", "far", "mtu", "9000"]);
     ip(&["link", "set", "near", "up"]);
     ip(&["link", "set", "far", "up"]);
     test();
@@ -109,11 +89,7 @@ fn frames_cross_unchanged() {
         near.send(&plain);
         near.flush();
         assert!(next(&mut far) == plain);
-        assert_eq!(
-            near.receive(),
-            None,
-            "what we send ourselves doesn't come back"
-        );
+        assert_eq!(near.receive(), None, "what we send ourselves doesn't come back");
     });
 }
 
@@ -126,13 +102,7 @@ fn a_flood_is_counted() {
         let mut far = open("far");
         const SENT: u64 = 30_000;
         for number in 0..SENT {
-            far.send(&frames::udp(
-                [10, 0, 0, 1],
-                [10, 0, 0, 2],
-                number as u16,
-                2,
-                &[7; 60],
-            ));
+            far.send(&frames::udp([10, 0, 0, 1], [10, 0, 0, 2], number as u16, 2, &[7; 60]));
         }
         far.flush();
         std::thread::sleep(Duration::from_millis(50));
@@ -150,12 +120,8 @@ fn a_flood_is_counted() {
 /// The message names what is missing.
 #[test]
 fn a_missing_interface_is_named() {
-    let Err(error) = PacketSocket::open("nosuchnic", 1518) else {
-        panic!("there is no such interface")
-    };
-    assert!(
-        matches!(error, WireError::NoInterface { .. }) && error.to_string().contains("nosuchnic")
-    );
+    let Err(error) = PacketSocket::open("nosuchnic", 1518) else { panic!("there is no such interface") };
+    assert!(matches!(error, WireError::NoInterface { .. }) && error.to_string().contains("nosuchnic"));
 }
 
 /// An interface that goes down and comes back is an outage of the cable, neither its end nor a busy loop.
@@ -164,14 +130,8 @@ fn an_interface_may_go_down() {
     in_namespace("an_interface_may_go_down", || {
         let (mut near, mut far) = (open("near"), open("far"));
         let errors = |wire: &PacketSocket| {
-            let mut fds = [rustix::event::PollFd::new(
-                wire,
-                rustix::event::PollFlags::IN,
-            )];
-            let now = rustix::time::Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            };
+            let mut fds = [rustix::event::PollFd::new(wire, rustix::event::PollFlags::IN)];
+            let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
             rustix::event::poll(&mut fds, Some(&now)).unwrap();
             fds[0].revents().contains(rustix::event::PollFlags::ERR)
         };

@@ -43,16 +43,8 @@ fn served() -> Served {
     let (remote, inbox) = control::channel().unwrap();
     let counters = SharedCounters::new();
     let counted = counters.clone();
-    let thread =
-        std::thread::spawn(move || server.serve(NicConfig::default(), near, inbox, counted));
-    Served {
-        path,
-        remote,
-        far,
-        counters,
-        thread,
-        _folder: folder,
-    }
+    let thread = std::thread::spawn(move || server.serve(NicConfig::default(), near, inbox, counted));
+    Served { path, remote, far, counters, thread, _folder: folder }
 }
 
 /// Waits for what another thread is about to do.
@@ -83,16 +75,12 @@ impl Guest {
     }
 
     fn write(&mut self, register: u32, value: u32) {
-        self.client
-            .region_write(BAR0, u64::from(register), &value.to_le_bytes())
-            .unwrap();
+        self.client.region_write(BAR0, u64::from(register), &value.to_le_bytes()).unwrap();
     }
 
     fn read(&mut self, register: u32) -> u32 {
         let mut bytes = [0; 4];
-        self.client
-            .region_read(BAR0, u64::from(register), &mut bytes)
-            .unwrap();
+        self.client.region_read(BAR0, u64::from(register), &mut bytes).unwrap();
         u32::from_le_bytes(bytes)
     }
 
@@ -115,25 +103,16 @@ fn a_frame_each_way() {
     let mut identity = [0; 4];
     guest.client.region_read(CONFIG, 0, &mut identity).unwrap();
     assert_eq!(identity, [0x86, 0x80, 0xFB, 0x10]);
-    assert_eq!(
-        guest.client.region(BAR0).map(|region| region.size),
-        Some(0x2_0000)
-    );
+    assert_eq!(guest.client.region(BAR0).map(|region| region.size), Some(0x2_0000));
     assert_eq!(guest.client.get_irq_info(MSIX).unwrap().count, 64);
     let mut event = File::from(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
-    guest
-        .client
-        .set_irqs(MSIX, EVENTFD_TRIGGER, 3, 1, &[event.as_raw_fd()])
-        .unwrap();
+    guest.client.set_irqs(MSIX, EVENTFD_TRIGGER, 3, 1, &[event.as_raw_fd()]).unwrap();
 
     // One transmit descriptor at 0, its buffer at 0x1000; one receive descriptor at 0x800, its buffer at 0x2000.
     let frame = frames::udp([10, 0, 0, 1], [10, 0, 0, 2], 5, 6, b"over the socket");
     guest.store(0x1000, &frame);
     guest.store(0, &(AT + 0x1000).to_le_bytes());
-    guest.store(
-        8,
-        &(3u64 << 20 | 0x2B << 24 | frame.len() as u64).to_le_bytes(),
-    );
+    guest.store(8, &(3u64 << 20 | 0x2B << 24 | frame.len() as u64).to_le_bytes());
     guest.store(0x800, &(AT + 0x2000).to_le_bytes());
     guest.write(FCTRL, FCTRL_BAM);
     guest.write(RXCTRL, RXCTRL_RXEN);
@@ -199,20 +178,11 @@ fn nonsense_is_refused() {
     let mut bytes = [0; 8];
     // The client takes an error's reply for a short one; what matters is that the next request works.
     let _ = guest.client.set_irqs(MSIX, EVENTFD_TRIGGER, 60, 9, &[]);
-    guest
-        .client
-        .region_read(CONFIG, u64::MAX, &mut bytes)
-        .unwrap();
+    guest.client.region_read(CONFIG, u64::MAX, &mut bytes).unwrap();
     assert_eq!(bytes, [0xFF; 8]);
-    guest
-        .client
-        .region_write(BAR0, u64::MAX - 1, &[0; 8])
-        .unwrap();
+    guest.client.region_write(BAR0, u64::MAX - 1, &[0; 8]).unwrap();
     guest.client.region_write(CONFIG, 5000, &[0; 8]).unwrap();
-    guest
-        .client
-        .region_read(BAR0, u64::MAX - 2, &mut bytes)
-        .unwrap();
+    guest.client.region_read(BAR0, u64::MAX - 2, &mut bytes).unwrap();
     assert_eq!(guest.read(LINKS) & LINKS_UP, LINKS_UP);
     drop(guest);
     assert_eq!(served.thread.join().unwrap().unwrap(), Ended::GuestGone);
@@ -222,9 +192,7 @@ fn nonsense_is_refused() {
 #[test]
 fn a_taken_path_is_named() {
     let served = served();
-    let Err(error) = Server::bind(&served.path) else {
-        panic!("the path is taken")
-    };
+    let Err(error) = Server::bind(&served.path) else { panic!("the path is taken") };
     assert!(error.to_string().contains("another model"), "{error}");
     served.remote.send(Control::Stop).unwrap();
     served.thread.join().unwrap().unwrap();
@@ -233,8 +201,7 @@ fn a_taken_path_is_named() {
 /// Clock ticks that threads of this name have run for.
 fn ticks(name: &str) -> u64 {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let stats =
-        tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
+    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
     let named = stats.filter_map(|stat| {
         let (_, rest) = stat.split_once(&format!("({name}) "))?;
         let fields: Vec<&str> = rest.split(' ').collect();
@@ -253,18 +220,11 @@ fn a_dead_wire_costs_nothing() {
     let (near, far) = frame_socket::pair().unwrap();
     let (remote, inbox) = control::channel().unwrap();
     let serve = move || server.serve(NicConfig::default(), near, inbox, SharedCounters::new());
-    let thread = std::thread::Builder::new()
-        .name("dead-wire".into())
-        .spawn(serve)
-        .unwrap();
+    let thread = std::thread::Builder::new().name("dead-wire".into()).spawn(serve).unwrap();
     let mut guest = Guest::new(&path);
     drop(far);
     std::thread::sleep(Duration::from_millis(500));
-    assert!(
-        ticks("dead-wire") <= 10,
-        "ran for {} of 50 ticks",
-        ticks("dead-wire")
-    );
+    assert!(ticks("dead-wire") <= 10, "ran for {} of 50 ticks", ticks("dead-wire"));
     assert_eq!(guest.read(LINKS) & LINKS_UP, LINKS_UP);
     remote.send(Control::Stop).unwrap();
     assert_eq!(thread.join().unwrap().unwrap(), Ended::Stopped);

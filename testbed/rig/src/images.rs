@@ -36,7 +36,15 @@ pub fn build(starts: &[Start]) -> Vec<Vec<u8>> {
     let cargo = Command::new(env!("CARGO"))
         .current_dir(root())
         .env_remove("RUSTFLAGS")
-        .args(["build", "--profile", "box", "--target", TARGET, "--message-format=json-render-diagnostics", "--target-dir"])
+        .args([
+            "build",
+            "--profile",
+            "box",
+            "--target",
+            TARGET,
+            "--message-format=json-render-diagnostics",
+            "--target-dir",
+        ])
         .arg(&folder)
         .args(packages.iter().flat_map(|package| ["-p", package]))
         .stderr(Stdio::inherit())
@@ -56,7 +64,10 @@ fn link(start: &Start, folder: &Path, messages: &[serde_json::Value]) -> Vec<u8>
         format!("{name}={}", files.find(|file| file.ends_with(".rlib")).expect("a library"))
     };
     let (source, image) = (folder.join(format!("{}.rs", start.name)), folder.join(format!("{}.elf", start.name)));
-    let shim = format!("//! Generated: the trusted way into a domain.\n#![no_std]\n#![no_main]\nruntime::entry!({});\n", start.path);
+    let shim = format!(
+        "//! Generated: the trusted way into a domain.\n#![no_std]\n#![no_main]\nruntime::entry!({});\n",
+        start.path
+    );
     fs::write(&source, shim).expect("the target folder is writable");
     let status = Command::new("rustc")
         .current_dir(root())

@@ -3,18 +3,13 @@
 use std::{
     fmt,
     ptr::NonNull,
-    sync::{
-        Mutex, OnceLock,
-        atomic::Ordering,
-    },
+    sync::{Mutex, OnceLock, atomic::Ordering},
     time::Instant,
 };
 
 use kernel_core::{
     interrupt::Vector,
-    platform::{
-        DmaMemory, Mapping, PageCount, PciFunction, PciIdentity, Platform, Protection, Resume, ThreadStart,
-    },
+    platform::{DmaMemory, Mapping, PageCount, PciFunction, PciIdentity, Platform, Protection, Resume, ThreadStart},
     thread::ThreadBlock,
 };
 
@@ -41,7 +36,8 @@ pub struct Machine {
 impl Machine {
     pub fn new(cpus: usize, pages: usize, functions: Vec<&'static dyn PciFunction>) -> Self {
         // SAFETY: plain flags; registers this process for the expedited barrier.
-        let registered = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0) };
+        let registered =
+            unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0) };
         assert_eq!(registered, 0, "membarrier: {}", std::io::Error::last_os_error());
         clock();
         Machine {
@@ -172,4 +168,3 @@ impl Platform for Machine {
         std::process::abort()
     }
 }
-

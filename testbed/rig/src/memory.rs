@@ -62,7 +62,8 @@ impl Memory {
     pub unsafe fn unmap(&self, first: NonNull<u8>, pages: usize, kind: Mapping) {
         let guard = guard(kind);
         // SAFETY: what `map` mapped, and this function's contract.
-        let done = unsafe { libc::munmap(first.as_ptr().wrapping_sub(guard * PAGE).cast(), (pages + 2 * guard) * PAGE) };
+        let done =
+            unsafe { libc::munmap(first.as_ptr().wrapping_sub(guard * PAGE).cast(), (pages + 2 * guard) * PAGE) };
         assert_eq!(done, 0, "munmap: {}", std::io::Error::last_os_error());
         self.used.fetch_sub(pages, Relaxed);
     }

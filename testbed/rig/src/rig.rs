@@ -9,8 +9,8 @@ use std::{
 use bundle::{
     Hash, Trust,
     manifest::{
-        Bytes, Console, Domain, Export, Import, Machine as MachineSpec, Manifest, Nanos, PanicAction, Restart, RestartPolicy, SCHEMA,
-        Source,
+        Bytes, Console, Domain, Export, Import, Machine as MachineSpec, Manifest, Nanos, PanicAction, Restart,
+        RestartPolicy, SCHEMA, Source,
     },
     write::{ImageSource, SigningKey, bundle},
 };
@@ -221,7 +221,8 @@ impl Rig {
     /// A domain's export port, as an importer has it.
     pub fn port<I: ?Sized + Interface>(&self, domain: &str, port: &str) -> Port<I> {
         enter();
-        let object = domain::by_name(domain).and_then(|domain| domain.proxy(port, I::NAME)).expect("the rig has such a port");
+        let object =
+            domain::by_name(domain).and_then(|domain| domain.proxy(port, I::NAME)).expect("the rig has such a port");
         // SAFETY: a proxy of this interface, which lives as long as the process.
         Port::new(unsafe { &*I::from_raw(object) })
     }
@@ -289,7 +290,12 @@ impl Rig {
     pub fn until_as_before(&self, before: &Counts) {
         let begun = Instant::now();
         while self.counts() != *before {
-            assert!(begun.elapsed() < Duration::from_secs(10), "before {before:#?}\nnow {:#?}\nlog:\n{}", self.counts(), self.log());
+            assert!(
+                begun.elapsed() < Duration::from_secs(10),
+                "before {before:#?}\nnow {:#?}\nlog:\n{}",
+                self.counts(),
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -305,10 +311,8 @@ impl Rig {
         let begun = Instant::now();
         while !condition() {
             if begun.elapsed() > Duration::from_secs(20) {
-                let states: Vec<String> = domain::all()
-                    .iter()
-                    .map(|domain| format!("{} {}", domain.name, domain.status().state))
-                    .collect();
+                let states: Vec<String> =
+                    domain::all().iter().map(|domain| format!("{} {}", domain.name, domain.status().state)).collect();
                 panic!("waited too long until {what}; domains: {states:?}; log:\n{}", self.log());
             }
             std::thread::sleep(Duration::from_micros(200));
@@ -319,7 +323,10 @@ impl Rig {
     pub fn log(&self) -> String {
         enter();
         let lines = kernel_core::log::read(0, None).0;
-        lines.iter().map(|line| format!("{} {}: {}\n", line.level.name(), domain::name_of(line.domain), line.text())).collect()
+        lines
+            .iter()
+            .map(|line| format!("{} {}: {}\n", line.level.name(), domain::name_of(line.domain), line.text()))
+            .collect()
     }
 }
 

@@ -1,10 +1,6 @@
 //! Signals as traps: an exception of the CPU, or a kick, on an alternate stack; the saved context is edited as an exception frame would be.
 
-use std::{
-    mem,
-    ptr::null_mut,
-    sync::atomic::Ordering::SeqCst,
-};
+use std::{mem, ptr::null_mut, sync::atomic::Ordering::SeqCst};
 
 use kernel_core::{
     platform::{Resume, Verdict},
@@ -39,8 +35,14 @@ pub fn install() {
 pub fn use_alternate_stack() {
     // SAFETY: fresh memory, this thread's alone.
     unsafe {
-        let memory =
-            libc::mmap(null_mut(), STACK, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
+        let memory = libc::mmap(
+            null_mut(),
+            STACK,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        );
         assert_ne!(memory, libc::MAP_FAILED);
         let stack = libc::stack_t { ss_sp: memory, ss_flags: 0, ss_size: STACK };
         assert_eq!(libc::sigaltstack(&stack, null_mut()), 0);

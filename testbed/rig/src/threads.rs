@@ -157,7 +157,9 @@ pub fn futex_wait(word: &AtomicU32, expected: u32, deadline: u64) {
         timeout_at = &raw const timeout;
     }
     // SAFETY: the word and the time outlive the call.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG, expected, timeout_at) };
+    unsafe {
+        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG, expected, timeout_at)
+    };
 }
 
 /// Wakes whoever waits at `word`.

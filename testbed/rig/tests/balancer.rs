@@ -30,7 +30,8 @@ backends = [
 ]
 "#;
 
-const INNER: &str = r#"rules = [{ name = "web", action = "count", direction = "receive", protocol = "tcp", destination-port = 80 }]"#;
+const INNER: &str =
+    r#"rules = [{ name = "web", action = "count", direction = "receive", protocol = "tcp", destination-port = 80 }]"#;
 
 static RIG: LazyLock<Rig> = LazyLock::new(|| {
     let lb = postcard::to_allocvec(&toml::from_str::<maglev::Config>(LB).unwrap()).unwrap();
@@ -42,7 +43,10 @@ static RIG: LazyLock<Rig> = LazyLock::new(|| {
         card("segment", SEGMENT),
         card("outer", FILTER).import("net", "Net", 0, "net").with(|spec| spec.config = outer),
         card("inner", FILTER).import("net", "Net", 1, "net").with(|spec| spec.config = inner),
-        DomainSpec::new("lb", MAGLEV).export("control", "Control").import("net", "Net", 2, "net").with(|spec| spec.config = lb),
+        DomainSpec::new("lb", MAGLEV)
+            .export("control", "Control")
+            .import("net", "Net", 2, "net")
+            .with(|spec| spec.config = lb),
     ];
     let rig = Rig::start(Settings { domains, packet_buffers: 1024, ..Settings::default() });
     until_delivered(&rig);
@@ -55,7 +59,9 @@ fn counters(rig: &Rig, domain: &str) -> BTreeMap<String, u64> {
     rig.run(0, move || {
         let mut all = BTreeMap::new();
         loop {
-            let Ok(page) = control.counters(all.len() as u32, RRef::new(Counters::default()).unwrap()) else { return BTreeMap::new() };
+            let Ok(page) = control.counters(all.len() as u32, RRef::new(Counters::default()).unwrap()) else {
+                return BTreeMap::new();
+            };
             all.extend(page.as_slice().iter().map(|counter| (counter.name.as_str().to_owned(), counter.value)));
             if !page.more {
                 return all;
@@ -131,7 +137,11 @@ fn any_domain_of_the_chain_may_crash() {
             assert!(blocked < Duration::from_secs(5), "{domain}, {reason:?}: {blocked:?}");
             until_delivered(&RIG);
             let segment = counters(&RIG, "segment");
-            assert_eq!((segment["moved"], segment["strange"], segment["digest"]), (0, 0, digest), "{domain}, {reason:?}: {segment:?}");
+            assert_eq!(
+                (segment["moved"], segment["strange"], segment["digest"]),
+                (0, 0, digest),
+                "{domain}, {reason:?}: {segment:?}"
+            );
             until_accounted_for(&RIG);
         }
     }
@@ -179,11 +189,14 @@ fn the_operator_drains_a_backend() {
     // Another test may have restarted the balancer: it must remember all of them before it is told to.
     RIG.until("all connections are remembered", || {
         let lb = counters(&RIG, "lb");
-        ["b1", "b2", "b3"].iter().filter_map(|backend| lb.get(&format!("backend.{backend}.connections"))).sum::<u64>() == 1_000
+        ["b1", "b2", "b3"].iter().filter_map(|backend| lb.get(&format!("backend.{backend}.connections"))).sum::<u64>()
+            == 1_000
     });
     let control = RIG.port::<dyn Control>("lb", "control");
     let say = move |line: &'static str| {
-        let answer = RIG.run(1, move || control.command(RRef::new(Text::new(line)).unwrap()).map(|answer| answer.as_str().to_owned()));
+        let answer = RIG.run(1, move || {
+            control.command(RRef::new(Text::new(line)).unwrap()).map(|answer| answer.as_str().to_owned())
+        });
         answer.expect("the balancer knows this command")
     };
     assert!(say("backend b2 drain").contains("no new ones"));

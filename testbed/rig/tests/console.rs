@@ -19,7 +19,8 @@ const HELLO: Start = Start { name: "hello", package: "hello", path: "hello::star
 static RIG: LazyLock<Rig> = LazyLock::new(|| {
     let mut settings = Settings::chain(|domain| domain.watchdog.0 = 80_000_000);
     // Its configuration: one string, in postcard's form.
-    let hello = DomainSpec::new("hello", HELLO).export("control", "Control").with(|domain| domain.config = b"\x02hi".to_vec());
+    let hello =
+        DomainSpec::new("hello", HELLO).export("control", "Control").with(|domain| domain.config = b"\x02hi".to_vec());
     settings.domains.push(hello);
     Rig::start(settings)
 });
@@ -104,7 +105,8 @@ fn the_feed_reports_all_domains_every_second() {
     RIG.until("two reports have come", || reports().len() >= before + 2);
     assert!(begun.elapsed() > Duration::from_millis(800), "about one a second");
     let report = reports().pop().expect("two at least");
-    let names: Vec<_> = report["domains"].as_array().into_iter().flatten().filter_map(|domain| domain["name"].as_str()).collect();
+    let names: Vec<_> =
+        report["domains"].as_array().into_iter().flatten().filter_map(|domain| domain["name"].as_str()).collect();
     assert_eq!(names, ["c", "b", "a", "hello"]);
     assert!(report["domains"][3]["counters"]["greeted"].is_u64(), "{report}");
     assert_eq!(report["cpus"].as_array().map(Vec::len), Some(2));

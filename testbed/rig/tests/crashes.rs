@@ -209,7 +209,10 @@ fn a_thousand_restarts_leave_everything_as_it_was() {
     }
     RIG.until_as_before(&before);
     let now = (kernel_core::record::records_made(), kernel_core::thread::blocks_made());
-    assert!(now.0 <= made.0 + 16 && now.1 <= made.1 + 8, "records and thread blocks: {made:?} after 50 restarts, {now:?} after all");
+    assert!(
+        now.0 <= made.0 + 16 && now.1 <= made.1 + 8,
+        "records and thread blocks: {made:?} after 50 restarts, {now:?} after all"
+    );
 }
 
 /// A kill that comes while a restart is under way doesn't turn it into a stop.

@@ -1,10 +1,6 @@
 //! The exchange heap from below: what a domain may leave behind at any instruction.
 
-use interfaces::{
-    abi::kernel,
-    packet::Batch,
-    probe::Word,
-};
+use interfaces::{abi::kernel, packet::Batch, probe::Word};
 use rig::{Rig, Settings};
 
 /// A domain can die between the allocation of a batch and its first write to it; whoever reclaims it then looks into what was there before.
@@ -16,7 +12,9 @@ fn a_batch_is_empty_before_it_is_written() {
         let (size, align) = (size_of::<Batch>(), align_of::<Batch>());
         for _ in 0..100 {
             // As many as a thread keeps, so that the next ones are made of the same memory.
-            let stale: Vec<*mut u8> = (0..16).map(|_| (table.exchange_allocate)(<Word as interfaces::Exchangeable>::KIND, size, align)).collect();
+            let stale: Vec<*mut u8> = (0..16)
+                .map(|_| (table.exchange_allocate)(<Word as interfaces::Exchangeable>::KIND, size, align))
+                .collect();
             for object in stale {
                 // SAFETY: fresh memory of that size, then given back.
                 unsafe {

@@ -82,7 +82,11 @@ fn a_visit_that_never_ends_is_charged_to_the_domain_that_it_is_in() {
         }
         RIG.until_restarted("c", generations[2]);
         assert_eq!(last_cause("c"), Cause::Crash(Reason::Watchdog), "{deed:?}");
-        assert_eq!(["a", "b"].map(|name| RIG.status(name).generation), generations[..2], "only the innermost is charged");
+        assert_eq!(
+            ["a", "b"].map(|name| RIG.status(name).generation),
+            generations[..2],
+            "only the innermost is charged"
+        );
     }
 }
 

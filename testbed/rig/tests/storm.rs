@@ -123,7 +123,10 @@ fn nothing_is_lost_in_a_storm() {
     }
     assert!(outcomes["Ok"] > 1_000 && outcomes["Crashed"] > 10, "{outcomes:?}");
     for outcome in outcomes.keys() {
-        assert!(["Ok", "Crashed", "Restarting", "Stopped", "Gone", "Overloaded"].contains(&outcome.as_str()), "{outcome}");
+        assert!(
+            ["Ok", "Crashed", "Restarting", "Stopped", "Gone", "Overloaded"].contains(&outcome.as_str()),
+            "{outcome}"
+        );
     }
     // What they kept goes with a last restart of each.
     for name in NAMES {

@@ -61,7 +61,10 @@ impl Bus {
     /// The pointer for an access by the device, if it may make it.
     fn reach(&self, address: u64, length: usize) -> Result<*mut u8, DmaRefused> {
         let rings = self.0.rings.lock().unwrap();
-        let in_ring = rings.range(..=address).next_back().is_some_and(|(base, bytes)| address + length as u64 <= base + *bytes as u64);
+        let in_ring = rings
+            .range(..=address)
+            .next_back()
+            .is_some_and(|(base, bytes)| address + length as u64 <= base + *bytes as u64);
         if self.0.open.load(SeqCst) && (in_ring || self.0.pool.device_may_touch(address, length)) {
             return Ok(std::ptr::with_exposed_provenance_mut(address as usize));
         }

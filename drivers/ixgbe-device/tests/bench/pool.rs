@@ -103,7 +103,8 @@ impl Pool {
     pub fn device_may_touch(&self, address: u64, length: usize) -> bool {
         let Some(offset) = address.checked_sub(self.buffers.as_ptr().addr() as u64) else { return false };
         let (index, within) = (offset as usize / size_of::<Buffer>(), offset as usize % size_of::<Buffer>());
-        let fits = within >= size_of::<BufferHead>() && within + length <= size_of::<BufferHead>() + HEADROOM + BUFFER_SIZE;
+        let fits =
+            within >= size_of::<BufferHead>() && within + length <= size_of::<BufferHead>() + HEADROOM + BUFFER_SIZE;
         index < self.count && fits && !self.free().is_free[index]
     }
 }

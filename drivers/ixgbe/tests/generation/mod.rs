@@ -32,7 +32,8 @@ pub struct Generation {
 impl Generation {
     pub fn start(lease: &Arc<Lease<Bench>>, cpus: &[u32], config: Config) -> Result<Self, StartError> {
         let dead = Arc::new(AtomicBool::new(false));
-        let device: &'static dyn IxgbeDevice = Box::leak(Box::new(Gated { device: Device::new(lease), dead: dead.clone() }));
+        let device: &'static dyn IxgbeDevice =
+            Box::leak(Box::new(Gated { device: Device::new(lease), dead: dead.clone() }));
         let exports = ixgbe::start(Env::new("ixgbe0", 1, cpus), Imports { device: Port::new(device) }, config)?;
         Ok(Generation { net: exports.net, control: exports.control, dead })
     }
@@ -47,7 +48,11 @@ impl Generation {
     /// The value of a counter.
     pub fn counter(&self, name: &str) -> u64 {
         let page = self.control.counters(0, RRef::new(Counters::default()).unwrap()).unwrap();
-        page.as_slice().iter().find(|counter| counter.name.as_str() == name).unwrap_or_else(|| panic!("no counter {name}")).value
+        page.as_slice()
+            .iter()
+            .find(|counter| counter.name.as_str() == name)
+            .unwrap_or_else(|| panic!("no counter {name}"))
+            .value
     }
 }
 

@@ -29,8 +29,7 @@ pub fn parse(memory: &impl PhysicalMemory, address: u64) -> Result<BootInfo, Boo
     let mut info = BootInfo::default();
     let mut offset = 8;
     loop {
-        let (kind, size) =
-            (u32_at(all, offset).ok_or(Truncated)?, u32_at(all, offset + 4).ok_or(Truncated)? as usize);
+        let (kind, size) = (u32_at(all, offset).ok_or(Truncated)?, u32_at(all, offset + 4).ok_or(Truncated)? as usize);
         if kind == tag::END {
             break;
         }
@@ -139,10 +138,7 @@ mod tests {
         assert_eq!(info.option("panic"), Some("halt"));
         assert_eq!(info.modules[..], [Module { start: 0x20_0000, end: 0x30_0001 }]);
         assert_eq!(info.regions[1], Region { start: 0x7fe_0000, end: 0x800_0000, kind: RegionKind::AcpiTables });
-        assert_eq!(
-            info.screen,
-            Some(Screen::Pixels { address: 0xfd00_0000, pitch: 4096, width: 1024, height: 768 })
-        );
+        assert_eq!(info.screen, Some(Screen::Pixels { address: 0xfd00_0000, pitch: 4096, width: 1024, height: 768 }));
         assert!(matches!(info.rsdp, Some(Rsdp::Copy(copy)) if copy.len() == 36 && copy[0] == 7));
     }
 

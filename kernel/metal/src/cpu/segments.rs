@@ -32,14 +32,8 @@ pub enum Stack {
     Debug = 6,
 }
 
-const STACKS: [Stack; 6] = [
-    Stack::Interrupt,
-    Stack::Exception,
-    Stack::DoubleFault,
-    Stack::NonMaskable,
-    Stack::MachineCheck,
-    Stack::Debug,
-];
+const STACKS: [Stack; 6] =
+    [Stack::Interrupt, Stack::Exception, Stack::DoubleFault, Stack::NonMaskable, Stack::MachineCheck, Stack::Debug];
 
 /// Gives this CPU its tables, with fresh interrupt stacks.
 pub fn install() {

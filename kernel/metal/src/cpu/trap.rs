@@ -215,7 +215,10 @@ pub fn fill_table() {
         // SAFETY: stub and stack belong to the vector, and the stub handles error code or none as the vector has it. All
         // entries of the table have one layout; only the boot CPU runs and it hasn't loaded the table.
         unsafe {
-            entry.set_handler_addr(stub).set_code_selector(x86_64::structures::gdt::SegmentSelector(8)).set_stack_index(stack as u16 - 1);
+            entry
+                .set_handler_addr(stub)
+                .set_code_selector(x86_64::structures::gdt::SegmentSelector(8))
+                .set_stack_index(stack as u16 - 1);
             table.add(vector.into()).write(entry);
         }
     }

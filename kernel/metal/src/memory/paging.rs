@@ -55,9 +55,7 @@ impl Access {
             Self::ReadWrite => present | PageTableFlags::WRITABLE | PageTableFlags::NO_EXECUTE,
             Self::ReadExecute => present,
             // With PAT as it is after reset, PCD and PWT together mean "uncacheable" (SDM vol. 3, table 12-11).
-            Self::Device => {
-                Self::ReadWrite.flags() | PageTableFlags::NO_CACHE | PageTableFlags::WRITE_THROUGH
-            }
+            Self::Device => Self::ReadWrite.flags() | PageTableFlags::NO_CACHE | PageTableFlags::WRITE_THROUGH,
         }
     }
 }
@@ -79,8 +77,7 @@ unsafe impl FrameAllocator<Size4KiB> for Tables {
 fn with_tables<R>(body: impl FnOnce(&mut OffsetPageTable) -> R) -> R {
     let _guard = LOCK.lock();
     // SAFETY: the lock makes this the only reference to the root table; tables lie in RAM, all of which is in the direct map.
-    let mut tables =
-        unsafe { OffsetPageTable::new(&mut *root_table(), VirtAddr::new(DIRECT_MAP)) };
+    let mut tables = unsafe { OffsetPageTable::new(&mut *root_table(), VirtAddr::new(DIRECT_MAP)) };
     body(&mut tables)
 }
 
@@ -88,8 +85,7 @@ fn with_tables<R>(body: impl FnOnce(&mut OffsetPageTable) -> R) -> R {
 pub fn is_readable(at: u64) -> bool {
     let Some(_guard) = LOCK.lock_within(1 << 20) else { return false };
     // SAFETY: as in `with_tables`.
-    let tables =
-        unsafe { OffsetPageTable::new(&mut *root_table(), VirtAddr::new(DIRECT_MAP)) };
+    let tables = unsafe { OffsetPageTable::new(&mut *root_table(), VirtAddr::new(DIRECT_MAP)) };
     tables.translate_addr(VirtAddr::new_truncate(at)).is_some()
 }
 

@@ -58,7 +58,8 @@ pub fn spawn(cpu: usize, priority: Priority, body: impl FnOnce() + Send + 'stati
     JOBS.lock().push(Job { block: member.block, body: Box::new(body), done: done.clone() });
     let top = member.stack + STACK_PAGES as u64 * PAGE;
     let (block, stack) = (member.block, (member.stack, top));
-    scheduler::start(ThreadStart { block, cpu, priority, stack_top: top as usize, entry }).expect("no memory for a test's thread");
+    scheduler::start(ThreadStart { block, cpu, priority, stack_top: top as usize, entry })
+        .expect("no memory for a test's thread");
     Worker { member: Some(member), block, stack, done }
 }
 

@@ -27,9 +27,15 @@ fn functions_open() -> Outcome {
             return Err(format!("{identity:?} doesn't open"));
         };
         check!(core::ptr::addr_eq(one, again), "{identity:?} opens twice");
-        check!(one.config_read(0) == u32::from(identity.vendor_id) | u32::from(identity.device_id) << 16, "{identity:?} is another");
+        check!(
+            one.config_read(0) == u32::from(identity.vendor_id) | u32::from(identity.device_id) << 16,
+            "{identity:?} is another"
+        );
         for bar in (0..6).filter_map(|index| one.bar(index)) {
-            check!(bar.len.is_power_of_two() && bar.address.as_ptr().addr().is_multiple_of(bar.len.min(4096)), "{bar:?}");
+            check!(
+                bar.len.is_power_of_two() && bar.address.as_ptr().addr().is_multiple_of(bar.len.min(4096)),
+                "{bar:?}"
+            );
         }
     }
     Ok(())
@@ -44,7 +50,8 @@ fn message_interrupts() -> Outcome {
     const OTHER: u32 = 1 << 24;
     static EVENTS: [Vector; 2] = [Vector::new(), Vector::new()];
 
-    let Some(identity) = Metal.pci().into_iter().find(|identity| (identity.vendor_id, identity.device_id) == CARD) else {
+    let Some(identity) = Metal.pci().into_iter().find(|identity| (identity.vendor_id, identity.device_id) == CARD)
+    else {
         crate::report!("         (no 82574 here: -device e1000e)");
         return Ok(());
     };

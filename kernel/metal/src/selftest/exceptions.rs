@@ -93,7 +93,8 @@ fn stack_overflow() -> Outcome {
     let (bottom, _) = worker.stack;
     worker.join()?;
     let caught = result.lock().take().flatten();
-    let is_on_guard = caught.is_some_and(|caught| caught.vector == 14 && (bottom - 4096..bottom).contains(&caught.address));
+    let is_on_guard =
+        caught.is_some_and(|caught| caught.vector == 14 && (bottom - 4096..bottom).contains(&caught.address));
     check!(is_on_guard, "{caught:?} for a stack from {bottom:#x}");
     Ok(())
 }

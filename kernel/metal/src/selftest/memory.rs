@@ -45,7 +45,10 @@ fn memory_functions() -> Outcome {
         // SAFETY: inside the vector.
         unsafe { memset(filled.as_mut_ptr().add(9), 0x1a5, count) };
         check!(filled[9..9 + count].iter().all(|byte| *byte == 0xa5), "memset of {count}");
-        check!(filled[8] == pattern[8] && filled[9 + count..] == pattern[9 + count..], "memset of {count} writes beyond");
+        check!(
+            filled[8] == pattern[8] && filled[9 + count..] == pattern[9 + count..],
+            "memset of {count} writes beyond"
+        );
         for place in (0..count).step_by(5) {
             let mut other = pattern.clone();
             other[place] ^= 0x80;
@@ -66,7 +69,9 @@ fn pages_are_counted() -> Outcome {
         let before = platform.pages();
         let mut mappings = Vec::new();
         let mut held = 0;
-        for (pages, kind) in [(1, Mapping::Heap), (33, Mapping::Heap), (5, Mapping::Image), (16, Mapping::Stack), (700, Mapping::Image)] {
+        for (pages, kind) in
+            [(1, Mapping::Heap), (33, Mapping::Heap), (5, Mapping::Image), (16, Mapping::Stack), (700, Mapping::Image)]
+        {
             let Some(first) = platform.map(pages, kind) else { return Err("no memory".into()) };
             mappings.push((first, pages, kind));
             held += pages;
@@ -202,7 +207,11 @@ fn protection_holds_everywhere() -> Outcome {
     ] {
         // SAFETY: one page of an image of our own.
         unsafe { platform.protect(first, 1, protection) };
-        for (what, body, wanted) in [("writing", write_target as extern "C" fn(), write), ("calling", call_target, call), ("reading", read_target, NOTHING)] {
+        for (what, body, wanted) in [
+            ("writing", write_target as extern "C" fn(), write),
+            ("calling", call_target, call),
+            ("reading", read_target, NOTHING),
+        ] {
             let seen = on_every_cpu(body)?;
             check!(seen.iter().all(|vector| *vector == wanted), "{what} a {protection:?} page gives {seen:?}");
         }

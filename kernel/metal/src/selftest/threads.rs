@@ -116,7 +116,11 @@ fn preemption_is_invisible() -> Outcome {
         worker.join()?;
     }
     let switches = cpu::all().map(|cpu| cpu.scheduler.switches.load(Ordering::Relaxed)).sum::<u64>() - before;
-    check!(wrong.load(Ordering::Relaxed) == 0, "{} values damaged in {switches} switches", wrong.load(Ordering::Relaxed));
+    check!(
+        wrong.load(Ordering::Relaxed) == 0,
+        "{} values damaged in {switches} switches",
+        wrong.load(Ordering::Relaxed)
+    );
     check!(switches > 30, "only {switches} switches");
     Ok(())
 }
@@ -395,12 +399,16 @@ fn start_and_end() -> Outcome {
         let workers: Vec<_> = (0..8)
             .map(|index| {
                 let ran = ran.clone();
-                crew::spawn(index % cpu::count(), if index % 3 == 0 { Priority::High } else { Priority::Normal }, move || {
-                    ran.fetch_add(1, Ordering::Relaxed);
-                    if index % 2 == 0 {
-                        scheduler::yield_now();
-                    }
-                })
+                crew::spawn(
+                    index % cpu::count(),
+                    if index % 3 == 0 { Priority::High } else { Priority::Normal },
+                    move || {
+                        ran.fetch_add(1, Ordering::Relaxed);
+                        if index % 2 == 0 {
+                            scheduler::yield_now();
+                        }
+                    },
+                )
             })
             .collect();
         for worker in workers {

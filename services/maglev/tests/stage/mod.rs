@@ -141,4 +141,3 @@ pub fn backend_of(frame: &[u8]) -> u8 {
     assert_eq!(frame[..5], backend_mac(0)[..5], "for a backend");
     frame[5]
 }
-

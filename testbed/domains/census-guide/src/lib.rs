@@ -43,7 +43,10 @@ pub fn start(env: Env, imports: Imports, config: Config) -> Result<Exports, Star
     let tallies = (0..info.queues).map(|_| config.count.iter().map(|_| Tally::new()).collect()).collect();
     let census = Arc::new(Census { config, tallies });
     log::info!("{} counts {} kinds of frames on {} queues", env.name(), census.config.count.len(), info.queues);
-    Ok(Exports { net: Box::new(Counted { below: imports.net, census: census.clone() }), control: Box::new(Console(census)) })
+    Ok(Exports {
+        net: Box::new(Counted { below: imports.net, census: census.clone() }),
+        control: Box::new(Console(census)),
+    })
 }
 
 /// What has been counted: by queue, then by kind.

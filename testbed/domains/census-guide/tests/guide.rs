@@ -45,7 +45,8 @@ fn the_code_in_the_guide_is_this_crates() {
         let real = real.replace("census-guide", "census").replace("census_guide", "census");
         assert_eq!(shown.join("\n\n").trim(), real.trim(), "{file}");
     }
-    let elsewhere = blocks().into_iter().filter_map(|block| block.path).find(|path| !path.starts_with("services/census/"));
+    let elsewhere =
+        blocks().into_iter().filter_map(|block| block.path).find(|path| !path.starts_with("services/census/"));
     assert_eq!(elsewhere.as_deref(), Some("configs/census.toml"));
 }
 
@@ -73,17 +74,22 @@ fn run(arguments: &str, manifest: &str) -> Output {
 }
 
 fn manifest() -> String {
-    blocks().into_iter().find(|block| block.path.as_deref() == Some("configs/census.toml")).expect("it has a manifest").text.replace(
-        "image = \"census\"",
-        "image = \"census-guide\"",
-    )
+    blocks()
+        .into_iter()
+        .find(|block| block.path.as_deref() == Some("configs/census.toml"))
+        .expect("it has a manifest")
+        .text
+        .replace("image = \"census\"", "image = \"census-guide\"")
 }
 
 /// Every command of the guide does what it says; and what the guide says of wrong manifests is so.
 #[test]
 fn the_commands_in_the_guide_work() {
-    let commands: Vec<String> =
-        blocks().into_iter().filter(|block| block.language == "sh").flat_map(|block| block.text.lines().map(String::from).collect::<Vec<_>>()).collect();
+    let commands: Vec<String> = blocks()
+        .into_iter()
+        .filter(|block| block.language == "sh")
+        .flat_map(|block| block.text.lines().map(String::from).collect::<Vec<_>>())
+        .collect();
     // The first is this crate's own tests, which run beside this one.
     assert_eq!(commands, ["cargo test -p census", "./redleaf check configs/census.toml"]);
     let output = run(&commands[1], &manifest());

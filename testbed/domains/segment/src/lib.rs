@@ -167,9 +167,19 @@ impl Control for Segment {
             moved += wire.moved;
             strange += wire.strange;
             missing -= wire.backend_of.iter().filter(|&&backend| backend != 0).count() as u64;
-            digest = wire.backend_of.iter().fold(digest, |digest, &backend| (digest ^ u64::from(backend)).wrapping_mul(0x0100_0000_01b3));
+            digest = wire
+                .backend_of
+                .iter()
+                .fold(digest, |digest, &backend| (digest ^ u64::from(backend)).wrapping_mul(0x0100_0000_01b3));
         }
-        let all = [("received", received), ("delivered", delivered), ("moved", moved), ("strange", strange), ("missing", missing), ("digest", digest)];
+        let all = [
+            ("received", received),
+            ("delivered", delivered),
+            ("moved", moved),
+            ("strange", strange),
+            ("missing", missing),
+            ("digest", digest),
+        ];
         for (name, value) in all {
             page.push(name, value);
         }

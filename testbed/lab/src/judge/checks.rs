@@ -12,7 +12,13 @@ const IN_HAND: u64 = 128;
 const UNSETTLED: &str = "the run did not come to its end";
 
 pub fn all(evidence: &Evidence, witness: &Witness) -> Vec<Check> {
-    vec![nothing_before(evidence, witness), captures(evidence), received(evidence, witness), sent(evidence, witness), accounted(evidence)]
+    vec![
+        nothing_before(evidence, witness),
+        captures(evidence),
+        received(evidence, witness),
+        sent(evidence, witness),
+        accounted(evidence),
+    ]
 }
 
 fn check(name: &str, holds: bool, detail: String) -> Check {
@@ -28,13 +34,17 @@ fn nothing_before(evidence: &Evidence, witness: &Witness) -> Check {
     const NAME: &str = "nothing completes before the box is up";
     let facts = &evidence.facts;
     // Before its kernel was entered, by its own account, a box can't have forwarded anything.
-    let entry = facts.booted.as_ref().map(|(heard, booted)| facts.moment(booted.at_ns, *heard) - Duration::from_secs_f64(booted.boot_ms.max(0.0) / 1e3));
+    let entry = facts.booted.as_ref().map(|(heard, booted)| {
+        facts.moment(booted.at_ns, *heard) - Duration::from_secs_f64(booted.boot_ms.max(0.0) / 1e3)
+    });
     let earliest = entry.unwrap_or(evidence.started).max(evidence.started);
     let early = witness.first_vip_frame.filter(|at| *at < earliest);
     let elsewhere: u64 = witness.backends.iter().map(|seen| seen.from_elsewhere).sum();
     match (evidence.passed_without_box, early, elsewhere) {
         (true, ..) => check(NAME, false, "a connection to a VIP was made with no box there".into()),
-        (_, Some(at), _) => check(NAME, false, format!("a frame reached a backend {:?} before the box ran", earliest.since(at))),
+        (_, Some(at), _) => {
+            check(NAME, false, format!("a frame reached a backend {:?} before the box ran", earliest.since(at)))
+        }
         (_, _, 1..) => check(NAME, false, format!("{elsewhere} frames reached backends by another way than the box")),
         _ => check(NAME, true, "no connection, no frame, no other way".into()),
     }
@@ -65,7 +75,8 @@ fn sent(evidence: &Evidence, witness: &Witness) -> Check {
         let (before, after) = evidence.nic_sent.unwrap_or((nic.tx, nic.tx));
         let holds = (before..=after).contains(&(arrived + witness.nic_out.control));
         let told = if before == after { after.to_string() } else { format!("{before} to {after}") };
-        let detail = format!("{told} and {arrived} (at the box's port: {}) + {}", witness.nic_out.vip, witness.nic_out.control);
+        let detail =
+            format!("{told} and {arrived} (at the box's port: {}) + {}", witness.nic_out.vip, witness.nic_out.control);
         check(NAME, holds, explained(detail, holds, evidence))
     })
 }
@@ -117,7 +128,8 @@ fn accounted(evidence: &Evidence) -> Check {
 
 /// How many frames met their fate in a domain: one that ends their way through the box (it counts `forwarded`), or a filter, which only drops.
 fn fates(counters: &BTreeMap<String, u64>) -> Option<u64> {
-    let sum = |of: &dyn Fn(&str) -> bool| counters.iter().filter(|(name, _)| of(name)).map(|(_, count)| count).sum::<u64>();
+    let sum =
+        |of: &dyn Fn(&str) -> bool| counters.iter().filter(|(name, _)| of(name)).map(|(_, count)| count).sum::<u64>();
     if counters.contains_key("forwarded") {
         return Some(sum(&|name| name == "forwarded" || name == "answered" || name.starts_with("drop.")));
     }

@@ -77,7 +77,8 @@ impl Connection {
             .map_err(|_| Fault::Connect("no answer".into()))?
             .map_err(connect)?;
         stream.set_nodelay(true).map_err(connect)?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| Fault::Connect(error.to_string()))?;
+        let (sender, connection) =
+            handshake(TokioIo::new(stream)).await.map_err(|error| Fault::Connect(error.to_string()))?;
         // What goes wrong there also shows at the sender.
         tokio::spawn(async move {
             let _ = connection.await;
@@ -118,7 +119,14 @@ impl Connection {
         if stored.is_ok_and(|hash| hash == stream_hash(seed, length)) { Ok(()) } else { Err(Fault::Stored) }
     }
 
-    async fn ask(&mut self, method: Method, path: &str, body: Body, length: Option<u64>, patience: Duration) -> Result<Response<Incoming>, Fault> {
+    async fn ask(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Body,
+        length: Option<u64>,
+        patience: Duration,
+    ) -> Result<Response<Incoming>, Fault> {
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().expect("the lab's own paths are valid");

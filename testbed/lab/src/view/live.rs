@@ -127,16 +127,34 @@ impl Drop for Live {
 
 fn draw(frame: &mut Frame, name: &str, colour: bool, status: &Status, lines: &[String], input: &str) {
     let table_height = status.domains.len().max(status.connections.len()) as u16 + 3;
-    let [heading, tables, console, prompt] =
-        Layout::vertical([Constraint::Length(2), Constraint::Length(table_height), Constraint::Min(3), Constraint::Length(1)]).areas(frame.area());
-    let [domains, backends] = Layout::horizontal([Constraint::Percentage(65), Constraint::Percentage(35)]).areas(tables);
+    let [heading, tables, console, prompt] = Layout::vertical([
+        Constraint::Length(2),
+        Constraint::Length(table_height),
+        Constraint::Min(3),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
+    let [domains, backends] =
+        Layout::horizontal([Constraint::Percentage(65), Constraint::Percentage(35)]).areas(tables);
     draw_heading(frame, heading, name, colour, status);
     let rows = status.domains.iter().map(|domain| {
-        let cells = [domain.name.clone(), domain.state.clone(), domain.generation.to_string(), domain.restarts.to_string(), format!("{} KiB", domain.pages * 4)];
+        let cells = [
+            domain.name.clone(),
+            domain.state.clone(),
+            domain.generation.to_string(),
+            domain.restarts.to_string(),
+            format!("{} KiB", domain.pages * 4),
+        ];
         let style = if colour && domain.restarts > 0 { Style::new().yellow() } else { Style::new() };
         Row::new(cells).style(style)
     });
-    let widths = [Constraint::Fill(2), Constraint::Fill(2), Constraint::Length(6), Constraint::Length(9), Constraint::Length(11)];
+    let widths = [
+        Constraint::Fill(2),
+        Constraint::Fill(2),
+        Constraint::Length(6),
+        Constraint::Length(9),
+        Constraint::Length(11),
+    ];
     let heads = Row::new(["domain", "state", "gen", "restarts", "memory"]).bold();
     frame.render_widget(Table::new(rows, widths).header(heads).block(Block::bordered().title("domains")), domains);
     let rows = status.connections.iter().map(|(name, count)| Row::new([name.clone(), count.to_string()]));
@@ -158,7 +176,10 @@ fn draw_heading(frame: &mut Frame, area: Rect, name: &str, colour: bool, status:
         status.phase, status.elapsed_s, status.packets_per_s, status.crashes
     );
     let bad = status.failed + status.broken + status.moved > 0;
-    let second = Line::from(format!("{} completed · {} failed · {} broken · {} moved", status.completed, status.failed, status.broken, status.moved));
+    let second = Line::from(format!(
+        "{} completed · {} failed · {} broken · {} moved",
+        status.completed, status.failed, status.broken, status.moved
+    ));
     let second = match (colour, bad) {
         (true, true) => second.red(),
         (true, false) => second.green(),
@@ -176,13 +197,36 @@ mod tests {
     #[test]
     fn the_status_shows_what_somebody_looks_for() {
         let mut terminal = Terminal::new(TestBackend::new(100, 24)).unwrap();
-        let mut status = Status { phase: "under load".into(), completed: 1234, broken: 2, packets_per_s: 5678.0, ..Status::default() };
-        status.domains.push(crate::feed::DomainFacts { name: "ixgbe0".into(), state: "running".into(), generation: 3, ..Default::default() });
+        let mut status = Status {
+            phase: "under load".into(),
+            completed: 1234,
+            broken: 2,
+            packets_per_s: 5678.0,
+            ..Status::default()
+        };
+        status.domains.push(crate::feed::DomainFacts {
+            name: "ixgbe0".into(),
+            state: "running".into(),
+            generation: 3,
+            ..Default::default()
+        });
         status.connections.insert("b1".into(), 57);
         let lines = vec!["redleaf> domains".to_owned()];
         terminal.draw(|frame| draw(frame, "maglev", false, &status, &lines, "crash lb")).unwrap();
         let screen: String = terminal.backend().buffer().content().iter().map(|cell| cell.symbol()).collect();
-        for wanted in ["maglev", "under load", "1234 completed", "2 broken", "5678 packets/s", "ixgbe0", "running", "b1", "57", "redleaf> domains", "> crash lb"] {
+        for wanted in [
+            "maglev",
+            "under load",
+            "1234 completed",
+            "2 broken",
+            "5678 packets/s",
+            "ixgbe0",
+            "running",
+            "b1",
+            "57",
+            "redleaf> domains",
+            "> crash lb",
+        ] {
             assert!(screen.contains(wanted), "{wanted} is not on the screen");
         }
     }

@@ -115,9 +115,16 @@ impl Director {
         let mut told = Instant::now();
         let mut line = String::new();
         loop {
-            let mut fds = [PollFd::new(self.wire.as_fd(), PollFlags::POLLIN), PollFd::new(self.console.as_fd(), PollFlags::POLLIN)];
+            let mut fds = [
+                PollFd::new(self.wire.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.console.as_fd(), PollFlags::POLLIN),
+            ];
             // A frame wakes us; while a domain is down frames wait in the socket, as they would in the NIC.
-            let waited = if self.down.is_some() { poll(&mut fds[1..], PollTimeout::from(5u8)) } else { poll(&mut fds, PollTimeout::from(20u8)) };
+            let waited = if self.down.is_some() {
+                poll(&mut fds[1..], PollTimeout::from(5u8))
+            } else {
+                poll(&mut fds, PollTimeout::from(20u8))
+            };
             waited.unwrap();
             self.type_in(&mut line);
             self.come_back();
@@ -286,7 +293,8 @@ impl Director {
         };
         let Some(&[a, b, c, d]) = frame.get(ports..ports + 4) else { return self.counts.strange += 1 };
         let port = u16::from_be_bytes([c, d]);
-        let vip = self.options.vips.iter().find(|vip| (vip.address, vip.port, vip.protocol) == (destination, port, protocol));
+        let vip =
+            self.options.vips.iter().find(|vip| (vip.address, vip.port, vip.protocol) == (destination, port, protocol));
         let Some(vip) = vip else { return self.counts.strange += 1 };
         let mut hash = DefaultHasher::new();
         (source, a, b, destination, port, protocol).hash(&mut hash);

@@ -1,7 +1,9 @@
 //! What the lab must say of each kind of stand-in.
 
 use crate::director::{MISBEHAVIOUR, RESTART};
-use lab::{Backend, Boot, BoxSettings, Crash, Format, LabFile, Pause, Program, Protocol, Report, RunOptions, Tool, Tools, Vip};
+use lab::{
+    Backend, Boot, BoxSettings, Crash, Format, LabFile, Pause, Program, Protocol, Report, RunOptions, Tool, Tools, Vip,
+};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -27,7 +29,8 @@ fn nginx() -> Tool {
 const NGINX: &str = "LAB_TEST_NGINX";
 
 fn options(misbehaviour: Option<&str>, seconds: u64) -> RunOptions {
-    let backends: Vec<_> = (1..=3).map(|n| Backend { name: format!("b{n}"), ip: [10, 9, 0, 10 + n].into(), weight: 1 }).collect();
+    let backends: Vec<_> =
+        (1..=3).map(|n| Backend { name: format!("b{n}"), ip: [10, 9, 0, 10 + n].into(), weight: 1 }).collect();
     let names: Vec<_> = backends.iter().map(|backend| backend.name.clone()).collect();
     let vip = |port, protocol| Vip { address: [203, 0, 113, 10].into(), port, protocol, backends: names.clone() };
     let env: BTreeMap<_, _> = misbehaviour.map(|how| (MISBEHAVIOUR.to_owned(), how.to_owned())).into_iter().collect();
@@ -61,7 +64,11 @@ fn run(options: RunOptions) -> Report {
 
 fn blames(report: &Report, what: &str) {
     assert!(!report.ok());
-    assert!(report.reasons.iter().any(|reason| reason.contains(what)), "nobody mentions \"{what}\": {:#?}", report.reasons);
+    assert!(
+        report.reasons.iter().any(|reason| reason.contains(what)),
+        "nobody mentions \"{what}\": {:#?}",
+        report.reasons
+    );
 }
 
 pub fn right() {
@@ -84,11 +91,16 @@ pub fn right() {
 
 pub fn crash() {
     let mut options = options(None, 8);
-    let crash = |domain: &str, kind: Option<&str>, at| Crash { domain: domain.into(), kind: kind.map(str::to_owned), at: Duration::from_secs(at) };
+    let crash = |domain: &str, kind: Option<&str>, at| Crash {
+        domain: domain.into(),
+        kind: kind.map(str::to_owned),
+        at: Duration::from_secs(at),
+    };
     options.crashes = vec![crash("ixgbe0", None, 3), crash("lb", Some("stack-overflow"), 5)];
     let report = run(options);
     assert!(report.ok(), "{:#?}", report.reasons);
-    let told: Vec<_> = report.crashes.iter().map(|crash| (crash.domain.as_str(), crash.reason.as_str(), crash.generation)).collect();
+    let told: Vec<_> =
+        report.crashes.iter().map(|crash| (crash.domain.as_str(), crash.reason.as_str(), crash.generation)).collect();
     assert_eq!(told, [("ixgbe0", "panic", 1), ("lb", "stack-overflow", 1)]);
     for crash in &report.crashes {
         let (blocked, away) = (crash.blocked_ms.unwrap(), RESTART.as_secs_f64() * 1e3);
@@ -110,7 +122,11 @@ pub fn pause() {
     let blocked = pause.blocked_ms.unwrap();
     // A busy host may let the stop last longer than asked for, or begin late; it is measured, too.
     assert!((2_900.0..4_000.0).contains(&pause.length_ms), "{} ms", pause.length_ms);
-    assert!((blocked - pause.length_ms).abs() < 150.0 + report.probe.max_gap_before_ms, "{blocked} ms for {} ms", pause.length_ms);
+    assert!(
+        (blocked - pause.length_ms).abs() < 150.0 + report.probe.max_gap_before_ms,
+        "{blocked} ms for {} ms",
+        pause.length_ms
+    );
     // TCP outlives it.
     assert_eq!((report.connections.broken, report.connections.moved), (0, 0));
 }
@@ -201,7 +217,8 @@ impl Victim {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let report = folder.path().join("report.json");
-        let process = Command::new(std::env::current_exe().unwrap()).env(VICTIM, &report).stderr(Stdio::piped()).spawn().unwrap();
+        let process =
+            Command::new(std::env::current_exe().unwrap()).env(VICTIM, &report).stderr(Stdio::piped()).spawn().unwrap();
         let mut victim = Self { process, report, _folder: folder };
         let mut stderr = victim.process.stderr.take().unwrap();
         let mut seen = String::new();
@@ -220,7 +237,8 @@ impl Victim {
     fn processes(&self) -> Vec<String> {
         let mark = format!("{VICTIM}={}\0", self.report.display());
         let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path()).filter(|path| {
-            fs::read(path.join("environ")).is_ok_and(|environment| environment.windows(mark.len()).any(|part| part == mark.as_bytes()))
+            fs::read(path.join("environ"))
+                .is_ok_and(|environment| environment.windows(mark.len()).any(|part| part == mark.as_bytes()))
         });
         let named = processes.filter_map(|path| {
             let name = fs::read_to_string(path.join("comm")).ok()?;
@@ -287,7 +305,8 @@ pub fn unprivileged() {
     let tree = prefix.tree(prefix::Tool::Nginx).unwrap();
     let there = copy(tree, "nginx");
     let program = copy(&std::env::current_exe().unwrap(), "program");
-    let moved = |text: &OsStr| OsString::from(text.to_str().unwrap().replace(tree.to_str().unwrap(), there.to_str().unwrap()));
+    let moved =
+        |text: &OsStr| OsString::from(text.to_str().unwrap().replace(tree.to_str().unwrap(), there.to_str().unwrap()));
     let mut tool = nginx();
     tool.program = moved(tool.program.as_os_str()).into();
     tool.args = tool.args.iter().map(|argument| moved(argument)).collect();

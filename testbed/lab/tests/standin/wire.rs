@@ -8,12 +8,16 @@ pub struct Wire(OwnedFd);
 impl Wire {
     pub fn open(interface: &str) -> io::Result<Self> {
         // SAFETY: plain system call; the result is checked.
-        let raw = check(unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) })?;
+        let raw = check(unsafe {
+            libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0)
+        })?;
         // SAFETY: a fresh descriptor that nobody else has.
         let socket = unsafe { OwnedFd::from_raw_fd(raw) };
         let one: libc::c_int = 1;
         // SAFETY: the kernel reads one integer, which outlives the call.
-        check(unsafe { libc::setsockopt(raw, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, (&raw const one).cast(), 4) })?;
+        check(unsafe {
+            libc::setsockopt(raw, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, (&raw const one).cast(), 4)
+        })?;
         let room: libc::c_int = 4 << 20;
         // SAFETY: as above. As much as the host allows; what doesn't fit is counted as missed.
         unsafe { libc::setsockopt(raw, libc::SOL_SOCKET, libc::SO_RCVBUF, (&raw const room).cast(), 4) };
@@ -25,7 +29,9 @@ impl Wire {
         // SAFETY: a string that ends in a zero and outlives the call.
         address.sll_ifindex = unsafe { libc::if_nametoindex(name.as_ptr()) } as libc::c_int;
         // SAFETY: address and length belong together and outlive the call.
-        check(unsafe { libc::bind(raw, (&raw const address).cast(), size_of::<libc::sockaddr_ll>() as libc::socklen_t) })?;
+        check(unsafe {
+            libc::bind(raw, (&raw const address).cast(), size_of::<libc::sockaddr_ll>() as libc::socklen_t)
+        })?;
         Ok(Self(socket))
     }
 
@@ -46,7 +52,15 @@ impl Wire {
         let mut statistics: libc::tpacket_stats = unsafe { std::mem::zeroed() };
         let mut length = size_of::<libc::tpacket_stats>() as libc::socklen_t;
         // SAFETY: the kernel writes at most `length` bytes into the record.
-        unsafe { libc::getsockopt(self.0.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_STATISTICS, (&raw mut statistics).cast(), &raw mut length) };
+        unsafe {
+            libc::getsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                (&raw mut statistics).cast(),
+                &raw mut length,
+            )
+        };
         u64::from(statistics.tp_drops)
     }
 }

@@ -7,20 +7,13 @@ use super::{Error, Report, Setup, exerciser, run};
 
 const MODULES: [&str; 2] = ["drivers/uio/uio", "drivers/uio/uio_pci_generic"];
 /// What testpmd loads by name.
-const PLUGINS: [(Tool, &str); 1] = [(
-    Tool::Dpdk,
-    "usr/lib/x86_64-linux-gnu/librte_mempool_ring.so",
-)];
+const PLUGINS: [(Tool, &str); 1] = [(Tool::Dpdk, "usr/lib/x86_64-linux-gnu/librte_mempool_ring.so")];
 
 /// Boots the guest on the model and has testpmd forward in each of its modes.
 pub fn dpdk(setup: &Setup) -> Result<Report, Error> {
     let prefix = Prefix::ensure(&[Tool::Qemu, Tool::Linux, Tool::Dpdk]).map_err(Error::Prefix)?;
-    let guest = Contents {
-        init: include_str!("dpdk.sh"),
-        modules: &MODULES,
-        programs: &["dpdk-testpmd"],
-        libraries: &PLUGINS,
-    };
+    let guest =
+        Contents { init: include_str!("dpdk.sh"), modules: &MODULES, programs: &["dpdk-testpmd"], libraries: &PLUGINS };
     let run = run(&prefix, setup, &guest, exerciser::exercise)?;
     run.require("device", "bound")?;
     let seen = &run.peer;
@@ -32,10 +25,6 @@ pub fn dpdk(setup: &Setup) -> Result<Report, Error> {
     ] {
         run.require_seen(check, count >= exerciser::ENOUGH, count)?;
     }
-    run.require_seen(
-        "frames that came back damaged",
-        seen.damaged == 0,
-        seen.damaged,
-    )?;
+    run.require_seen("frames that came back damaged", seen.damaged == 0, seen.damaged)?;
     run.report()
 }

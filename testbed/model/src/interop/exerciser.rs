@@ -61,13 +61,9 @@ impl Seen {
                 }
             }
             // Modes that don't compute sums bring it back as wrong as it was.
-            Some((_, WRONG_SUM)) => {
-                self.mended += u64::from(parsed.transport_sum_good(frame) == Some(true))
-            }
+            Some((_, WRONG_SUM)) => self.mended += u64::from(parsed.transport_sum_good(frame) == Some(true)),
             // ICMP: an echo reply is type 0.
-            _ if parsed.protocol == Some(1) && frame.get(parsed.transport_offset) == Some(&0) => {
-                self.pongs += 1
-            }
+            _ if parsed.protocol == Some(1) && frame.get(parsed.transport_offset) == Some(&0) => self.pongs += 1,
             _ => {}
         }
     }
@@ -94,10 +90,7 @@ pub fn exercise(mut cable: FrameSocket) -> io::Result<Seen> {
             cable.send(&ping);
         }
         let left = next.saturating_duration_since(Instant::now());
-        let left = Timespec {
-            tv_sec: 0,
-            tv_nsec: i64::from(left.subsec_nanos()),
-        };
+        let left = Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos()) };
         poll(&mut [PollFd::new(&cable, PollFlags::IN)], Some(&left))?;
     }
 }
@@ -123,13 +116,7 @@ mod tests {
         mended[40] ^= 0x55;
         seen.take(&mended);
         seen.take(&frames::ping(US, THEM, 7));
-        let counts = (
-            seen.unchanged,
-            seen.swapped,
-            seen.damaged,
-            seen.mended,
-            seen.pongs,
-        );
+        let counts = (seen.unchanged, seen.swapped, seen.damaged, seen.mended, seen.pongs);
         assert_eq!(counts, (1, 1, 1, 1, 0));
     }
 }

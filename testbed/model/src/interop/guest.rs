@@ -35,10 +35,7 @@ impl Contents {
         let modules = module_folder(linux)?;
         let mut files = BTreeMap::from([
             ("init".to_owned(), self.init.as_bytes().to_vec()),
-            (
-                "bin/busybox".to_owned(),
-                read(&linux.join("usr/bin/busybox"))?,
-            ),
+            ("bin/busybox".to_owned(), read(&linux.join("usr/bin/busybox"))?),
         ]);
         for (i, module) in self.modules.iter().enumerate() {
             let name = module.rsplit('/').next().unwrap_or(module);
@@ -59,39 +56,20 @@ impl Contents {
 
 /// Where a library lies in the guest.
 fn library(path: &Path) -> String {
-    format!(
-        "lib/{}",
-        path.file_name().unwrap_or_default().to_string_lossy()
-    )
+    format!("lib/{}", path.file_name().unwrap_or_default().to_string_lossy())
 }
 
 /// A program, its loader where the program looks for it, and its libraries, as the loader itself names them.
-fn add_program(
-    prefix: &Prefix,
-    program: &str,
-    files: &mut BTreeMap<String, Vec<u8>>,
-) -> Result<(), Error> {
+fn add_program(prefix: &Prefix, program: &str, files: &mut BTreeMap<String, Vec<u8>>) -> Result<(), Error> {
     let mut command = prefix.command(program).map_err(Error::Prefix)?;
-    let path = command
-        .get_args()
-        .last()
-        .map(PathBuf::from)
-        .unwrap_or_default();
+    let path = command.get_args().last().map(PathBuf::from).unwrap_or_default();
     files.insert(format!("bin/{program}"), read(&path)?);
-    files.insert(
-        "lib64/ld-linux-x86-64.so.2".to_owned(),
-        read(Path::new(command.get_program()))?,
-    );
-    let listed = command
-        .env("LD_TRACE_LOADED_OBJECTS", "1")
-        .output()
-        .map_err(host("asking for a program's libraries"))?;
+    files.insert("lib64/ld-linux-x86-64.so.2".to_owned(), read(Path::new(command.get_program()))?);
+    let listed =
+        command.env("LD_TRACE_LOADED_OBJECTS", "1").output().map_err(host("asking for a program's libraries"))?;
     for line in String::from_utf8_lossy(&listed.stdout).lines() {
         // NAME => PATH (ADDRESS)
-        if let Some(found) = line
-            .split_once(" => ")
-            .and_then(|(_, found)| found.split_whitespace().next())
-        {
+        if let Some(found) = line.split_once(" => ").and_then(|(_, found)| found.split_whitespace().next()) {
             let path = Path::new(found);
             files.insert(library(path), read(path)?);
         }
@@ -100,26 +78,13 @@ fn add_program(
 }
 
 fn archive(mut out: impl io::Write, files: &BTreeMap<String, Vec<u8>>) -> io::Result<()> {
-    for folder in [
-        "bin", "dev", "lib", "lib64", "modules", "proc", "sys", "tmp",
-    ] {
-        Builder::new(folder)
-            .mode(DIRECTORY)
-            .write(&mut out, 0)
-            .finish()?;
+    for folder in ["bin", "dev", "lib", "lib64", "modules", "proc", "sys", "tmp"] {
+        Builder::new(folder).mode(DIRECTORY).write(&mut out, 0).finish()?;
     }
     // The console must exist before anybody could mount devtmpfs.
-    Builder::new("dev/console")
-        .mode(0o020_600)
-        .dev_major(0)
-        .rdev_major(5)
-        .rdev_minor(1)
-        .write(&mut out, 0)
-        .finish()?;
+    Builder::new("dev/console").mode(0o020_600).dev_major(0).rdev_major(5).rdev_minor(1).write(&mut out, 0).finish()?;
     for (name, bytes) in files {
-        let mut entry = Builder::new(name)
-            .mode(PROGRAM)
-            .write(&mut out, bytes.len() as u32);
+        let mut entry = Builder::new(name).mode(PROGRAM).write(&mut out, bytes.len() as u32);
         io::Write::write_all(&mut entry, bytes)?;
         entry.finish()?;
     }
@@ -134,12 +99,8 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
 /// `usr/lib/modules/VERSION/kernel` of the one kernel in the tree.
 fn module_folder(linux: &Path) -> Result<PathBuf, Error> {
     let parent = linux.join("usr/lib/modules");
-    let version = fs::read_dir(&parent)
-        .ok()
-        .and_then(|mut entries| entries.next()?.ok());
-    version
-        .map(|entry| entry.path().join("kernel"))
-        .ok_or(Error::Missing(parent))
+    let version = fs::read_dir(&parent).ok().and_then(|mut entries| entries.next()?.ok());
+    version.map(|entry| entry.path().join("kernel")).ok_or(Error::Missing(parent))
 }
 
 fn kernel(linux: &Path) -> Result<PathBuf, Error> {
@@ -148,11 +109,7 @@ fn kernel(linux: &Path) -> Result<PathBuf, Error> {
     entries
         .find_map(|entry| {
             let entry = entry.ok()?;
-            entry
-                .file_name()
-                .to_str()?
-                .starts_with("vmlinuz-")
-                .then(|| entry.path())
+            entry.file_name().to_str()?.starts_with("vmlinuz-").then(|| entry.path())
         })
         .ok_or(Error::Missing(boot))
 }
@@ -169,58 +126,22 @@ impl Drop for Reaped {
 }
 
 /// Runs the guest to its own end; returns all that its console said.
-pub fn run(
-    prefix: &Prefix,
-    setup: &Setup,
-    initramfs: &Path,
-    socket: &Path,
-    limit: Duration,
-) -> Result<String, Error> {
+pub fn run(prefix: &Prefix, setup: &Setup, initramfs: &Path, socket: &Path, limit: Duration) -> Result<String, Error> {
     let linux = prefix.tree(Tool::Linux).map_err(Error::Prefix)?;
-    let mut command = prefix
-        .command("qemu-system-x86_64")
-        .map_err(Error::Prefix)?;
-    let device = format!(
-        r#"{{"driver":"vfio-user-pci","bus":"rp0","socket":{{"type":"unix","path":"{}"}}}}"#,
-        socket.display()
-    );
-    let mut parameters =
-        "console=ttyS0 quiet panic=-1 nokaslr mitigations=off random.trust_cpu=on".to_owned();
+    let mut command = prefix.command("qemu-system-x86_64").map_err(Error::Prefix)?;
+    let device =
+        format!(r#"{{"driver":"vfio-user-pci","bus":"rp0","socket":{{"type":"unix","path":"{}"}}}}"#, socket.display());
+    let mut parameters = "console=ttyS0 quiet panic=-1 nokaslr mitigations=off random.trust_cpu=on".to_owned();
     if setup.iommu {
         // Strict: what the driver has unmapped is out of the device's reach at once.
         parameters.push_str(" intel_iommu=on iommu.passthrough=0 iommu.strict=1");
     }
     command
-        .args([
-            "-nodefaults",
-            "-display",
-            "none",
-            "-no-reboot",
-            "-serial",
-            "stdio",
-        ])
-        .args([
-            "-machine",
-            "q35,accel=tcg,memory-backend=ram",
-            "-cpu",
-            "max",
-            "-smp",
-            "2",
-            "-m",
-            "512M",
-        ])
+        .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
+        .args(["-machine", "q35,accel=tcg,memory-backend=ram", "-cpu", "max", "-smp", "2", "-m", "512M"])
         .args(["-object", "memory-backend-memfd,id=ram,size=512M,share=on"])
-        .args(if setup.iommu {
-            &["-device", "intel-iommu,caching-mode=on"][..]
-        } else {
-            &[]
-        })
-        .args([
-            "-device",
-            "pcie-root-port,id=rp0,chassis=1",
-            "-device",
-            &device,
-        ])
+        .args(if setup.iommu { &["-device", "intel-iommu,caching-mode=on"][..] } else { &[] })
+        .args(["-device", "pcie-root-port,id=rp0,chassis=1", "-device", &device])
         .arg("-kernel")
         .arg(kernel(linux)?)
         .arg("-initrd")
@@ -231,10 +152,8 @@ pub fn run(
         .stderr(Stdio::piped());
     let mut qemu = Reaped(command.spawn().map_err(host("starting QEMU"))?);
     let (sender, lines) = mpsc::channel();
-    let streams: [Box<dyn Read + Send>; 2] = [
-        Box::new(qemu.0.stdout.take().expect("piped above")),
-        Box::new(qemu.0.stderr.take().expect("piped above")),
-    ];
+    let streams: [Box<dyn Read + Send>; 2] =
+        [Box::new(qemu.0.stdout.take().expect("piped above")), Box::new(qemu.0.stderr.take().expect("piped above"))];
     for mut stream in streams {
         let sender = sender.clone();
         std::thread::spawn(move || {
@@ -258,9 +177,7 @@ pub fn run(
                 return Ok(String::from_utf8_lossy(&console).into_owned());
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                return Err(Error::TooSlow {
-                    console: tail(&String::from_utf8_lossy(&console)),
-                });
+                return Err(Error::TooSlow { console: tail(&String::from_utf8_lossy(&console)) });
             }
         }
     }
@@ -268,12 +185,8 @@ pub fn run(
 
 /// The guest's answers, in order.
 pub fn checks(console: &str) -> Vec<(String, String)> {
-    let answers = console
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("check ")?.split_once(' '));
-    answers
-        .map(|(name, answer)| (name.to_owned(), answer.trim().to_owned()))
-        .collect()
+    let answers = console.lines().filter_map(|line| line.trim().strip_prefix("check ")?.split_once(' '));
+    answers.map(|(name, answer)| (name.to_owned(), answer.trim().to_owned())).collect()
 }
 
 /// The last lines of a console.
@@ -290,10 +203,7 @@ mod tests {
     #[test]
     fn answers_are_found() {
         let console = "[    1.0] ixgbe: hello\r\ncheck carrier 1\r\nnoise\r\ncheck ping 5 \r\n";
-        let expected = [
-            ("carrier".to_owned(), "1".to_owned()),
-            ("ping".to_owned(), "5".to_owned()),
-        ];
+        let expected = [("carrier".to_owned(), "1".to_owned()), ("ping".to_owned(), "5".to_owned())];
         assert_eq!(checks(console), expected);
         assert_eq!(tail("a\nb"), "a\nb");
     }
@@ -302,11 +212,7 @@ mod tests {
     #[test]
     fn archive_lists_its_files() {
         let mut bytes = Vec::new();
-        archive(
-            &mut bytes,
-            &BTreeMap::from([("init".to_owned(), b"#!/bin/busybox sh\n".to_vec())]),
-        )
-        .unwrap();
+        archive(&mut bytes, &BTreeMap::from([("init".to_owned(), b"#!/bin/busybox sh\n".to_vec())])).unwrap();
         let mut reader = newc::Reader::new(&bytes[..]).unwrap();
         let mut names = Vec::new();
         while !reader.entry().is_trailer() {

@@ -33,14 +33,8 @@ const EXPECTED: [(&str, &str); 12] = [
 
 /// Boots the guest on the model and has it judge.
 pub fn linux(setup: &Setup) -> Result<Report, Error> {
-    let prefix =
-        Prefix::ensure(&[Tool::Qemu, Tool::Linux, Tool::Network]).map_err(Error::Prefix)?;
-    let guest = Contents {
-        init: include_str!("linux.sh"),
-        modules: &MODULES,
-        programs: &["ethtool"],
-        libraries: &[],
-    };
+    let prefix = Prefix::ensure(&[Tool::Qemu, Tool::Linux, Tool::Network]).map_err(Error::Prefix)?;
+    let guest = Contents { init: include_str!("linux.sh"), modules: &MODULES, programs: &["ethtool"], libraries: &[] };
     let run = run(&prefix, setup, &guest, peer::answer)?;
     run.require("iommu", if setup.iommu { "on" } else { "off" })?;
     for (check, wanted) in EXPECTED {

@@ -79,9 +79,7 @@ fn shelve(file: &mut Vec<u8>, request: &[u8]) -> Option<Vec<u8>> {
     let (&[0, kind], rest) = request.split_first_chunk()? else {
         return None;
     };
-    let block = rest
-        .first_chunk()
-        .map(|number| usize::from(u16::from_be_bytes(*number)));
+    let block = rest.first_chunk().map(|number| usize::from(u16::from_be_bytes(*number)));
     let data = |number: usize| {
         let from = (number - 1) * BLOCK;
         let part = file.get(from..file.len().min(from + BLOCK))?;
@@ -112,36 +110,24 @@ pub fn answer(cable: FrameSocket) -> io::Result<()> {
     let began = Clock::now();
     let now = || Instant::from_micros(began.elapsed().as_micros() as i64);
     let mut port = Port(cable);
-    let mut interface = Interface::new(
-        Config::new(EthernetAddress([2, 0, 0, 0, 0, 0x10]).into()),
-        &mut port,
-        now(),
-    );
+    let mut interface = Interface::new(Config::new(EthernetAddress([2, 0, 0, 0, 0, 0x10]).into()), &mut port, now());
     interface.update_ip_addrs(|addresses| {
         let [a, b, c, d] = ADDRESS;
         // The list is empty and has room for at least two.
         let _ = addresses.push(IpCidr::new(IpAddress::v4(a, b, c, d), 24));
     });
     let mut sockets = SocketSet::new(Vec::new());
-    let connections: Vec<SocketHandle> = (0..CONNECTIONS)
-        .map(|_| sockets.add(tcp_socket()))
-        .collect();
-    let datagrams =
-        || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 64], vec![0; WINDOW]);
+    let connections: Vec<SocketHandle> = (0..CONNECTIONS).map(|_| sockets.add(tcp_socket())).collect();
+    let datagrams = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 64], vec![0; WINDOW]);
     let shelf = sockets.add(udp::Socket::new(datagrams(), datagrams()));
     let mut file = Vec::new();
-    sockets
-        .get_mut::<udp::Socket>(shelf)
-        .bind(TFTP)
-        .map_err(|error| io::Error::other(error.to_string()))?;
+    sockets.get_mut::<udp::Socket>(shelf).bind(TFTP).map_err(|error| io::Error::other(error.to_string()))?;
     loop {
         interface.poll(now(), &mut port, &mut sockets);
         for handle in &connections {
             let socket = sockets.get_mut::<tcp::Socket>(*handle);
             if !socket.is_open() {
-                socket
-                    .listen(ECHO)
-                    .map_err(|error| io::Error::other(error.to_string()))?;
+                socket.listen(ECHO).map_err(|error| io::Error::other(error.to_string()))?;
             }
             while socket.can_recv() && socket.can_send() {
                 let room = socket.send_capacity() - socket.send_queue();
@@ -168,15 +154,10 @@ pub fn answer(cable: FrameSocket) -> io::Result<()> {
             }
         }
         interface.poll(now(), &mut port, &mut sockets);
-        let wait = interface
-            .poll_delay(now(), &sockets)
-            .map_or(Duration::from_millis(100), |delay| {
-                Duration::from_micros(delay.total_micros()).min(Duration::from_millis(100))
-            });
-        let wait = Timespec {
-            tv_sec: 0,
-            tv_nsec: wait.as_nanos() as i64,
-        };
+        let wait = interface.poll_delay(now(), &sockets).map_or(Duration::from_millis(100), |delay| {
+            Duration::from_micros(delay.total_micros()).min(Duration::from_millis(100))
+        });
+        let wait = Timespec { tv_sec: 0, tv_nsec: wait.as_nanos() as i64 };
         poll(&mut [PollFd::new(&port.0, PollFlags::IN)], Some(&wait))?;
         if port.0.closed() {
             return Ok(());
@@ -192,22 +173,13 @@ mod tests {
     #[test]
     fn tftp_round_trip() {
         let mut file = Vec::new();
-        assert_eq!(
-            shelve(&mut file, b"\0\x02f\0octet\0").unwrap(),
-            [0, 4, 0, 0]
-        );
+        assert_eq!(shelve(&mut file, b"\0\x02f\0octet\0").unwrap(), [0, 4, 0, 0]);
         let first = [&[0, 3, 0, 1][..], &[7; 512]].concat();
         assert_eq!(shelve(&mut file, &first).unwrap(), [0, 4, 0, 1]);
         assert_eq!(shelve(&mut file, &first).unwrap(), [0, 4, 0, 1]);
-        assert_eq!(
-            shelve(&mut file, &[0, 3, 0, 2, 9, 9]).unwrap(),
-            [0, 4, 0, 2]
-        );
+        assert_eq!(shelve(&mut file, &[0, 3, 0, 2, 9, 9]).unwrap(), [0, 4, 0, 2]);
         assert_eq!(shelve(&mut file, b"\0\x01f\0octet\0").unwrap(), first);
-        assert_eq!(
-            shelve(&mut file, &[0, 4, 0, 1]).unwrap(),
-            [0, 3, 0, 2, 9, 9]
-        );
+        assert_eq!(shelve(&mut file, &[0, 4, 0, 1]).unwrap(), [0, 3, 0, 2, 9, 9]);
         assert_eq!(shelve(&mut file, &[0, 4, 0, 2]), None);
         assert_eq!(shelve(&mut file, &[0]), None);
     }

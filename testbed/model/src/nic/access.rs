@@ -48,10 +48,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         if self.faults.all_ones || !offset.is_multiple_of(4) || offset >= BAR_SIZE {
             return;
         }
-        if self
-            .interrupt_logic
-            .write(&mut self.bank, self.now, offset, value)
-        {
+        if self.interrupt_logic.write(&mut self.bank, self.now, offset, value) {
             self.deliver();
             return;
         }
@@ -83,11 +80,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
             I2CCTL => self.module.write(value),
             EERD => self.eeprom.write(value),
             EEC => {
-                let grant = if value & EEC_REQUEST != 0 {
-                    EEC_GRANT
-                } else {
-                    0
-                };
+                let grant = if value & EEC_REQUEST != 0 { EEC_GRANT } else { 0 };
                 bank.set(EEC, value & !EEC_GRANT | grant | EEC_INITIAL);
             }
             MSCA => {
@@ -96,10 +89,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
                 // The command completes at once.
                 bank.set(MSCA, value & !MSCA_COMMAND);
             }
-            RXPBSIZE => bank.set(
-                RXPBSIZE,
-                (value & RXPBSIZE_BYTES).min(self.config.packet_buffer() as u32),
-            ),
+            RXPBSIZE => bank.set(RXPBSIZE, (value & RXPBSIZE_BYTES).min(self.config.packet_buffer() as u32)),
             AUTOC => {
                 bank.set(AUTOC, value & !AUTOC_RESTART);
                 if value & AUTOC_RESTART != 0 {
@@ -129,8 +119,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
             }
             FTQF..0xE800 => {
                 bank.set(offset, value);
-                self.receiver.filters_in_use =
-                    (0..128).any(|i| self.bank.get(FTQF + 4 * i) >> 31 != 0);
+                self.receiver.filters_in_use = (0..128).any(|i| self.bank.get(FTQF + 4 * i) >> 31 != 0);
             }
             _ if statistic::clears_on_read(offset) => {}
             _ => bank.set(offset, value),
@@ -138,28 +127,16 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
     }
 
     /// A queue control register as it will read: a cleared enable bit may take its time.
-    fn enable_bit(
-        &mut self,
-        direction: Direction,
-        queue: usize,
-        control: bool,
-        offset: u32,
-        value: u32,
-    ) -> u32 {
+    fn enable_bit(&mut self, direction: Direction, queue: usize, control: bool, offset: u32, value: u32) -> u32 {
         if !control {
             return value;
         }
-        self.closing
-            .retain(|closing| (closing.direction, closing.queue) != (direction, queue));
+        self.closing.retain(|closing| (closing.direction, closing.queue) != (direction, queue));
         let delay = self.config.disable_delay.as_nanos() as u64;
         if delay == 0 || value & DCTL_ENABLE != 0 || !self.bank.has(offset, DCTL_ENABLE) {
             return value;
         }
-        self.closing.push(Closing {
-            direction,
-            queue,
-            at: self.now + delay,
-        });
+        self.closing.push(Closing { direction, queue, at: self.now + delay });
         value | DCTL_ENABLE
     }
 
@@ -182,18 +159,8 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         if statistic::clears_on_read(offset) {
             return;
         }
-        let value = if register == TXDCTL {
-            value & !TXDCTL_SWFLSH
-        } else {
-            value
-        };
-        let value = self.enable_bit(
-            Direction::Transmit,
-            queue,
-            register == TXDCTL,
-            offset,
-            value,
-        );
+        let value = if register == TXDCTL { value & !TXDCTL_SWFLSH } else { value };
+        let value = self.enable_bit(Direction::Transmit, queue, register == TXDCTL, offset, value);
         self.bank.set(offset, value & ring_bits(register));
         if matches!(register, TDT | TXDCTL) {
             self.transmit_pending |= 1 << queue;

@@ -44,61 +44,25 @@ unsafe impl Send for GuestMemory {}
 
 impl GuestMemory {
     /// Maps `length` bytes of `file` from `offset` at bus address `address`.
-    pub fn map(
-        &mut self,
-        address: u64,
-        length: u64,
-        file: OwnedFd,
-        offset: u64,
-        writable: bool,
-    ) -> io::Result<()> {
+    pub fn map(&mut self, address: u64, length: u64, file: OwnedFd, offset: u64, writable: bool) -> io::Result<()> {
         let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why.to_owned());
-        let end = address
-            .checked_add(length)
-            .ok_or_else(|| invalid("the range wraps round"))?;
+        let end = address.checked_add(length).ok_or_else(|| invalid("the range wraps round"))?;
         if length == 0 {
             return Err(invalid("an empty range"));
         }
-        if self
-            .mappings
-            .range(..end)
-            .next_back()
-            .is_some_and(|(at, with)| at + with.length > address)
-        {
+        if self.mappings.range(..end).next_back().is_some_and(|(at, with)| at + with.length > address) {
             return Err(invalid("the range overlaps one that is mapped"));
         }
         // A file shorter than it says would turn an access into SIGBUS here: don't trust it.
         let size = rustix::fs::fstat(&file)?.st_size as u64;
-        if offset
-            .checked_add(length)
-            .is_none_or(|file_end| file_end > size)
-        {
+        if offset.checked_add(length).is_none_or(|file_end| file_end > size) {
             return Err(invalid("the range lies beyond the file"));
         }
-        let protection = if writable {
-            ProtFlags::READ | ProtFlags::WRITE
-        } else {
-            ProtFlags::READ
-        };
+        let protection = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         // SAFETY: [mapping] a fresh mapping at an address of the kernel's choice.
-        let pointer = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                length as usize,
-                protection,
-                MapFlags::SHARED,
-                &file,
-                offset,
-            )?
-        };
-        self.mappings.insert(
-            address,
-            Mapping {
-                pointer: pointer.cast(),
-                length,
-                writable,
-            },
-        );
+        let pointer =
+            unsafe { mmap(std::ptr::null_mut(), length as usize, protection, MapFlags::SHARED, &file, offset)? };
+        self.mappings.insert(address, Mapping { pointer: pointer.cast(), length, writable });
         Ok(())
     }
 
@@ -106,8 +70,7 @@ impl GuestMemory {
     pub fn unmap(&mut self, address: u64, length: u64) {
         let end = address.saturating_add(length);
         self.last.set(None);
-        self.mappings
-            .retain(|at, with| !(*at >= address && at + with.length <= end));
+        self.mappings.retain(|at, with| !(*at >= address && at + with.length <= end));
     }
 
     pub fn unmap_all(&mut self) {
@@ -122,16 +85,16 @@ impl GuestMemory {
             let offset = address.checked_sub(at)?;
             (offset.checked_add(length as u64)? <= bytes).then_some(offset)
         };
-        let cached = self.last.get().and_then(|(at, bytes, pointer, writable)| {
-            inside(at, bytes).map(|offset| (pointer, offset, writable))
-        });
+        let cached = self
+            .last
+            .get()
+            .and_then(|(at, bytes, pointer, writable)| inside(at, bytes).map(|offset| (pointer, offset, writable)));
         let (pointer, offset, writable) = match cached {
             Some(found) => found,
             None => {
                 let (at, with) = self.mappings.range(..=address).next_back().ok_or(refused)?;
                 let offset = inside(*at, with.length).ok_or(refused)?;
-                self.last
-                    .set(Some((*at, with.length, with.pointer, with.writable)));
+                self.last.set(Some((*at, with.length, with.pointer, with.writable)));
                 (with.pointer, offset, with.writable)
             }
         };
@@ -163,11 +126,7 @@ impl GuestMemory {
         while done < length {
             let at = address.checked_add(done as u64).ok_or(refused)?;
             let (base, with) = self.mappings.range(..=at).next_back().ok_or(refused)?;
-            let left = with
-                .length
-                .checked_sub(at - base)
-                .filter(|left| *left > 0)
-                .ok_or(refused)?;
+            let left = with.length.checked_sub(at - base).filter(|left| *left > 0).ok_or(refused)?;
             let piece = (length - done).min(left as usize);
             found.push((self.pointer(at, piece, write)?, done, piece));
             done += piece;
@@ -226,12 +185,8 @@ mod tests {
     fn bounds() {
         let mut memory = GuestMemory::default();
         let shared = file(0x3000);
-        memory
-            .map(0x1000, 0x1000, shared.try_clone().unwrap(), 0, true)
-            .unwrap();
-        memory
-            .map(0x2000, 0x1000, shared.try_clone().unwrap(), 0x2000, true)
-            .unwrap();
+        memory.map(0x1000, 0x1000, shared.try_clone().unwrap(), 0, true).unwrap();
+        memory.map(0x2000, 0x1000, shared.try_clone().unwrap(), 0x2000, true).unwrap();
         memory.map(0x8000, 0x1000, shared, 0x1000, false).unwrap();
         memory.write(0x1FFE, &[1, 2, 3, 4]).unwrap();
         let mut back = [0; 4];
@@ -251,17 +206,11 @@ mod tests {
     fn unmapped_is_out_of_reach() {
         let mut memory = GuestMemory::default();
         memory.map(0x1000, 0x1000, file(0x1000), 0, true).unwrap();
-        assert!(
-            memory.map(0x1800, 0x1000, file(0x1000), 0, true).is_err(),
-            "overlap"
-        );
+        assert!(memory.map(0x1800, 0x1000, file(0x1000), 0, true).is_err(), "overlap");
         memory.write(0x1000, &[1]).unwrap();
         memory.unmap(0x1000, 0x1000);
         assert!(memory.write(0x1000, &[1]).is_err());
         memory.map(0x1800, 0x800, file(0x1000), 0, true).unwrap();
-        assert!(
-            memory.map(0x4000, 0x2000, file(0x1000), 0, true).is_err(),
-            "beyond the file"
-        );
+        assert!(memory.map(0x4000, 0x2000, file(0x1000), 0, true).is_err(), "beyond the file");
     }
 }

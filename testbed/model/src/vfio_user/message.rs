@@ -149,10 +149,7 @@ impl<S: AsFd> Stream<S> {
         };
         let size = size as usize;
         if !(HEADER..=LONGEST).contains(&size) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("a vfio-user message of {size} bytes"),
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a vfio-user message of {size} bytes")));
         }
         if bytes.len() < size {
             return Ok(None);
@@ -167,12 +164,7 @@ impl<S: AsFd> Stream<S> {
             }
             !ours
         });
-        let command = Command {
-            id,
-            command,
-            no_reply: flags & FLAG_NO_REPLY != 0,
-            body: &self.buffer[body],
-        };
+        let command = Command { id, command, no_reply: flags & FLAG_NO_REPLY != 0, body: &self.buffer[body] };
         Ok(Some((command, fds)))
     }
 
@@ -183,23 +175,10 @@ impl<S: AsFd> Stream<S> {
 
     /// Answers a command with an errno.
     pub fn refuse(&mut self, id: u16, command: u16, errno: rustix::io::Errno) -> io::Result<()> {
-        self.send(
-            id,
-            command,
-            FLAG_REPLY | FLAG_ERROR,
-            errno.raw_os_error() as u32,
-            &[],
-        )
+        self.send(id, command, FLAG_REPLY | FLAG_ERROR, errno.raw_os_error() as u32, &[])
     }
 
-    fn send(
-        &mut self,
-        id: u16,
-        command: u16,
-        flags: u32,
-        error: u32,
-        parts: &[&[u8]],
-    ) -> io::Result<()> {
+    fn send(&mut self, id: u16, command: u16, flags: u32, error: u32, parts: &[&[u8]]) -> io::Result<()> {
         let size = HEADER + parts.iter().map(|part| part.len()).sum::<usize>();
         self.reply.clear();
         self.reply.extend_from_slice(&id.to_le_bytes());
@@ -249,18 +228,12 @@ mod tests {
         client.write_all(&bytes[..40]).unwrap();
         assert_eq!(stream.fill().unwrap(), Filled::Bytes);
         let (first, _) = stream.next().unwrap().unwrap();
-        assert_eq!(
-            (first.id, first.command, first.no_reply, first.body),
-            (1, REGION_WRITE, true, &[7; 20][..])
-        );
+        assert_eq!((first.id, first.command, first.no_reply, first.body), (1, REGION_WRITE, true, &[7; 20][..]));
         assert!(stream.next().unwrap().is_none());
         client.write_all(&bytes[40..]).unwrap();
         assert_eq!(stream.fill().unwrap(), Filled::Bytes);
         let (second, _) = stream.next().unwrap().unwrap();
-        assert_eq!(
-            (second.id, second.no_reply, second.body),
-            (2, false, &[8; 16][..])
-        );
+        assert_eq!((second.id, second.no_reply, second.body), (2, false, &[8; 16][..]));
         stream.answer(2, REGION_READ, &[&[1, 2], &[3]]).unwrap();
         let mut reply = [0; HEADER + 3];
         client.read_exact(&mut reply).unwrap();

@@ -15,11 +15,7 @@ fn receives_into_posted_descriptors() {
     d.machine.process();
     assert_eq!(d.received(ring, 0), Some(frame));
     let (low, high) = d.descriptor(ring, 0);
-    assert_eq!(
-        high & 0xFFF,
-        DD | EOP | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 10,
-        "IPv4 and UDP checked"
-    );
+    assert_eq!(high & 0xFFF, DD | EOP | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 10, "IPv4 and UDP checked");
     assert_eq!(high >> 30 & 3, 0, "and found right");
     assert_eq!(low >> 4 & 0xFFF, 0x21, "IPv4, UDP");
     assert_eq!(d.read(rx(0, RDH)), 1);
@@ -38,9 +34,7 @@ fn long_frames_span_descriptors() {
     let frame = Driver::frame(3, 5000);
     d.machine.peer_send(&frame);
     d.machine.process();
-    let parts: Vec<Vec<u8>> = (0..3)
-        .map(|i| d.received(ring, i).expect("written back"))
-        .collect();
+    let parts: Vec<Vec<u8>> = (0..3).map(|i| d.received(ring, i).expect("written back")).collect();
     assert_eq!(parts.concat(), frame);
     let ends: Vec<bool> = (0..3).map(|i| d.descriptor(ring, i).1 & EOP != 0).collect();
     assert_eq!(ends, [false, false, true]);
@@ -120,20 +114,13 @@ fn the_packet_buffer_holds_and_overflows() {
     }
     d.machine.process();
     let counters = d.machine.counters();
-    assert_eq!(
-        (counters.rx_held, counters.rx_missed_buffer_full),
-        (fits as u64, 10)
-    );
+    assert_eq!((counters.rx_held, counters.rx_missed_buffer_full), (fits as u64, 10));
     assert!(counters.balanced());
     assert_eq!(d.read(statistic::MPC), 10);
     d.post(ring, 0, 1023);
     assert_eq!(d.machine.counters().rx_held, 0);
     for i in 0..fits as u16 {
-        assert_eq!(
-            d.received(ring, u64::from(i)),
-            Some(Driver::frame(i, 1000)),
-            "frame {i}"
-        );
+        assert_eq!(d.received(ring, u64::from(i)), Some(Driver::frame(i, 1000)), "frame {i}");
     }
 }
 
@@ -155,10 +142,7 @@ fn a_waiting_queue_blocks_the_others_unless_it_drops() {
         d.machine.process();
         let counters = d.machine.counters();
         assert_eq!(d.received(other, 0).is_some(), drop);
-        assert_eq!(
-            (counters.rx_missed_no_descriptor, counters.rx_held),
-            if drop { (1, 0) } else { (0, 2) }
-        );
+        assert_eq!((counters.rx_missed_no_descriptor, counters.rx_held), if drop { (1, 0) } else { (0, 2) });
         assert!(counters.balanced());
         // Permission to drop, given later, frees the rest.
         let srrctl = d.read(rx(0, SRRCTL));
@@ -179,10 +163,7 @@ fn disabled_queues_drop() {
     d.machine.peer_send(&Driver::frame(2, 50));
     d.machine.process();
     let counters = d.machine.counters();
-    assert_eq!(
-        (counters.rx_held, counters.rx_missed_queue_disabled),
-        (0, 2)
-    );
+    assert_eq!((counters.rx_held, counters.rx_missed_queue_disabled), (0, 2));
 }
 
 /// RSS spreads flows by the table, reports the hash, and both queues of a pair get their share.
@@ -190,16 +171,7 @@ fn disabled_queues_drop() {
 fn rss_spreads_flows() {
     let d = Driver::new();
     let rings = [d.receive_ring(0, 512, true), d.receive_ring(1, 512, true)];
-    for (i, word) in [
-        0x6d5a_56da,
-        0x255b_0ec2,
-        0x4167_253d,
-        0x43a3_8fb0,
-        0xd0ca_2bcb,
-    ]
-    .iter()
-    .enumerate()
-    {
+    for (i, word) in [0x6d5a_56da, 0x255b_0ec2, 0x4167_253d, 0x43a3_8fb0, 0xd0ca_2bcb].iter().enumerate() {
         d.write(RSSRK + 4 * i as u32, u32::swap_bytes(*word));
     }
     for i in 0..32 {
@@ -216,18 +188,10 @@ fn rss_spreads_flows() {
     d.machine.process();
     let counters = d.machine.counters();
     assert_eq!(counters.rx_delivered, 400);
-    assert!(
-        counters.rx_queue[0] > 120 && counters.rx_queue[1] > 120,
-        "{:?}",
-        &counters.rx_queue[..2]
-    );
+    assert!(counters.rx_queue[0] > 120 && counters.rx_queue[1] > 120, "{:?}", &counters.rx_queue[..2]);
     for (queue, ring) in rings.iter().enumerate() {
         let (low, _) = d.descriptor(*ring, 0);
-        assert_eq!(
-            (low & 0xF, (low >> 32) & 1),
-            (7, queue as u64),
-            "type UDP/IPv4, hash's low bit chose the queue"
-        );
+        assert_eq!((low & 0xF, (low >> 32) & 1), (7, queue as u64), "type UDP/IPv4, hash's low bit chose the queue");
     }
 }
 
@@ -250,9 +214,7 @@ fn transmits() {
         assert_eq!(d.machine.peer_receive().as_ref(), Some(&frame));
     }
     assert_eq!(d.machine.peer_receive(), None);
-    let done: Vec<bool> = (0..5)
-        .map(|i| d.descriptor(ring, i).1 & TX_DD != 0)
-        .collect();
+    let done: Vec<bool> = (0..5).map(|i| d.descriptor(ring, i).1 & TX_DD != 0).collect();
     assert_eq!(done, [true, true, false, false, true]);
     assert_eq!(d.read(tx(0, TDH)), 5);
     assert_eq!((d.read(statistic::GPTC), d.read(statistic::GPTC)), (3, 0));
@@ -309,14 +271,7 @@ fn bad_addresses_are_refused() {
     d.machine.process();
     assert_eq!(d.received(into, 1), Some(Driver::frame(4, 60)));
     let counters = d.machine.counters();
-    assert_eq!(
-        (
-            counters.dma_refused,
-            counters.tx_refused,
-            counters.rx_missed_dma
-        ),
-        (2, 1, 1)
-    );
+    assert_eq!((counters.dma_refused, counters.tx_refused, counters.rx_missed_dma), (2, 1, 1));
     assert!(counters.balanced());
 }
 

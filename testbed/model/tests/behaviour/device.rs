@@ -30,10 +30,7 @@ fn reset_forgets_everything_but_the_address() {
 /// The link takes its time after a reset, tells of itself, and can be pulled and plugged.
 #[test]
 fn link_follows_cable_and_delay() {
-    let d = Driver::with(NicConfig {
-        link_delay: Duration::from_millis(200),
-        ..NicConfig::default()
-    });
+    let d = Driver::with(NicConfig { link_delay: Duration::from_millis(200), ..NicConfig::default() });
     d.write(GPIE, GPIE_MULTIPLE_MSIX);
     d.write(IVAR_MISC, 0x8500);
     d.write(EIMS, EICR_LSC);
@@ -41,26 +38,13 @@ fn link_follows_cable_and_delay() {
     d.describe(ring, 0, &Driver::frame(1, 60), TX_DATA);
     d.tail(ring, 1);
     d.machine.at(199_999_999);
-    assert_eq!(
-        (d.read(LINKS) & LINKS_UP, d.machine.interrupts()),
-        (0, vec![])
-    );
-    assert_eq!(
-        d.machine.peer_receive(),
-        None,
-        "nothing leaves without link"
-    );
+    assert_eq!((d.read(LINKS) & LINKS_UP, d.machine.interrupts()), (0, vec![]));
+    assert_eq!(d.machine.peer_receive(), None, "nothing leaves without link");
     d.machine.at(200_000_000);
-    assert_eq!(
-        (d.read(LINKS) & LINKS_UP, d.machine.interrupts()),
-        (LINKS_UP, vec![5])
-    );
+    assert_eq!((d.read(LINKS) & LINKS_UP, d.machine.interrupts()), (LINKS_UP, vec![5]));
     assert!(d.machine.peer_receive().is_some());
     d.machine.nic().set_cable(false);
-    assert_eq!(
-        (d.read(LINKS) & LINKS_UP, d.machine.interrupts()),
-        (0, vec![5])
-    );
+    assert_eq!((d.read(LINKS) & LINKS_UP, d.machine.interrupts()), (0, vec![5]));
     d.machine.peer_send(&Driver::frame(1, 60));
     d.machine.process();
     assert_eq!(d.machine.counters().rx_missed_off, 1);
@@ -87,11 +71,7 @@ fn one_message_per_request() {
     assert_eq!(d.machine.interrupts(), [3]);
     assert_eq!(d.read(EIMS_EX), 0, "masked by itself");
     d.write(EIMS_EX, 1 << 3);
-    assert_eq!(
-        d.machine.interrupts(),
-        [3],
-        "what came meanwhile isn't forgotten"
-    );
+    assert_eq!(d.machine.interrupts(), [3], "what came meanwhile isn't forgotten");
 }
 
 /// Faults do what they say: the recovery tests stand on them.
@@ -108,26 +88,16 @@ fn faults() {
     inject(Fault::SkipWriteBack { count: 1 });
     receive(0);
     assert_eq!((d.received(into, 0), d.read(rx(0, RDH))), (None, 1));
-    inject(Fault::CorruptLength {
-        count: 1,
-        length: 0xFFFF,
-    });
+    inject(Fault::CorruptLength { count: 1, length: 0xFFFF });
     receive(1);
     assert_eq!(d.descriptor(into, 1).1 >> 32 & 0xFFFF, 0xFFFF);
     inject(Fault::HalfWrite { count: 1 });
     receive(2);
     let (half, whole) = (d.received(into, 2).unwrap(), Driver::frame(2, 400));
-    assert!(
-        half.len() == whole.len()
-            && half != whole
-            && half[..half.len() / 2] == whole[..half.len() / 2]
-    );
+    assert!(half.len() == whole.len() && half != whole && half[..half.len() / 2] == whole[..half.len() / 2]);
     inject(Fault::HangReceive { queue: 0 });
     receive(3);
-    assert_eq!(
-        (d.received(into, 3), d.machine.counters().rx_held),
-        (None, 1)
-    );
+    assert_eq!((d.received(into, 3), d.machine.counters().rx_held), (None, 1));
     inject(Fault::HangTransmit { queue: 0 });
     d.describe(out, 0, &Driver::frame(9, 60), TX_DATA);
     d.tail(out, 1);
@@ -187,10 +157,7 @@ fn loopback() {
 /// A disabled queue finishes what it has under way before its bit clears: memory may be taken away only then.
 #[test]
 fn disabling_takes_its_time() {
-    let d = Driver::with(NicConfig {
-        disable_delay: Duration::from_micros(100),
-        ..NicConfig::default()
-    });
+    let d = Driver::with(NicConfig { disable_delay: Duration::from_micros(100), ..NicConfig::default() });
     let ring = d.receive_ring(0, 8, false);
     d.post(ring, 0, 7);
     d.write(rx(0, RXDCTL), 0);
@@ -220,15 +187,9 @@ fn pause_frames_both_ways() {
     }
     d.machine.process();
     let stop = d.machine.peer_receive().expect("a pause frame");
-    assert_eq!(
-        (&stop[12..18], d.machine.peer_receive()),
-        (&[0x88, 0x08, 0, 1, 0xFF, 0xFF][..], None)
-    );
+    assert_eq!((&stop[12..18], d.machine.peer_receive()), (&[0x88, 0x08, 0, 1, 0xFF, 0xFF][..], None));
     d.post(into, 0, 255);
-    let go = d
-        .machine
-        .peer_receive()
-        .expect("a frame that ends the pause");
+    let go = d.machine.peer_receive().expect("a frame that ends the pause");
     assert_eq!(go[16..18], [0, 0]);
 
     d.write(MFLCN, MFLCN_RFCE);
@@ -240,21 +201,14 @@ fn pause_frames_both_ways() {
     d.machine.at(65_535 * 512 / 10);
     assert!(d.machine.peer_receive().is_some());
     let counters = d.machine.counters();
-    assert_eq!(
-        (counters.rx_control, counters.tx_pause, counters.tx_wire),
-        (1, 2, 1)
-    );
+    assert_eq!((counters.rx_control, counters.tx_pause, counters.tx_wire), (1, 2, 1));
     assert!(counters.balanced());
 }
 
 /// The second port of a card says so, and an empty cage shows.
 #[test]
 fn ports_and_cages() {
-    let d = Driver::with(NicConfig {
-        port: 1,
-        module: model::SfpModule::Absent,
-        ..NicConfig::default()
-    });
+    let d = Driver::with(NicConfig { port: 1, module: model::SfpModule::Absent, ..NicConfig::default() });
     assert_eq!(d.read(STATUS) >> STATUS_LAN_ID_SHIFT & 3, 1);
     assert_eq!(d.read(ESDP) & 1 << 2, 0);
 }

@@ -33,9 +33,7 @@ impl Driver {
     }
 
     pub fn with(config: NicConfig) -> Driver {
-        let driver = Driver {
-            machine: Machine::new(config, 32 << 20),
-        };
+        let driver = Driver { machine: Machine::new(config, 32 << 20) };
         driver.write(CTRL, CTRL_RESET);
         driver.write(FCTRL, FCTRL_BAM);
         driver.write(RXCTRL, RXCTRL_RXEN);
@@ -57,10 +55,7 @@ impl Driver {
         self.write(rx(queue, RDBAL), ring.base as u32);
         self.write(rx(queue, RDBAH), (ring.base >> 32) as u32);
         self.write(rx(queue, RDLEN), 16 * length as u32);
-        self.write(
-            rx(queue, SRRCTL),
-            2 | 1 << 25 | if drop { SRRCTL_DROP_EN } else { 0 },
-        );
+        self.write(rx(queue, SRRCTL), 2 | 1 << 25 | if drop { SRRCTL_DROP_EN } else { 0 });
         self.write(rx(queue, RXDCTL), DCTL_ENABLE);
         ring
     }
@@ -79,21 +74,14 @@ impl Driver {
         let ram = self.machine.ram();
         let base = ram.allocate(16 * length as usize);
         let buffers = ram.allocate((BUFFER * length) as usize);
-        Ring {
-            queue,
-            base,
-            buffers,
-            length,
-        }
+        Ring { queue, base, buffers, length }
     }
 
     /// Posts descriptors `from..to` (indexes not yet wrapped) and moves the tail to `to`.
     pub fn post(&self, ring: Ring, from: u64, to: u64) {
         for index in from..to {
             let slot = index % ring.length;
-            self.machine
-                .ram()
-                .set_quad(ring.base + 16 * slot, ring.buffers + BUFFER * slot);
+            self.machine.ram().set_quad(ring.base + 16 * slot, ring.buffers + BUFFER * slot);
             self.machine.ram().set_quad(ring.base + 16 * slot + 8, 0);
         }
         self.write(rx(ring.queue, RDT), (to % ring.length) as u32);
@@ -111,10 +99,7 @@ impl Driver {
         (high & DD != 0).then(|| {
             let mut bytes = vec![0; (high >> 32 & 0xFFFF) as usize];
             let buffer = ring.buffers + BUFFER * (index % ring.length);
-            self.machine
-                .ram()
-                .read(buffer, &mut bytes)
-                .expect("a buffer of this test");
+            self.machine.ram().read(buffer, &mut bytes).expect("a buffer of this test");
             bytes
         })
     }
@@ -123,14 +108,9 @@ impl Driver {
     pub fn describe(&self, ring: Ring, index: u64, bytes: &[u8], second: u64) {
         let slot = index % ring.length;
         let buffer = ring.buffers + BUFFER * slot;
-        self.machine
-            .ram()
-            .write(buffer, bytes)
-            .expect("a buffer of this test");
+        self.machine.ram().write(buffer, bytes).expect("a buffer of this test");
         self.machine.ram().set_quad(ring.base + 16 * slot, buffer);
-        self.machine
-            .ram()
-            .set_quad(ring.base + 16 * slot + 8, second | bytes.len() as u64);
+        self.machine.ram().set_quad(ring.base + 16 * slot + 8, second | bytes.len() as u64);
     }
 
     pub fn tail(&self, ring: Ring, index: u64) {
@@ -139,12 +119,6 @@ impl Driver {
 
     /// A UDP frame to this station, told apart by `number`.
     pub fn frame(number: u16, payload: usize) -> Vec<u8> {
-        frames::udp(
-            [10, 0, 0, 9],
-            [10, 0, 0, 1],
-            number,
-            4000,
-            &vec![number as u8; payload],
-        )
+        frames::udp([10, 0, 0, 9], [10, 0, 0, 1], number, 4000, &vec![number as u8; payload])
     }
 }

@@ -40,9 +40,8 @@ fn register() -> impl Strategy<Value = u32> {
         (0usize..4, 0u32..16).prop_map(|(queue, word)| rx(queue, 4 * word)),
         (0usize..4, 0u32..16).prop_map(|(queue, word)| tx(queue, 4 * word)),
         proptest::sample::select(vec![
-            CTRL, RXCTRL, DMATXCTL, HLREG0, MAXFRS, FCTRL, MRQC, VLNCTRL, RXPBSIZE, EICS, EIMS,
-            EIMC, EICR, GPIE, EIAC, EIAM, IVAR, IVAR_MISC, EICS_EX, EIMS_EX, I2CCTL, EERD, EEC,
-            AUTOC, SWSM,
+            CTRL, RXCTRL, DMATXCTL, HLREG0, MAXFRS, FCTRL, MRQC, VLNCTRL, RXPBSIZE, EICS, EIMS, EIMC, EICR, GPIE, EIAC,
+            EIAM, IVAR, IVAR_MISC, EICS_EX, EIMS_EX, I2CCTL, EERD, EEC, AUTOC, SWSM,
         ]),
         Just(u32::MAX),
     ]
@@ -105,19 +104,13 @@ fn apply(d: &Driver, rings: &[(Ring, Ring)], step: Step) {
         Step::Write(at, value) => {
             // Ring bases stay where they are: the guard below must know where writes may go.
             let base = receive_queue(at).is_some_and(|(_, r)| matches!(r, RDBAL | RDBAH | RDLEN))
-                || transmit_queue(at)
-                    .is_some_and(|(_, r)| matches!(r, TDBAL | TDBAH | TDLEN | TDWBAL | TDWBAH));
+                || transmit_queue(at).is_some_and(|(_, r)| matches!(r, TDBAL | TDBAH | TDLEN | TDWBAL | TDWBAH));
             if !base {
                 d.write(at, value);
             }
         }
         Step::Poke(at, value) => d.machine.ram().set_quad(RAM_BASE + AREA_START + at, value),
-        Step::Descriptor {
-            queue,
-            slot,
-            first,
-            second,
-        } => {
+        Step::Descriptor { queue, slot, first, second } => {
             let (receive, transmit) = rings[queue];
             for base in [receive.base, transmit.base] {
                 d.machine.ram().set_quad(base + 16 * slot, first);
@@ -129,8 +122,7 @@ fn apply(d: &Driver, rings: &[(Ring, Ring)], step: Step) {
         Step::Frame(bytes) => d.machine.peer_send(&bytes),
         Step::Datagram { port, payload, tag } => {
             let frame = Driver::frame(port, payload);
-            d.machine
-                .peer_send(&tag.map_or(frame.clone(), |tag| model::frames::tagged(&frame, tag)));
+            d.machine.peer_send(&tag.map_or(frame.clone(), |tag| model::frames::tagged(&frame, tag)));
         }
         Step::Time(now) => d.machine.at(now),
         Step::Cable(plugged) => d.machine.nic().set_cable(plugged),

@@ -99,5 +99,8 @@ fn crashes(rig: &Rig, c: Port<dyn Probe>) -> [Row; 2] {
         errors.push(to_error as f64);
         restarts.push(to_answer as f64);
     }
-    [Row { name: "crash.to-error", median: median(errors) }, Row { name: "crash.to-restarted", median: median(restarts) }]
+    [
+        Row { name: "crash.to-error", median: median(errors) },
+        Row { name: "crash.to-restarted", median: median(restarts) },
+    ]
 }
