@@ -88,6 +88,10 @@ pub struct KernelTable {
     pub cap_release: unsafe extern "C" fn(proxy: *mut u8),
     /// Says that the calling thread is alive, for the watchdog of threads that seldom call anybody.
     pub alive: extern "C" fn(),
+    /// From now on an object that the calling domain moves into a call that fails waits for it, if it can be had, instead of being dropped.
+    pub want_back: extern "C" fn(),
+    /// That object, if it is of `kind`, owned by the calling domain again; else null. It waits until this thread's next call that fails.
+    pub given_back: extern "C" fn(kind: u32) -> *mut u8,
 }
 
 /// This image's way to the kernel: set once at the domain's entry, before any of its code runs (in the kernel: at boot).

@@ -86,6 +86,8 @@ pub const fn table() -> KernelTable {
         wake,
         cap_release,
         alive,
+        want_back,
+        given_back,
     }
 }
 
@@ -94,6 +96,21 @@ pub fn connect() {
     static TABLE: KernelTable = table();
     // SAFETY: the table is a static, and its functions keep to `KernelTable`'s documentation.
     unsafe { crate::abi::connect(&TABLE) }
+}
+
+thread_local! {
+    static GIVEN_BACK: RefCell<Option<(u32, NonNull<u8>)>> = const { RefCell::new(None) };
+}
+
+/// For a callee of a test that plays a crash: what was moved to it goes back to the caller, which finds it by `RRef::given_back`.
+pub fn give_back<T: crate::Exchangeable>(object: crate::RRef<T>) {
+    GIVEN_BACK.set(Some((T::KIND, object.into_raw().cast())));
+}
+
+extern "C" fn want_back() {}
+
+extern "C" fn given_back(kind: u32) -> *mut u8 {
+    GIVEN_BACK.take().filter(|(of, _)| *of == kind).map_or(null_mut(), |(_, object)| object.as_ptr())
 }
 
 /// Objects on the exchange heap that this thread's account has allocated and nobody has freed.

@@ -29,4 +29,4 @@ pub use cap::Cap;
 pub use error::{CallError, Cancelled};
 pub use interfaces_macros::{Exchangeable, interface};
 pub use port::{Interface, Port};
-pub use rref::{Exchangeable, RRef};
+pub use rref::{Exchangeable, RRef, want_back};

@@ -115,6 +115,14 @@ impl<T: Exchangeable> RRef<T> {
         RRef { object, owns: PhantomData }
     }
 
+    /// What this thread's last call moved into another domain, and got back since the call failed: whole if the call never began; as the callee has left it if
+    /// that one crashed with it. Only after [`want_back`].
+    pub fn given_back() -> Option<Self> {
+        let object = NonNull::new((kernel().given_back)(T::KIND).cast::<T>())?;
+        // SAFETY: an object of this kind, which the kernel has just made ours again.
+        Some(unsafe { RRef::from_raw(object) })
+    }
+
     /// The object, for the wrappers of this crate.
     pub(crate) fn object_mut(&mut self) -> &mut T {
         // SAFETY: the object is live, and we hold it uniquely.
@@ -132,6 +140,11 @@ impl<T: Exchangeable> RRef<T> {
         core::mem::forget(self);
         object
     }
+}
+
+/// From now on what this domain moves into a call that fails can be had back by [`RRef::given_back`].
+pub fn want_back() {
+    (kernel().want_back)()
 }
 
 impl<T: Exchangeable> Deref for RRef<T> {

@@ -20,6 +20,7 @@ use interfaces::{
 
 use crate::{
     capability, exchange,
+    given_back::Return,
     incarnation::{self, Incarnation, Owner, state},
     machine,
     platform::Resume,
@@ -263,6 +264,8 @@ unsafe extern "C" fn fault(record: &PortRecord, reason: *mut ()) {
 /// Arguments and outcome of a call of `M`, on the caller's stack.
 struct Context<M: Method> {
     arguments: ManuallyDrop<M::Arguments>,
+    /// Who has the arguments, once they have been moved.
+    callee: MaybeUninit<Owner>,
     outcome: MaybeUninit<M::Outcome>,
 }
 
@@ -276,11 +279,12 @@ unsafe extern "C" fn body<M: Method>(record: &PortRecord, context: *mut ()) {
         let to = unsafe { record.incarnation() };
         if exchange::is_full(to.owner()) {
             // SAFETY: the arguments are still the caller's, and not used again: this is the end.
-            discard(unsafe { ManuallyDrop::take(&mut context.arguments) }, caller_of(block));
+            refuse(block, unsafe { ManuallyDrop::take(&mut context.arguments) }, caller_of(block));
             context.outcome.write(M::Outcome::failed(CallError::Overloaded));
             set_crossing(block, <M::Outcome as Outcome>::MOVES);
             return;
         }
+        context.callee.write(to.owner());
         context.arguments.cross(&Between { to, from: caller_of(block) });
         set_crossing(block, false);
     }
@@ -317,15 +321,24 @@ unsafe impl Gate for SlotGate {
         if <M::Arguments as ArgumentList>::MOVES {
             set_crossing(block, true);
         }
-        let mut context = Context::<M> { arguments: ManuallyDrop::new(arguments), outcome: MaybeUninit::uninit() };
+        let mut context = Context::<M> {
+            arguments: ManuallyDrop::new(arguments),
+            callee: MaybeUninit::uninit(),
+            outcome: MaybeUninit::uninit(),
+        };
         // SAFETY: `body` takes this context.
         let ran = unsafe { run(block, self, body::<M>, (&raw mut context).cast()) };
         if let Err(error) = ran {
             if error != CallError::Crashed || block.crossing.load(Ordering::Relaxed) != 0 {
                 // SAFETY: the body didn't start, so the arguments are still here and the caller's.
-                discard(unsafe { ManuallyDrop::take(&mut context.arguments) }, block.innermost_relaxed());
+                refuse(block, unsafe { ManuallyDrop::take(&mut context.arguments) }, block.innermost_relaxed());
+            } else if <M::Arguments as ArgumentList>::MOVES {
+                // SAFETY: the body has moved them, and so has said to whom; of what it read nothing is in use any more, since the callee is quiet.
+                let callee = unsafe { context.callee.assume_init() };
+                recover(block, &mut *context.arguments, callee);
             }
             set_crossing(block, false);
+            block.given_back.came_back();
             come_back(block);
             return M::Outcome::failed(error);
         }
@@ -366,6 +379,34 @@ impl SlotGate {
 fn move_back<O: Outcome>(block: &ThreadBlock, outcome: &mut O, caller: &Incarnation) {
     outcome.cross(&Between { to: caller, from: callee_of(block) });
     set_crossing(block, false);
+}
+
+/// What was moved into a call that its callee hasn't survived: the caller's again, if it wants it and it is still there.
+#[cold]
+fn recover<A: ArgumentList>(block: &ThreadBlock, arguments: &mut A, holder: Owner) {
+    let caller = block.innermost_relaxed();
+    if caller.is_to_have_back() {
+        block.given_back.clear();
+        arguments.cross(&Return { block, caller, holder });
+    }
+}
+
+/// Arguments that can't be delivered: kept for a caller that wants them, else dropped.
+#[cold]
+fn refuse<A: ArgumentList>(block: &ThreadBlock, arguments: A, caller: &Incarnation) {
+    if !caller.is_to_have_back() {
+        return discard(arguments, caller);
+    }
+    let mut arguments = ManuallyDrop::new(arguments);
+    block.given_back.clear();
+    arguments.cross(&Return { block, caller, holder: caller.owner() });
+}
+
+/// Drops a capability that didn't reach its callee.
+pub(crate) fn drop_capability<I: ?Sized + Callable>(cap: &mut Cap<I>, from: &Incarnation) {
+    Between { from, to: incarnation::kernel() }.capability(cap);
+    // SAFETY: the caller of this function never uses it again: its arguments are forgotten.
+    unsafe { ptr::drop_in_place(cap) };
 }
 
 /// Drops arguments that can't be delivered. They go to the kernel first: it is never reclaimed, while the domain that the thread acts for may be, at this very

@@ -260,6 +260,28 @@ pub(crate) fn transfer(object: NonNull<u8>, from: Owner, to: Owner) {
     count(block, to, bytes);
 }
 
+/// Makes `to` the owner of what is `from`'s, unless it isn't any more. For objects that somebody else may claim at the same time.
+pub(crate) fn claim(object: NonNull<u8>, from: Owner, to: Owner) -> bool {
+    let head = head_of(object);
+    // SAFETY: heads are never unmapped.
+    let claimed = unsafe { (*head).owner.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed).is_ok() };
+    if claimed {
+        let block = thread::current();
+        // SAFETY: as above; a class never changes.
+        let bytes = unsafe { stride((*head).class as usize) as i64 };
+        count(block, from, -bytes);
+        count(block, to, bytes);
+    }
+    claimed
+}
+
+/// Whether the object is `owner`'s, and of `kind`.
+pub(crate) fn is(object: NonNull<u8>, owner: Owner, kind: u32) -> bool {
+    // SAFETY: heads are never unmapped.
+    let head = unsafe { &*head_of(object) };
+    head.owner.load(Ordering::Acquire) == owner.0 && head.kind.load(Ordering::Relaxed) == kind
+}
+
 /// Adds to the thread's count of a domain.
 #[inline(always)]
 fn count(block: &ThreadBlock, owner: Owner, bytes: i64) {
@@ -318,10 +340,16 @@ pub(crate) unsafe fn reclaim(owner: Owner) -> usize {
             found.push(head);
         }
     });
-    let reclaimed = found.len();
+    let mut reclaimed = 0;
     for head in found {
-        // SAFETY: the object is the dead owner's, whom nobody but the caller acts for.
-        unsafe { free(NonNull::new_unchecked(head.add(1).cast())) };
+        // SAFETY: a head has an object behind it.
+        let object = unsafe { NonNull::new_unchecked(head.add(1).cast()) };
+        // The caller whose call brought it may be quicker, and have it back (`given_back`).
+        if claim(object, owner, Owner::KERNEL) {
+            // SAFETY: claimed for the kernel, from a dead owner whom nobody acts for.
+            unsafe { free(object) };
+            reclaimed += 1;
+        }
     }
     reclaimed
 }

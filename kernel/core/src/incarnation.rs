@@ -102,6 +102,8 @@ pub struct Incarnation {
     quota_pages: usize,
     pub(crate) threads: AtomicUsize,
     claimed: AtomicBool,
+    /// What it moved into a call that failed is to wait for it.
+    wants_back: AtomicBool,
     death: UnsafeCell<Option<Death>>,
 }
 
@@ -147,6 +149,7 @@ impl Incarnation {
             quota_pages,
             threads: AtomicUsize::new(0),
             claimed: AtomicBool::new(false),
+            wants_back: AtomicBool::new(false),
             death: UnsafeCell::new(None),
         })
     }
@@ -188,6 +191,15 @@ impl Incarnation {
     #[inline(always)]
     pub(crate) fn state(&self) -> u32 {
         self.state.load(Ordering::Relaxed)
+    }
+
+    /// From now on objects of its failed calls are given back to it.
+    pub(crate) fn wants_back(&self) {
+        self.wants_back.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_to_have_back(&self) -> bool {
+        self.wants_back.load(Ordering::Relaxed)
     }
 
     #[inline(always)]
@@ -345,6 +357,11 @@ impl Incarnation {
     }
 
     /// No thread will execute its code again. For the supervisor.
+    /// Nobody runs in it, nor ever will.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.state.load(Ordering::SeqCst) == state::QUIET
+    }
+
     pub(crate) fn set_quiet(&self) {
         self.state.store(state::QUIET, Ordering::SeqCst);
     }

@@ -18,6 +18,7 @@ pub mod device;
 pub mod domain;
 pub mod exchange;
 pub mod feed;
+mod given_back;
 pub mod image;
 pub mod incarnation;
 pub mod interrupt;

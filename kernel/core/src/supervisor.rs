@@ -2,7 +2,7 @@
 //! starts them again as the manifest says.
 //!
 //! The order for each death is fixed (SOUNDNESS: stop before resume): barrier on all CPUs; then wait until no thread is innermost in the dead
-//! incarnation (kicking those that are) nor moving objects; then let the held threads go; then free. Nothing here waits for one domain while another needs
+//! incarnation (kicking those that are) nor moving objects; then let the held threads go; then, when callers have what they want back, free. Nothing here waits for one domain while another needs
 //! it: each domain is a state machine that is stepped.
 
 use alloc::{collections::VecDeque, string::String, sync::Arc, vec::Vec};
@@ -303,17 +303,21 @@ fn dying(domain: &'static Domain, incarnation: &Arc<Incarnation>) -> u64 {
         }
         announce(domain, incarnation);
     }
-    if !is_quiet(incarnation) {
-        return machine().now() + LOOK_AGAIN;
-    }
-    incarnation.set_quiet();
-    for block in thread::all() {
-        if ptr::eq(block.innermost(), &raw const **incarnation) && block.held.swap(0, Ordering::SeqCst) == 1 {
-            machine().release(block);
+    if !incarnation.is_quiet() {
+        if !is_quiet(incarnation) {
+            return machine().now() + LOOK_AGAIN;
+        }
+        // Before any of them may go on by itself.
+        thread::all().for_each(|block| block.given_back.expect_from(block, incarnation));
+        incarnation.set_quiet();
+        for block in thread::all() {
+            if ptr::eq(block.innermost(), &raw const **incarnation) && block.held.swap(0, Ordering::SeqCst) == 1 {
+                machine().release(block);
+            }
         }
     }
-    // The thread that started it may still be loading; it posts when it is done.
-    if domain.started.lock().is_none() {
+    // The thread that started it may still be loading; it posts when it is done. And whoever wants back what it moved there comes before the reclaim.
+    if domain.started.lock().is_none() || thread::all().any(|block| block.given_back.is_expected_from(incarnation)) {
         return machine().now() + LOOK_AGAIN;
     }
     reclaim(domain, incarnation);

@@ -17,7 +17,7 @@ use interfaces::{
 };
 
 use crate::{
-    call, capability, exchange,
+    call, capability, exchange, given_back,
     incarnation::{Cause, Owner},
     log, machine, packets,
     platform::{Mapping, PAGE, Priority},
@@ -203,6 +203,18 @@ pub(crate) static TABLE: KernelTable = KernelTable {
         }
         entry
     },
+    want_back: {
+        extern "C" fn entry() {
+            entry!((INSIDE.want_back)())
+        }
+        entry
+    },
+    given_back: {
+        extern "C" fn entry(kind: u32) -> *mut u8 {
+            entry!((INSIDE.given_back)(kind))
+        }
+        entry
+    },
 };
 
 /// What the kernel's own image is connected to.
@@ -223,6 +235,8 @@ pub(crate) static INSIDE: KernelTable = KernelTable {
     wake,
     cap_release,
     alive: sign_of_life,
+    want_back,
+    given_back,
 };
 
 /// # Safety
@@ -260,6 +274,14 @@ extern "C" fn heap_grow(pages: usize) -> *mut u8 {
 
 extern "C" fn exchange_allocate(kind: u32, size: usize, align: usize) -> *mut u8 {
     exchange::allocate(kind, size, align).map_or(null_mut(), NonNull::as_ptr)
+}
+
+extern "C" fn want_back() {
+    thread::current().innermost_relaxed().wants_back();
+}
+
+extern "C" fn given_back(kind: u32) -> *mut u8 {
+    given_back::fetch(kind).map_or(null_mut(), NonNull::as_ptr)
 }
 
 unsafe extern "C" fn exchange_free(object: *mut u8) {

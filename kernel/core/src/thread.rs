@@ -15,6 +15,7 @@ use core::{
 
 use crate::{
     exchange::Magazines,
+    given_back,
     incarnation::{Incarnation, kernel},
     lock::Lock,
     machine,
@@ -110,6 +111,8 @@ pub struct ThreadBlock {
     pub(crate) magazines: UnsafeCell<Magazines>,
     /// As above.
     pub(crate) buffers: UnsafeCell<BufferCache>,
+    /// What its last failed call gave back.
+    pub(crate) given_back: given_back::Place,
     life: Lock<Life>,
     pub(crate) frames: [Frame; MAX_FRAMES],
 }
@@ -191,6 +194,7 @@ impl ThreadBlock {
             exchange: [const { AtomicI64::new(0) }; MAX_DOMAINS],
             magazines: UnsafeCell::new(Magazines::new()),
             buffers: UnsafeCell::new(BufferCache::new()),
+            given_back: given_back::Place::new(),
             life: Lock::new(Life { name: name.into(), ..Life::default() }),
             frames: [const { Frame::new() }; MAX_FRAMES],
         }));
@@ -443,6 +447,7 @@ pub(crate) fn bury_ended() {
 
 /// Frees a thread's stack and caches. Its thread doesn't run, and never will.
 fn bury(block: &'static ThreadBlock) {
+    block.given_back.clear();
     // SAFETY: the thread doesn't run any more, so the caches are ours.
     unsafe {
         (*block.magazines.get()).flush();

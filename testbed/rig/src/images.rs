@@ -13,7 +13,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 pub struct Start {
     /// The image's name in the bundle.
     pub name: &'static str,
-    /// The package, whose name is also its crate's.
+    /// The package; its crate has the same name, with underscores.
     pub package: &'static str,
     /// Such as `probe::start`.
     pub path: &'static str,
@@ -58,7 +58,8 @@ pub fn build(starts: &[Start]) -> Vec<Vec<u8>> {
 
 /// Links one image from the libraries that cargo has just built.
 fn link(start: &Start, folder: &Path, messages: &[serde_json::Value]) -> Vec<u8> {
-    let library = |name: &str| {
+    let library = |package: &str| {
+        let name = package.replace('-', "_");
         let artifact = messages.iter().find(|message| message["target"]["name"] == name).expect("cargo has built it");
         let mut files = artifact["filenames"].as_array().into_iter().flatten().filter_map(|file| file.as_str());
         format!("{name}={}", files.find(|file| file.ends_with(".rlib")).expect("a library"))

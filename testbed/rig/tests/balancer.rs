@@ -1,5 +1,5 @@
-//! The load balancer behind two filters, all as the box runs them, above a segment whose clients never stop: whichever of the four crashes, segments reach
-//! the backends again, each connection at the backend that it had.
+//! The load balancer behind two filters and a shadow, all as the box runs them, above a segment whose clients never stop: whichever of the five crashes, segments
+//! reach the backends again, each connection at the backend that it had. Who crashes below the shadow isn't noticed above it.
 
 use std::{
     collections::BTreeMap,
@@ -17,6 +17,7 @@ use rig::{DomainSpec, Rig, Settings, Start};
 
 const SEGMENT: Start = Start { name: "segment", package: "segment", path: "segment::start" };
 const FILTER: Start = Start { name: "filter", package: "filter", path: "filter::start" };
+const SHADOW: Start = Start { name: "net-shadow", package: "net-shadow", path: "net_shadow::start" };
 const MAGLEV: Start = Start { name: "maglev", package: "maglev", path: "maglev::start" };
 
 const LB: &str = r#"
@@ -33,6 +34,8 @@ backends = [
 const INNER: &str =
     r#"rules = [{ name = "web", action = "count", direction = "receive", protocol = "tcp", destination-port = 80 }]"#;
 
+const CHAIN: [&str; 5] = ["segment", "shadow", "outer", "inner", "lb"];
+
 static RIG: LazyLock<Rig> = LazyLock::new(|| {
     let lb = postcard::to_allocvec(&toml::from_str::<maglev::Config>(LB).unwrap()).unwrap();
     let inner = postcard::to_allocvec(&toml::from_str::<filter::Config>(INNER).unwrap()).unwrap();
@@ -41,11 +44,12 @@ static RIG: LazyLock<Rig> = LazyLock::new(|| {
     let card = |name, image| DomainSpec::new(name, image).export("net", "Net").export("control", "Control");
     let domains = vec![
         card("segment", SEGMENT),
-        card("outer", FILTER).import("net", "Net", 0, "net").with(|spec| spec.config = outer),
-        card("inner", FILTER).import("net", "Net", 1, "net").with(|spec| spec.config = inner),
+        card("shadow", SHADOW).import("net", "Net", 0, "net"),
+        card("outer", FILTER).import("net", "Net", 1, "net").with(|spec| spec.config = outer),
+        card("inner", FILTER).import("net", "Net", 2, "net").with(|spec| spec.config = inner),
         DomainSpec::new("lb", MAGLEV)
             .export("control", "Control")
-            .import("net", "Net", 2, "net")
+            .import("net", "Net", 3, "net")
             .with(|spec| spec.config = lb),
     ];
     let rig = Rig::start(Settings { domains, packet_buffers: 1024, ..Settings::default() });
@@ -126,7 +130,7 @@ fn any_domain_of_the_chain_may_crash() {
     let _turn = RIG.turn();
     until_delivered(&RIG);
     let digest = counter(&RIG, "segment", "digest");
-    for domain in ["segment", "outer", "inner", "lb"] {
+    for domain in CHAIN {
         for reason in [Reason::Panic, Reason::StackOverflow, Reason::PageFault] {
             let generation = RIG.status(domain).generation;
             RIG.order(|domain| Command::Inject(domain, reason), domain);
@@ -148,6 +152,39 @@ fn any_domain_of_the_chain_may_crash() {
     assert_eq!(counter(&RIG, "lb", "connections.moved"), 0);
 }
 
+/// The segment, as a driver, ends in every way amid traffic, and amid its work on a batch too: neither filter nor balancer opens a queue anew, no batch is lost in its
+/// hands, and the box is as it was.
+#[test]
+fn what_crashes_below_the_shadow_is_not_noticed_above() {
+    let _turn = RIG.turn();
+    until_delivered(&RIG);
+    let above = |rig: &Rig| {
+        let (inner, outer, lb) = (counters(rig, "inner"), counters(rig, "outer"), counters(rig, "lb"));
+        (inner["queue.reopened"], outer["queue.reopened"], lb["queue.reopened"], lb["drop.driver-lost"])
+    };
+    let (before, digest) = (above(&RIG), counter(&RIG, "segment", "digest"));
+    let reasons = [Reason::Panic, Reason::StackOverflow, Reason::PageFault, Reason::CpuException, Reason::Quota];
+    for round in 0..200 {
+        let generation = RIG.status("segment").generation;
+        match reasons.get(round % (reasons.len() + 2)) {
+            Some(&reason) => RIG.order(|domain| Command::Inject(domain, reason), "segment"),
+            None => RIG.order(Command::Kill, "segment"),
+        }
+        RIG.until_restarted("segment", generation);
+        // So that the next end comes at another point of the traffic.
+        std::thread::sleep(Duration::from_micros(37 * (round as u64 % 11)));
+    }
+    until_delivered(&RIG);
+    assert_eq!(above(&RIG), before);
+    let shadow = counters(&RIG, "shadow");
+    assert!(shadow["absences"] >= 200, "{shadow:?}");
+    assert!(shadow["batches.given-back"] > 0, "{shadow:?}");
+    assert_eq!(shadow["packets.lost"], 0, "{shadow:?}");
+    let segment = counters(&RIG, "segment");
+    assert_eq!((segment["moved"], segment["strange"], segment["digest"]), (0, 0, digest), "{segment:?}");
+    until_accounted_for(&RIG);
+}
+
 /// Killed by the operator while packets flow, in quick succession: nothing that a generation had is left behind.
 #[test]
 fn kills_leave_nothing_behind() {
@@ -165,12 +202,11 @@ fn kills_leave_nothing_behind() {
         RIG.order(Command::Kill, domain);
         RIG.until_restarted(domain, generation);
     };
-    let chain = ["segment", "outer", "inner", "lb"];
-    chain.iter().for_each(|domain| kill(domain));
+    CHAIN.iter().for_each(|domain| kill(domain));
     until_delivered(&RIG);
     let before = held(&RIG);
     for _ in 0..10 {
-        chain.iter().for_each(|domain| kill(domain));
+        CHAIN.iter().for_each(|domain| kill(domain));
     }
     until_delivered(&RIG);
     let begun = Instant::now();
