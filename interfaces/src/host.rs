@@ -7,6 +7,8 @@
 //!
 //! It is no isolation: a crash here ends the process. Isolation is tested in the rig.
 
+pub mod sockets;
+
 use alloc::{boxed::Box, collections::VecDeque, string::String, sync::Arc};
 use core::{
     alloc::Layout,

@@ -24,6 +24,7 @@ pub mod packet;
 pub mod port;
 pub mod probe;
 pub mod rref;
+pub mod socket;
 
 pub use cap::Cap;
 pub use error::{CallError, Cancelled};

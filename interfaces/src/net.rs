@@ -51,6 +51,9 @@ pub trait Net {
 
     /// Opens queue pair `index` (0-based, below `NetInfo::queues`) for use by one thread.
     fn open_queue(&self, index: u16) -> Result<Cap<dyn NetQueue>, NetError>;
+
+    /// Ends the `wait` at queue `index`, this one or the next: for a client whose other threads have something for the one that waits there.
+    fn wake(&self, index: u16) -> Result<(), NetError>;
 }
 
 /// One queue pair of a NIC: used by one thread, so it needs no lock.

@@ -38,7 +38,7 @@ pub unsafe trait Plain: Exchangeable {}
 
 macro_rules! plain_data {
     ($($kind:literal $type:ty),* $(,)?) => {$(
-        // SAFETY: a number means the same everywhere.
+        // SAFETY: a number, or an address made of numbers, means the same everywhere.
         #[diagnostic::do_not_recommend]
         unsafe impl Exchangeable for $type { const KIND: u32 = $kind; }
         // SAFETY: as above.
@@ -48,6 +48,7 @@ macro_rules! plain_data {
 }
 
 plain_data!(2 u8, 3 u16, 4 u32, 5 u64, 6 u128, 7 i8, 8 i16, 9 i32, 10 i64, 11 i128, 12 bool, 13 char, 14 (), 15 f32, 16 f64);
+plain_data!(17 core::net::Ipv4Addr, 18 core::net::Ipv6Addr, 19 core::net::IpAddr, 20 core::net::SocketAddr);
 
 // SAFETY: what is in it is exchangeable, and there is nothing else.
 #[diagnostic::do_not_recommend]

@@ -18,6 +18,7 @@ pub const GPIE_OTHER_CLEAR_DISABLE: u32 = 1 << 5;
 /// A message masks its causes, by EIAM.
 pub const GPIE_EIAME: u32 = 1 << 30;
 pub const GPIE_PBA_SUPPORT: u32 = 1 << 31;
+pub const EICS_EX: u32 = 0x0A90;
 pub const EIMS_EX: u32 = 0x0AA0;
 pub const EIAM_EX: u32 = 0x0AD0;
 /// Causes 0 to 15: receive and transmit queues.

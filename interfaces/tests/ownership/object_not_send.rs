@@ -14,6 +14,9 @@ impl Net for Card {
     fn open_queue(&self, _: u16) -> Result<Cap<dyn NetQueue>, NetError> {
         Err(NetError::Device)
     }
+    fn wake(&self, _: u16) -> Result<(), NetError> {
+        Err(NetError::Device)
+    }
 }
 
 fn main() {}

@@ -3,7 +3,9 @@
 use alloc::boxed::Box;
 use core::ptr::NonNull;
 
-use interfaces::{Interface, abi::RawObject, control::Control, gate::Callable, net::Net, probe::Probe};
+use interfaces::{
+    Interface, abi::RawObject, control::Control, gate::Callable, net::Net, probe::Probe, socket::NetStack,
+};
 
 use crate::call::SlotGate;
 
@@ -21,7 +23,7 @@ const fn port<I: ?Sized + Callable>() -> PortKind {
 }
 
 /// Every interface of ports. (Interfaces of capabilities need no entry: the proxy that mints one knows its type.)
-const PORTS: &[PortKind] = &[port::<dyn Net>(), port::<dyn Control>(), port::<dyn Probe>()];
+const PORTS: &[PortKind] = &[port::<dyn Net>(), port::<dyn Control>(), port::<dyn Probe>(), port::<dyn NetStack>()];
 
 /// The proxy for a port of the named interface, over a gate that is never freed; `None` if this kernel has no such interface.
 pub(crate) fn proxy(interface: &str, gate: &'static SlotGate) -> Option<RawObject> {

@@ -76,4 +76,8 @@ impl Net for Filter {
         let filtered = FilteredQueue::new(self.below, index, queue, self.rules.clone(), tallies);
         Ok(Cap::new(Box::new(filtered) as Box<dyn NetQueue>))
     }
+
+    fn wake(&self, index: u16) -> Result<(), NetError> {
+        self.below.wake(index)
+    }
 }

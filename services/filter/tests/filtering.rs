@@ -78,6 +78,10 @@ impl Net for SharedCard {
         self.0.lock().unwrap().opened += 1;
         Ok(Cap::new(Box::new(CardQueue { card: self.clone(), gone: false }) as Box<dyn NetQueue>))
     }
+
+    fn wake(&self, _index: u16) -> Result<(), NetError> {
+        Ok(())
+    }
 }
 
 struct CardQueue {

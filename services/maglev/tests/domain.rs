@@ -96,6 +96,10 @@ impl Net for &'static Card {
         let queue = Queue { card: *self, index: usize::from(index), gone: false };
         Ok(Cap::new(Box::new(queue) as Box<dyn NetQueue>))
     }
+
+    fn wake(&self, _index: u16) -> Result<(), NetError> {
+        Ok(())
+    }
 }
 
 struct Queue {

@@ -73,6 +73,10 @@ impl Net for Counted {
         let below = self.below.open_queue(index)?;
         Ok(Cap::new(Box::new(CountedQueue { below, census: self.census.clone(), index: index.into() })))
     }
+
+    fn wake(&self, index: u16) -> Result<(), NetError> {
+        self.below.wake(index)
+    }
 }
 
 struct Console(Arc<Census>);

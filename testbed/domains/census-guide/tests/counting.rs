@@ -26,6 +26,10 @@ impl Net for Card {
     fn open_queue(&self, _index: u16) -> Result<Cap<dyn NetQueue>, NetError> {
         Ok(Cap::new(Box::new(Queue)))
     }
+
+    fn wake(&self, _index: u16) -> Result<(), NetError> {
+        Ok(())
+    }
 }
 
 struct Queue;

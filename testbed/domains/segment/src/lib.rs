@@ -114,6 +114,10 @@ impl Net for Segment {
         }
         Ok(Cap::new(Box::new(Queue { segment: self.clone(), index: usize::from(index) }) as Box<dyn NetQueue>))
     }
+
+    fn wake(&self, _index: u16) -> Result<(), NetError> {
+        Ok(()) // Its clients have one thread each.
+    }
 }
 
 struct Queue {
