@@ -85,4 +85,9 @@ impl Net for Shadow {
         let shadowed = ShadowQueue::new(self.below, index, queue, self.statistics.of_queue(index));
         Ok(Cap::new(Box::new(shadowed) as Box<dyn NetQueue>))
     }
+
+    /// Asked again of the next generation: a wait that is carried on there ends too.
+    fn wake(&self, index: u16) -> Result<(), NetError> {
+        self.ask(|below| below.wake(index))
+    }
 }

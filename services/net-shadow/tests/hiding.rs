@@ -60,6 +60,10 @@ impl Net for Shared {
         Ok(NetInfo { mac: MacAddress([2; 6]), queues: 1, max_frame: 1514, link: Link::Down })
     }
 
+    fn wake(&self, _index: u16) -> Result<(), NetError> {
+        Ok(())
+    }
+
     fn open_queue(&self, index: u16) -> Result<Cap<dyn NetQueue>, NetError> {
         let mut driver = self.0.lock().unwrap();
         if let Some(error) = driver.refusal {
