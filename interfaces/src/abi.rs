@@ -126,6 +126,47 @@ impl RawObject {
     pub const NULL: RawObject = RawObject { data: core::ptr::null_mut(), vtable: core::ptr::null() };
 }
 
+/// One port as the kernel wires it. The image finds it by its name, and takes it only as what it says it is.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct WiredPort {
+    name: *const u8,
+    name_len: usize,
+    interface: *const u8,
+    interface_len: usize,
+    /// `Interface::HASH` in the kernel's image.
+    pub hash: u64,
+    /// An import's proxy; for an export, null until the domain has put its object here.
+    pub object: RawObject,
+}
+
+impl WiredPort {
+    pub fn new(name: &str, interface: &str, hash: u64, object: RawObject) -> Self {
+        WiredPort {
+            name: name.as_ptr(),
+            name_len: name.len(),
+            interface: interface.as_ptr(),
+            interface_len: interface.len(),
+            hash,
+            object,
+        }
+    }
+
+    /// # Safety
+    /// What `new` was given is still there, for as long as the result is used.
+    pub unsafe fn name<'a>(&self) -> &'a str {
+        // SAFETY: this function's contract; it was a `str`.
+        unsafe { core::str::from_utf8_unchecked(core::slice::from_raw_parts(self.name, self.name_len)) }
+    }
+
+    /// # Safety
+    /// As for [`WiredPort::name`].
+    pub unsafe fn interface<'a>(&self) -> &'a str {
+        // SAFETY: as above.
+        unsafe { core::str::from_utf8_unchecked(core::slice::from_raw_parts(self.interface, self.interface_len)) }
+    }
+}
+
 /// What the kernel hands to a domain's entry, and gets back from it.
 #[repr(C)]
 pub struct StartArguments {
@@ -137,11 +178,11 @@ pub struct StartArguments {
     /// The compiled `config` table (postcard).
     pub config: *const u8,
     pub config_len: usize,
-    /// Proxies in the order of the domain's `Imports::PORTS`.
-    pub imports: *const RawObject,
+    /// The import ports that the manifest wires, in any order.
+    pub imports: *const WiredPort,
     pub import_count: usize,
-    /// Filled by the domain in the order of its `Exports::PORTS`.
-    pub exports: *mut RawObject,
+    /// The export ports that the manifest names, in any order; their objects are filled in by the domain.
+    pub exports: *mut WiredPort,
     pub export_count: usize,
     /// Room for the words of a start that failed.
     pub error: *mut u8,

@@ -3,7 +3,7 @@
 
 use core::ptr::NonNull;
 
-use crate::{CallError, Cap, Exchangeable, Interface, RRef, abi::RawObject};
+use crate::{CallError, Cap, Exchangeable, Interface, RRef, abi::RawObject, shape};
 
 /// Calls one method of an object in another domain, in the order that docs/ARCHITECTURE.md gives.
 ///
@@ -33,6 +33,8 @@ pub trait Method {
     /// All arguments, by value.
     type Arguments: ArgumentList;
     type Outcome: Outcome;
+    /// Of what crosses in either direction.
+    const SHAPE: u64 = shape::mix(&[<Self::Arguments as ArgumentList>::SHAPE, <Self::Outcome as Outcome>::SHAPE]);
 
     fn invoke(this: Self::This<'_>, arguments: Self::Arguments) -> Self::Outcome;
 }
@@ -70,6 +72,9 @@ unsafe impl<I: ?Sized + Interface> Receiver for &mut I {
 /// # Safety
 /// Only `#[interface]` implements it. The proxy is the gate itself (`repr(transparent)`), with the interface's methods.
 pub unsafe trait Callable: Interface {
+    /// Of the trait's own text, comments left out.
+    const SIGNATURE: u64;
+
     fn proxy<G: Gate>(gate: NonNull<G>) -> NonNull<Self>;
 }
 
@@ -101,6 +106,8 @@ pub trait Passage {
 pub unsafe trait Crossing {
     /// Whether values of this type carry anything that has an owner.
     const MOVES: bool;
+    /// Of what it is made of.
+    const SHAPE: u64;
 
     fn cross<P: Passage>(&mut self, passage: &P);
 }
@@ -108,6 +115,7 @@ pub unsafe trait Crossing {
 // SAFETY: exchangeable data has no owner (`Exchangeable`'s contract).
 unsafe impl<T: Exchangeable + Copy> Crossing for T {
     const MOVES: bool = false;
+    const SHAPE: u64 = <T as Exchangeable>::SHAPE;
 
     #[inline(always)]
     fn cross<P: Passage>(&mut self, _: &P) {}
@@ -116,6 +124,7 @@ unsafe impl<T: Exchangeable + Copy> Crossing for T {
 // SAFETY: the object is all there is, and only a root has an owner.
 unsafe impl<T: Exchangeable> Crossing for RRef<T> {
     const MOVES: bool = true;
+    const SHAPE: u64 = shape::mix(&[0x40, T::SHAPE]);
 
     #[inline(always)]
     fn cross<P: Passage>(&mut self, passage: &P) {
@@ -126,6 +135,8 @@ unsafe impl<T: Exchangeable> Crossing for RRef<T> {
 // SAFETY: the kernel's table knows who holds a capability.
 unsafe impl<I: ?Sized + Callable> Crossing for Cap<I> {
     const MOVES: bool = true;
+    // Not all that the interface's own types are made of: an interface may mint capabilities of its own kind, and the compiler couldn't end.
+    const SHAPE: u64 = shape::mix(&[0x41, I::SIGNATURE]);
 
     fn cross<P: Passage>(&mut self, passage: &P) {
         passage.capability(self);
@@ -141,6 +152,7 @@ unsafe impl<I: ?Sized + Callable> Crossing for Cap<I> {
 pub unsafe trait ArgumentList {
     /// Whether any of them carries something that has an owner.
     const MOVES: bool;
+    const SHAPE: u64;
 
     fn cross<P: Passage>(&mut self, passage: &P);
 }
@@ -150,6 +162,7 @@ macro_rules! argument_lists {
         // SAFETY: each of them crosses.
         unsafe impl<$($name: Crossing),*> ArgumentList for Arguments<($($name,)*)> {
             const MOVES: bool = false $(|| $name::MOVES)*;
+            const SHAPE: u64 = shape::mix(&[$($name::SHAPE),*]);
 
             #[inline(always)]
             fn cross<P: Passage>(&mut self, _passage: &P) {
@@ -175,6 +188,7 @@ argument_lists!(A B C D E F);
 // SAFETY: an error is plain data; the rest crosses. (So that what came back from a call may be handed on as an outcome of another.)
 unsafe impl<T: Crossing, E: Exchangeable + Copy> Crossing for Result<T, E> {
     const MOVES: bool = T::MOVES;
+    const SHAPE: u64 = shape::mix(&[0x42, T::SHAPE, <E as Exchangeable>::SHAPE]);
 
     #[inline(always)]
     fn cross<P: Passage>(&mut self, passage: &P) {
@@ -196,6 +210,7 @@ unsafe impl<T: Crossing, E: Exchangeable + Copy> Crossing for Result<T, E> {
 pub unsafe trait Outcome {
     /// Whether a result of this type carries anything that has an owner.
     const MOVES: bool;
+    const SHAPE: u64;
 
     /// Moves what is in it to the caller.
     fn cross<P: Passage>(&mut self, passage: &P);
@@ -206,6 +221,7 @@ pub unsafe trait Outcome {
 // SAFETY: an error is plain data; the rest crosses.
 unsafe impl<T: Crossing, E: Exchangeable + Copy + From<CallError>> Outcome for Result<T, E> {
     const MOVES: bool = T::MOVES;
+    const SHAPE: u64 = shape::mix(&[0x42, T::SHAPE, <E as Exchangeable>::SHAPE]);
 
     #[inline(always)]
     fn cross<P: Passage>(&mut self, passage: &P) {

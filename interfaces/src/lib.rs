@@ -24,10 +24,11 @@ pub mod packet;
 pub mod port;
 pub mod probe;
 pub mod rref;
+pub mod shape;
 pub mod socket;
 
 pub use cap::Cap;
 pub use error::{CallError, Cancelled};
 pub use interfaces_macros::{Exchangeable, interface};
-pub use port::{Interface, Port};
+pub use port::{Interface, InterfaceId, Port};
 pub use rref::{Exchangeable, RRef, want_back};

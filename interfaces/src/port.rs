@@ -17,7 +17,7 @@ use crate::abi::RawObject;
 pub unsafe trait Interface: Send + 'static {
     /// The trait's name, as manifests and reports show it.
     const NAME: &'static str;
-    /// Of the trait's signature, so that two versions of an interface are never taken for each other.
+    /// Of the methods' signatures and of the shape of every type in them, so that two versions of an interface are never taken for each other.
     const HASH: u64;
 
     /// The fat pointer in the form in which it travels between images.
@@ -25,6 +25,19 @@ pub unsafe trait Interface: Send + 'static {
 
     /// The other way round; as good as `object` is.
     fn from_raw(object: RawObject) -> *mut Self;
+}
+
+/// Which interface, without its type: how the two sides of a port compare what they mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InterfaceId {
+    pub name: &'static str,
+    pub hash: u64,
+}
+
+impl InterfaceId {
+    pub const fn of<I: Interface + ?Sized>() -> Self {
+        InterfaceId { name: I::NAME, hash: I::HASH }
+    }
 }
 
 /// A port typed by the interface `I` (a `dyn Trait`). Copyable, usable from all threads of the domain; what it points at is a proxy in the kernel's

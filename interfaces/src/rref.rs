@@ -7,7 +7,7 @@ use core::{
     ptr::NonNull,
 };
 
-use crate::abi::kernel;
+use crate::{abi::kernel, shape};
 
 /// What may be part of something that crosses a boundary: plain data without references, pointers, closures or interior mutability.
 ///
@@ -19,9 +19,11 @@ use crate::abi::kernel;
     label = "not exchangeable",
     note = "what may cross: plain data with `#[derive(Exchangeable)]`, `RRef<T>`, `Cap<dyn Interface>`; no references, closures, `Box`, `Vec`, `Arc` or pointers"
 )]
-pub unsafe trait Exchangeable: Send + 'static {
+pub unsafe trait Exchangeable: Send + Sized + 'static {
     /// Tells object kinds apart in the exchange heap's headers.
     const KIND: u32;
+    /// Of what the type is made of.
+    const SHAPE: u64 = shape::of::<Self>(Self::KIND as u64);
 }
 
 /// Exchangeable data that a domain may change in place. (Not so: a [`Batch`](crate::packet::Batch), whose buffers only the kernel moves: half a
@@ -54,6 +56,7 @@ plain_data!(17 core::net::Ipv4Addr, 18 core::net::Ipv6Addr, 19 core::net::IpAddr
 #[diagnostic::do_not_recommend]
 unsafe impl<T: Plain, const LEN: usize> Exchangeable for [T; LEN] {
     const KIND: u32 = 0x20;
+    const SHAPE: u64 = shape::mix(&[0x20, LEN as u64, T::SHAPE]);
 }
 // SAFETY: as above.
 #[diagnostic::do_not_recommend]
@@ -63,6 +66,7 @@ unsafe impl<T: Plain, const LEN: usize> Plain for [T; LEN] {}
 #[diagnostic::do_not_recommend]
 unsafe impl<T: Plain> Exchangeable for Option<T> {
     const KIND: u32 = 0x21;
+    const SHAPE: u64 = shape::mix(&[shape::of::<Self>(0x21), T::SHAPE]);
 }
 // SAFETY: as above.
 #[diagnostic::do_not_recommend]
@@ -72,6 +76,7 @@ unsafe impl<T: Plain> Plain for Option<T> {}
 #[diagnostic::do_not_recommend]
 unsafe impl<A: Plain, B: Plain> Exchangeable for (A, B) {
     const KIND: u32 = 0x22;
+    const SHAPE: u64 = shape::mix(&[shape::of::<Self>(0x22), A::SHAPE, B::SHAPE]);
 }
 // SAFETY: as above.
 #[diagnostic::do_not_recommend]

@@ -8,14 +8,14 @@
 //! runtime::entry!(maglev::start);
 //! ```
 //!
-//! What it promises: a domain starts with exactly the ports that it declares, or is refused with words that say what differs; the path given to
+//! What it promises: a domain starts with exactly the ports that it declares, each by its name and of the very interface, or is refused with words that say what differs; the path given to
 //! [`entry!`](crate::entry!) is never evaluated inside `unsafe`.
 
-use alloc::{format, string::String};
+use alloc::{format, string::String, vec, vec::Vec};
 use core::{fmt::Display, slice, str};
 
 use interfaces::{
-    abi::{self, KernelTable, StartArguments},
+    abi::{self, KernelTable, RawObject, StartArguments, WiredPort},
     config::Configuration,
 };
 
@@ -79,25 +79,62 @@ fn run<I: Imports, C: Configuration, E: Exports>(
             bytes_mut(arguments.exports, arguments.export_count),
         )
     };
-    agree("import", I::PORTS, imports.len())?;
-    agree("export", E::PORTS, exports.len())?;
+    let (import_places, export_places) = agree(I::PORTS, imports, E::PORTS, exports)?;
     let config: C = postcard::from_bytes(config).map_err(|error| refuse("the compiled configuration", error))?;
     let env = Env { name: name.into(), generation: arguments.generation, cpus: cpus.into() };
-    // SAFETY: the kernel gives proxies in the order of `PORTS`, which it knows from the manifest that was checked against them.
-    let mut imported = unsafe { Imported::new(I::PORTS, imports) };
+    let proxies: Vec<RawObject> = import_places.iter().map(|place| imports[*place].object).collect();
+    // SAFETY: the kernel's proxies are of the interfaces that it says, and `agree` has put them in the order of `PORTS` (SOUNDNESS: ABI between images).
+    let mut imported = unsafe { Imported::new(I::PORTS, &proxies) };
     let imports = I::take(&mut imported);
-    start(env, imports, config)?.give(&mut Exported::new(E::PORTS, exports));
+    let mut objects = vec![RawObject::NULL; E::PORTS.len()];
+    start(env, imports, config)?.give(&mut Exported::new(E::PORTS, &mut objects));
+    for (place, object) in export_places.into_iter().zip(objects) {
+        exports[place].object = object;
+    }
     Ok(())
 }
 
-/// Whether the kernel wires as many ports as the domain has.
-fn agree(direction: &str, ports: &[PortSpec], wired: usize) -> Result<(), StartError> {
-    if ports.len() == wired {
-        return Ok(());
+/// For each port that the domain declares, where the kernel has wired it. All that differs between the two is an error, in one message.
+fn agree(
+    imports: &[PortSpec],
+    wired_imports: &[WiredPort],
+    exports: &[PortSpec],
+    wired_exports: &[WiredPort],
+) -> Result<(Vec<usize>, Vec<usize>), StartError> {
+    let mut faults = Vec::new();
+    let imports = matched("import", imports, wired_imports, &mut faults);
+    let exports = matched("export", exports, wired_exports, &mut faults);
+    if faults.is_empty() { Ok((imports, exports)) } else { Err(StartError(faults.join("; "))) }
+}
+
+fn matched(direction: &str, declared: &[PortSpec], wired: &[WiredPort], faults: &mut Vec<String>) -> Vec<usize> {
+    // SAFETY: the kernel's names live as long as its arguments.
+    let (name, interface) = unsafe { (|port: &WiredPort| port.name(), |port: &WiredPort| port.interface()) };
+    for port in wired.iter().filter(|port| !declared.iter().any(|spec| spec.name == name(port))) {
+        faults.push(format!("the manifest wires an {direction} port `{}`, which the domain doesn't have", name(port)));
     }
-    let names = ports.iter().map(|port| format!("{}: {}", port.name, port.interface)).collect::<alloc::vec::Vec<_>>();
-    let declared: String = if names.is_empty() { "none".into() } else { names.join(", ") };
-    Err(StartError(format!("{wired} {direction} ports are wired; the domain has {} ({declared})", ports.len())))
+    let places = declared.iter().map(|spec| {
+        let place = wired.iter().position(|port| name(port) == spec.name);
+        match place.map(|place| &wired[place]) {
+            None => faults.push(format!(
+                "{direction} port `{}` ({}) of the domain isn't wired",
+                spec.name, spec.interface.name
+            )),
+            Some(port) if interface(port) != spec.interface.name => faults.push(format!(
+                "{direction} port `{}` is wired as {}, the domain has it as {}",
+                spec.name,
+                interface(port),
+                spec.interface.name
+            )),
+            Some(port) if port.hash != spec.interface.hash => faults.push(format!(
+                "{direction} port `{}`: the kernel's {} ({:016x}) isn't the image's ({:016x}); build both from one source",
+                spec.name, spec.interface.name, port.hash, spec.interface.hash
+            )),
+            Some(_) => {}
+        }
+        place.unwrap_or(0)
+    });
+    places.collect()
 }
 
 fn refuse(what: &str, error: impl Display) -> StartError {

@@ -5,7 +5,7 @@
 
 use alloc::boxed::Box;
 
-pub use interfaces::Interface;
+pub use interfaces::{Interface, InterfaceId};
 use interfaces::{Port, abi::RawObject};
 
 /// One port of a domain as the builder and the kernel see it.
@@ -13,8 +13,8 @@ use interfaces::{Port, abi::RawObject};
 pub struct PortSpec {
     /// As in manifests: `net`, `raw-net`.
     pub name: &'static str,
-    /// The trait's name, such as `Net`.
-    pub interface: &'static str,
+    /// Such as `Net`, with the hash that this image knows it by.
+    pub interface: InterfaceId,
 }
 
 /// A domain's import ports. Derived for structs of `Port<dyn Interface>` fields.
@@ -83,7 +83,8 @@ impl<'a> Exported<'a> {
 
 fn place<I: Interface + ?Sized>(ports: &[PortSpec], name: &str) -> usize {
     let at = ports.iter().position(|port| port.name == name).expect("a port that PORTS doesn't name");
-    assert!(ports[at].interface == I::NAME, "port {name} is declared as {}, used as {}", ports[at].interface, I::NAME);
+    let declared = ports[at].interface;
+    assert!(declared == InterfaceId::of::<I>(), "port {name} is declared as {}, used as {}", declared.name, I::NAME);
     at
 }
 
@@ -94,6 +95,7 @@ mod tests {
     use interfaces::{
         CallError, RRef,
         control::{Control, ControlError, Counters, Text},
+        net::Net,
     };
 
     struct Answers(u64);
@@ -108,8 +110,10 @@ mod tests {
         }
     }
 
-    const PORTS: &[PortSpec] =
-        &[PortSpec { name: "net", interface: "Net" }, PortSpec { name: "control", interface: "Control" }];
+    const PORTS: &[PortSpec] = &[
+        PortSpec { name: "net", interface: InterfaceId::of::<dyn Net>() },
+        PortSpec { name: "control", interface: InterfaceId::of::<dyn Control>() },
+    ];
 
     #[test]
     fn an_exported_object_is_the_one_that_is_imported() {

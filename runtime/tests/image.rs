@@ -20,9 +20,10 @@ use std::{
 };
 
 use interfaces::{
-    RRef,
-    abi::{Entry, Hooks, KernelTable, RawObject, Reason, StartArguments},
+    InterfaceId, RRef,
+    abi::{Entry, Hooks, KernelTable, RawObject, Reason, StartArguments, WiredPort},
     control::{Control, Counters, Text},
+    net::Net,
 };
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, RelocationFlags, SegmentFlags, elf};
 
@@ -167,11 +168,19 @@ extern "C" fn heap_grow(pages: usize) -> *mut u8 {
     unsafe { std::alloc::alloc_zeroed(layout) }
 }
 
-/// Enters the image with `config` and room for `exports` ports.
-fn enter(config: &[u8], exports: usize) -> Result<(Vec<RawObject>, Hooks), String> {
+/// A port as the kernel wires it.
+fn wired(name: &'static str, interface: InterfaceId) -> WiredPort {
+    WiredPort::new(name, interface.name, interface.hash, RawObject::NULL)
+}
+
+fn control() -> WiredPort {
+    wired("control", InterfaceId::of::<dyn Control>())
+}
+
+/// Enters the image with `config` and these export ports.
+fn enter(config: &[u8], mut exports: Vec<WiredPort>) -> Result<(Vec<RawObject>, Hooks), String> {
     let (name, cpus) = ("hello", [0u32]);
-    let mut objects = vec![RawObject::NULL; exports];
-    let mut words = [0u8; 200];
+    let mut words = [0u8; 400];
     let mut arguments = StartArguments {
         name: name.as_ptr(),
         name_len: name.len(),
@@ -182,8 +191,8 @@ fn enter(config: &[u8], exports: usize) -> Result<(Vec<RawObject>, Hooks), Strin
         config_len: config.len(),
         imports: core::ptr::null(),
         import_count: 0,
-        exports: objects.as_mut_ptr(),
-        export_count: exports,
+        exports: exports.as_mut_ptr(),
+        export_count: exports.len(),
         error: words.as_mut_ptr(),
         error_capacity: words.len(),
         error_len: 0,
@@ -192,6 +201,7 @@ fn enter(config: &[u8], exports: usize) -> Result<(Vec<RawObject>, Hooks), Strin
     // SAFETY: the image was loaded for this call; the arguments are as `StartArguments` says.
     let status = unsafe { load()(table(), &mut arguments) };
     let words = String::from_utf8_lossy(&words[..arguments.error_len]).into_owned();
+    let objects = exports.iter().map(|export| export.object).collect();
     if status == 0 { Ok((objects, arguments.hooks)) } else { Err(words) }
 }
 
@@ -202,7 +212,7 @@ const CONFIG: &[u8] = b"\x05Hello";
 fn play(scene: &str) {
     match scene {
         "serve" => {
-            let (objects, hooks) = enter(CONFIG, 1).unwrap();
+            let (objects, hooks) = enter(CONFIG, vec![control()]).unwrap();
             // SAFETY: the image's `control` port, a box that nothing else uses; its trait object was made by the same compiler.
             let control = unsafe { core::mem::transmute::<RawObject, *mut dyn Control>(objects[0]) };
             // SAFETY: as above.
@@ -214,16 +224,27 @@ fn play(scene: &str) {
             println!("{} {}", answer.as_str(), page.as_slice()[0].value);
         }
         "fail" => {
-            let (objects, _) = enter(CONFIG, 1).unwrap();
+            let (objects, _) = enter(CONFIG, vec![control()]).unwrap();
             // SAFETY: as for "serve".
             let control = unsafe { core::mem::transmute::<RawObject, *mut dyn Control>(objects[0]) };
             // SAFETY: as for "serve".
             let _ = unsafe { &*control }.command(RRef::new(Text::new("fail")).unwrap());
         }
-        "ports" => println!("{}", enter(CONFIG, 2).err().expect("refused")),
-        "config" => println!("{}", enter(b"\xff", 1).err().expect("refused")),
+        "ports" => {
+            let net = InterfaceId::of::<dyn Net>();
+            let misshapen = InterfaceId { hash: 1, ..InterfaceId::of::<dyn Control>() };
+            for exports in [
+                vec![],
+                vec![control(), wired("net", net)],
+                vec![wired("control", net)],
+                vec![wired("control", misshapen)],
+            ] {
+                println!("{}", enter(CONFIG, exports).err().expect("refused"));
+            }
+        }
+        "config" => println!("{}", enter(b"\xff", vec![control()]).err().expect("refused")),
         reason => {
-            let (_, hooks) = enter(CONFIG, 1).unwrap();
+            let (_, hooks) = enter(CONFIG, vec![control()]).unwrap();
             hooks.fault.unwrap()(Reason::from_name(reason).unwrap() as u32);
             println!("came back");
         }
@@ -269,7 +290,15 @@ fn the_image_serves_calls_and_drops_its_objects() {
 
 #[test]
 fn a_start_with_the_wrong_ports_is_refused_in_words() {
-    assert!(ended("ports").1.contains("2 export ports are wired; the domain has 1 (control: Control)"));
+    let words = ended("ports").1;
+    for refusal in [
+        "export port `control` (Control) of the domain isn't wired",
+        "the manifest wires an export port `net`, which the domain doesn't have",
+        "export port `control` is wired as Net, the domain has it as Control",
+        "export port `control`: the kernel's Control (0000000000000001) isn't the image's (",
+    ] {
+        assert!(words.contains(refusal), "{refusal}: {words}");
+    }
 }
 
 #[test]

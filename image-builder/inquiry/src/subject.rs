@@ -35,7 +35,7 @@ pub fn answer(subjects: &[Subject]) -> io::Result<()> {
     let mut response = Response::default();
     for subject in subjects {
         let ports = |specs: &[PortSpec]| {
-            specs.iter().map(|spec| Port { name: spec.name.into(), interface: spec.interface.into() }).collect()
+            specs.iter().map(|spec| Port { name: spec.name.into(), interface: spec.interface.name.into() }).collect()
         };
         let ports = Ports { imports: ports(subject.imports), exports: ports(subject.exports) };
         response.ports.insert(subject.image.into(), ports);

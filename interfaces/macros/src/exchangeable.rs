@@ -1,7 +1,7 @@
 //! The derive: every field must be plain exchangeable data, and there must be no drop glue.
 
 use proc_macro2::TokenStream;
-use quote::{quote, quote_spanned};
+use quote::{ToTokens, quote, quote_spanned};
 use syn::{Data, DeriveInput, Error, Fields, Type, parse_quote_spanned, spanned::Spanned};
 
 use crate::{
@@ -36,12 +36,19 @@ pub fn expand(item: DeriveInput) -> syn::Result<TokenStream> {
     let (parameters, arguments, bounds) = generics.split_for_impl();
     // Below 0x100 are the kinds that `interfaces` numbers itself.
     let kind = crate::fnv(&name.to_string()) as u32 | 0x100;
+    let text = crate::signature(&item.to_token_stream());
     let no_drop = quote_spanned!(name.span()=> assert!(!::core::mem::needs_drop::<Self>(), "an exchangeable type has no drop glue"));
     Ok(quote! {
         // SAFETY: every field is plain exchangeable data (the bounds), and nothing runs when it is dropped (the assertion).
         #[diagnostic::do_not_recommend]
         unsafe impl #parameters ::interfaces::Exchangeable for #name #arguments #bounds {
             const KIND: u32 = { #no_drop; #kind };
+            const SHAPE: u64 = ::interfaces::shape::mix(&[
+                #text,
+                ::core::mem::size_of::<Self>() as u64,
+                ::core::mem::align_of::<Self>() as u64,
+                #(<#fields as ::interfaces::Exchangeable>::SHAPE),*
+            ]);
         }
         // SAFETY: as above.
         #[diagnostic::do_not_recommend]

@@ -27,13 +27,15 @@ pub fn expand(arguments: TokenStream, item: ItemTrait) -> syn::Result<TokenStrea
     }
     // A kernel object is guarded by its own locks; a domain's is shared between threads exactly if all its methods take `&self`.
     let shared = methods.iter().all(|method| !method.unique);
-    let signature = crate::fnv(&item.to_token_stream().to_string());
+    let signature = crate::signature(&item.to_token_stream());
     let mut declaration = item.clone();
     declaration.supertraits.push(parse_quote!(Send));
     if shared {
         declaration.supertraits.push(parse_quote!(Sync));
     }
-    let proxy = if kernel { kernel_proxy(&item, &methods) } else { domain_proxy(&item, &methods) };
+    let proxy = if kernel { kernel_proxy(&item, &methods) } else { domain_proxy(&item, &methods, signature) };
+    // What a kernel object is asked crosses no boundary between domains: its text is all there is to compare.
+    let hash = if kernel { quote!(#signature) } else { hash(&item.ident, signature, &methods) };
     let name = &item.ident;
     let text = name.to_string();
     Ok(quote! {
@@ -43,7 +45,7 @@ pub fn expand(arguments: TokenStream, item: ItemTrait) -> syn::Result<TokenStrea
         #[diagnostic::do_not_recommend]
         unsafe impl ::interfaces::Interface for dyn #name {
             const NAME: &'static str = #text;
-            const HASH: u64 = #signature;
+            const HASH: u64 = #hash;
 
             #[inline(always)]
             #[allow(clippy::not_unsafe_ptr_arg_deref, reason = "it isn't dereferenced")]
@@ -142,35 +144,45 @@ fn method(item: &TraitItem, kernel: bool) -> syn::Result<Method<'_>> {
     Ok(Method { item, name: &signature.ident, unique: receiver.mutability.is_some(), arguments, output })
 }
 
+/// The hash of an interface: its text, and the shapes of what crosses.
+fn hash(name: &Ident, signature: u64, methods: &[Method]) -> TokenStream {
+    let call = format_ident!("{name}Call");
+    let places = 0..methods.len();
+    quote!(::interfaces::shape::mix(&[#signature #(, <#call<'static, #places> as ::interfaces::gate::Method>::SHAPE)*]))
+}
+
 /// The proxy for objects in other domains.
-fn domain_proxy(item: &ItemTrait, methods: &[Method]) -> TokenStream {
+fn domain_proxy(item: &ItemTrait, methods: &[Method], signature: u64) -> TokenStream {
     let name = &item.ident;
-    let proxy = format_ident!("{name}Proxy");
-    let bodies = methods.iter().map(|method| {
-        let signature = &method.item.sig;
-        let (call, output) = (method.name, &method.output);
-        let names: Vec<_> = method.arguments.iter().map(|(name, _)| name).collect();
+    let (proxy, calls) = (format_ident!("{name}Proxy"), format_ident!("{name}Call"));
+    let names = |method: &Method| method.arguments.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let bodies = methods.iter().enumerate().map(|(place, method)| {
+        let (signature, names) = (&method.item.sig, names(method));
+        quote! {
+            #[inline]
+            #signature {
+                self.0.call::<#calls<'_, #place>>(::interfaces::gate::Arguments((#(#names,)*)))
+            }
+        }
+    });
+    let implementations = methods.iter().enumerate().map(|(place, method)| {
+        let (call, output, names) = (method.name, &method.output, names(method));
         let types = method.arguments.iter().map(|(_, kind)| kind);
         // Errors about an argument's type are shown at the method.
         let types = quote_spanned!(call.span()=> ::interfaces::gate::Arguments<(#(#types,)*)>);
         let this =
             if method.unique { quote!(&'a mut (dyn #name + 'static)) } else { quote!(&'a (dyn #name + 'static)) };
         quote! {
-            #[inline]
-            #signature {
-                struct Call;
-                impl ::interfaces::gate::Method for Call {
-                    type This<'a> = #this;
-                    type Arguments = #types;
-                    type Outcome = #output;
+            impl<'l> ::interfaces::gate::Method for #calls<'l, #place> {
+                type This<'a> = #this;
+                type Arguments = #types;
+                type Outcome = #output;
 
-                    #[inline(always)]
-                    fn invoke(this: Self::This<'_>, arguments: Self::Arguments) -> Self::Outcome {
-                        let (#(#names,)*) = arguments.0;
-                        this.#call(#(#names),*)
-                    }
+                #[inline(always)]
+                fn invoke(this: Self::This<'_>, arguments: Self::Arguments) -> Self::Outcome {
+                    let (#(#names,)*) = arguments.0;
+                    this.#call(#(#names),*)
                 }
-                self.0.call::<Call>(::interfaces::gate::Arguments((#(#names,)*)))
             }
         }
     });
@@ -184,8 +196,16 @@ fn domain_proxy(item: &ItemTrait, methods: &[Method]) -> TokenStream {
             #(#bodies)*
         }
 
+        /// The methods of this interface by their places, as the gate has them; `'l` is how long what is lent may be used.
+        #[doc(hidden)]
+        pub struct #calls<'l, const METHOD: usize>(::core::marker::PhantomData<&'l ()>);
+
+        #(#implementations)*
+
         // SAFETY: generated by `#[interface]`; the proxy is `repr(transparent)`.
         unsafe impl ::interfaces::gate::Callable for dyn #name {
+            const SIGNATURE: u64 = #signature;
+
             fn proxy<G: ::interfaces::gate::Gate>(gate: ::core::ptr::NonNull<G>) -> ::core::ptr::NonNull<Self> {
                 gate.cast::<#proxy<G>>()
             }

@@ -44,6 +44,40 @@ fn all(results: impl Iterator<Item = syn::Result<()>>) -> syn::Result<()> {
     errors.map_or(Ok(()), Err)
 }
 
+/// The hash of an item's text, comments left out.
+fn signature(tokens: &proc_macro2::TokenStream) -> u64 {
+    fn write(tokens: proc_macro2::TokenStream, text: &mut String) {
+        use proc_macro2::TokenTree;
+        let mut tokens = tokens.into_iter().peekable();
+        while let Some(token) = tokens.next() {
+            match token {
+                // `#[doc = "…"]`, which is what a comment has become.
+                TokenTree::Punct(mark) if mark.as_char() == '#' => {
+                    let is_comment = matches!(tokens.peek(), Some(TokenTree::Group(group))
+                        if group.stream().into_iter().next().is_some_and(|word| word.to_string() == "doc"));
+                    if is_comment {
+                        tokens.next();
+                    } else {
+                        text.push('#');
+                    }
+                }
+                TokenTree::Group(group) => {
+                    text.push_str(&format!("{:?}", group.delimiter()));
+                    write(group.stream(), text);
+                    text.push(';');
+                }
+                token => {
+                    text.push_str(&token.to_string());
+                    text.push(' ');
+                }
+            }
+        }
+    }
+    let mut text = String::new();
+    write(tokens.clone(), &mut text);
+    fnv(&text)
+}
+
 /// FNV-1a, 64 bits: the hash of names and signatures, the same in every build.
 fn fnv(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))

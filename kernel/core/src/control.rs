@@ -3,7 +3,7 @@
 use alloc::{string::String, vec::Vec};
 
 use interfaces::{
-    Interface, RRef,
+    Interface, InterfaceId, RRef,
     control::{Control, ControlError, Counters, Text},
 };
 
@@ -14,7 +14,7 @@ const MAX_PAGES: u32 = 64;
 
 /// The domain's control port, if it has one.
 fn port(domain: &Domain) -> Option<&'static dyn Control> {
-    let export = domain.exports.iter().find(|export| export.interface == <dyn Control as Interface>::NAME)?;
+    let export = domain.exports.iter().find(|export| export.interface == InterfaceId::of::<dyn Control>())?;
     // SAFETY: a proxy of this interface, which is never freed.
     Some(unsafe { &*<dyn Control as Interface>::from_raw(export.proxy) })
 }

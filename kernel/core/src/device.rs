@@ -2,7 +2,7 @@
 
 use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
-use interfaces::{abi::RawObject, gate::KernelInterface};
+use interfaces::{InterfaceId, abi::RawObject, gate::KernelInterface};
 
 use crate::{
     capability,
@@ -30,8 +30,8 @@ pub trait Lease: Send + Sync {
         None
     }
 
-    /// The name of the kernel interface that `open` gives, such as `IxgbeDevice`.
-    fn interface(&self) -> &'static str;
+    /// The kernel interface that `open` gives, such as `InterfaceId::of::<dyn IxgbeDevice>()`.
+    fn interface(&self) -> InterfaceId;
 
     /// Makes the kernel object for one generation of the driver and gives it to that.
     fn open(&self, driver: &Recipient) -> RawObject;

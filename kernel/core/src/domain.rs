@@ -13,7 +13,7 @@ use core::{
 };
 
 use bundle::manifest;
-use interfaces::{CallError, abi::RawObject};
+use interfaces::{CallError, InterfaceId, abi::RawObject};
 
 use crate::{
     call::SlotGate,
@@ -41,7 +41,7 @@ pub struct Domain {
 }
 
 pub(crate) struct ExportPort {
-    pub interface: String,
+    pub interface: InterfaceId,
     pub port: String,
     pub gate: &'static SlotGate,
     pub proxy: RawObject,
@@ -173,9 +173,9 @@ impl Domain {
             .iter()
             .map(|export| {
                 let gate = registry::gate(nobody);
-                let proxy = registry::proxy(&export.interface, gate)
+                let (proxy, interface) = registry::proxy(&export.interface, gate)
                     .ok_or_else(|| alloc::format!("this kernel knows no interface {}", export.interface))?;
-                Ok(ExportPort { interface: export.interface.clone(), port: export.port.clone(), gate, proxy })
+                Ok(ExportPort { interface, port: export.port.clone(), gate, proxy })
             })
             .collect::<Result<Vec<_>, String>>()?;
         crate::exchange::set_quota(index, spec.exchange.0);
@@ -218,7 +218,7 @@ impl Domain {
 
     /// The proxy of an export port, if it has this interface.
     pub fn proxy(&self, port: &str, interface: &str) -> Option<RawObject> {
-        self.export(port).filter(|export| export.interface == interface).map(|export| export.proxy)
+        self.export(port).filter(|export| export.interface.name == interface).map(|export| export.proxy)
     }
 
     /// The domain's own object behind an export port, without any proxy: what the benchmark of calls compares with. It is the caller's to make sure that the

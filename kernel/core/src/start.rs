@@ -1,10 +1,10 @@
 //! Starting a generation: load, wire, and the first visit. Runs on a kernel thread of its own, so that a start that hangs or crashes holds nobody up.
 
-use alloc::{boxed::Box, format, string::String, sync::Arc, vec, vec::Vec};
+use alloc::{boxed::Box, format, string::String, sync::Arc, vec::Vec};
 use core::ptr;
 
 use bundle::manifest::Source;
-use interfaces::abi::{Hooks, RawObject, StartArguments};
+use interfaces::abi::{Hooks, RawObject, StartArguments, WiredPort};
 
 use crate::{
     call,
@@ -43,7 +43,11 @@ fn start(domain: &'static Domain, incarnation: &Arc<Incarnation>) -> Result<Star
     let elf = domain.image.as_ref().map_err(Clone::clone)?;
     let entry = image::load(elf, incarnation).map_err(|error| format!("{error}"))?;
     let imports = wire(domain, incarnation)?;
-    let mut exports = vec![RawObject::NULL; domain.exports.len()];
+    let exports = domain
+        .exports
+        .iter()
+        .map(|export| WiredPort::new(&export.port, export.interface.name, export.interface.hash, RawObject::NULL));
+    let mut exports: Vec<WiredPort> = exports.collect();
     let mut words = [0u8; WORDS];
     let mut arguments = StartArguments {
         name: domain.name.as_ptr(),
@@ -66,9 +70,9 @@ fn start(domain: &'static Domain, incarnation: &Arc<Incarnation>) -> Result<Star
     // SAFETY: the entry is the image's, called once; the arguments live on this stack until the visit has ended, however it does.
     let visited = call::visit(&call::base_gate(incarnation), |_| unsafe { entry(&table::TABLE, &mut *arguments_at) });
     match visited {
-        Ok(0) if exports.iter().all(|object| !object.data.is_null()) => {
+        Ok(0) if exports.iter().all(|export| !export.object.data.is_null()) => {
             incarnation.set_hooks(arguments.hooks);
-            Ok(Started::Running(Exported(exports)))
+            Ok(Started::Running(Exported(exports.iter().map(|export| export.object).collect())))
         }
         Ok(0) => Err(String::from("the domain left an export port empty")),
         Ok(_) => {
@@ -80,7 +84,7 @@ fn start(domain: &'static Domain, incarnation: &Arc<Incarnation>) -> Result<Star
 }
 
 /// The proxies of the import ports, in the manifest's order.
-fn wire(domain: &'static Domain, incarnation: &Incarnation) -> Result<Vec<RawObject>, String> {
+fn wire(domain: &'static Domain, incarnation: &Incarnation) -> Result<Vec<WiredPort>, String> {
     let domains = domain::all();
     domain
         .spec
@@ -89,21 +93,21 @@ fn wire(domain: &'static Domain, incarnation: &Incarnation) -> Result<Vec<RawObj
         .map(|import| match &import.from {
             Source::Device => {
                 let lease = domain.lease.as_ref().ok_or("the domain has no device")?;
-                if lease.interface() != import.interface {
+                let device = lease.interface();
+                if device.name != import.interface {
                     return Err(format!(
                         "port {} wants a {}, the device is a {}",
-                        import.port,
-                        import.interface,
-                        lease.interface()
+                        import.port, import.interface, device.name
                     ));
                 }
-                Ok(lease.open(&Recipient(incarnation.owner())))
+                let object = lease.open(&Recipient(incarnation.owner()));
+                Ok(WiredPort::new(&import.port, device.name, device.hash, object))
             }
             Source::Domain { index, port } => domains
                 .get(*index as usize)
                 .and_then(|exporter| exporter.export(port))
-                .filter(|export| export.interface == import.interface)
-                .map(|export| export.proxy)
+                .filter(|export| export.interface.name == import.interface)
+                .map(|export| WiredPort::new(&import.port, export.interface.name, export.interface.hash, export.proxy))
                 .ok_or_else(|| format!("port {} is wired to no {}", import.port, import.interface)),
         })
         .collect()

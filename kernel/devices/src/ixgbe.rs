@@ -4,7 +4,7 @@ use alloc::{boxed::Box, format, string::String, sync::Arc, vec::Vec};
 use core::ptr::NonNull;
 
 use interfaces::{
-    CallError,
+    CallError, InterfaceId,
     abi::RawObject,
     device::ixgbe::{DeviceError, Identity, Interrupt, IxgbeDevice},
     packet::BufferHead,
@@ -68,8 +68,8 @@ impl Lease for Kept {
         self.mac
     }
 
-    fn interface(&self) -> &'static str {
-        "IxgbeDevice"
+    fn interface(&self) -> InterfaceId {
+        InterfaceId::of::<dyn IxgbeDevice>()
     }
 
     fn open(&self, driver: &Recipient) -> RawObject {

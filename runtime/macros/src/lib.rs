@@ -151,7 +151,7 @@ fn implementation(direction: &Direction, item: &Ident, ports: &[Port]) -> Tokens
         const PORTS: &'static [::runtime::wiring::PortSpec] = &[
             #(::runtime::wiring::PortSpec {
                 name: #names,
-                interface: <#interfaces as ::runtime::wiring::Interface>::NAME,
+                interface: ::runtime::wiring::InterfaceId::of::<#interfaces>(),
             }),*
         ];
     };

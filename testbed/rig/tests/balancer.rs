@@ -40,8 +40,8 @@ static RIG: LazyLock<Rig> = LazyLock::new(|| {
     let lb = postcard::to_allocvec(&toml::from_str::<maglev::Config>(LB).unwrap()).unwrap();
     let inner = postcard::to_allocvec(&toml::from_str::<filter::Config>(INNER).unwrap()).unwrap();
     let outer = postcard::to_allocvec(&filter::Config::default()).unwrap();
-    // Ports in the order of the domains' `Exports`.
-    let card = |name, image| DomainSpec::new(name, image).export("net", "Net").export("control", "Control");
+    // Not in the order of the domains' `Exports`: ports are found by their names.
+    let card = |name, image| DomainSpec::new(name, image).export("control", "Control").export("net", "Net");
     let domains = vec![
         card("segment", SEGMENT),
         card("shadow", SHADOW).import("net", "Net", 0, "net"),

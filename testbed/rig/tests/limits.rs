@@ -13,7 +13,7 @@ use rig::{Counts, DomainSpec, PROBE, Rig, Settings, Start};
 
 const MILLISECOND: u64 = 1_000_000;
 /// Domains that never get as far as serving.
-const UNFIT: [&str; 3] = ["crashing", "refusing", "hanging"];
+const UNFIT: [&str; 5] = ["crashing", "refusing", "hanging", "misnamed", "mistyped"];
 
 static RIG: LazyLock<Rig> = LazyLock::new(|| {
     let mut settings = Settings::chain(|domain| {
@@ -35,6 +35,10 @@ static RIG: LazyLock<Rig> = LazyLock::new(|| {
     settings.domains.push(unfit("crashing", "unfit::start"));
     settings.domains.push(unfit("refusing", "unfit::start_refusing"));
     settings.domains.push(unfit("hanging", "unfit::start_hanging"));
+    // Manifests that lie about an image's ports, as no builder would write them.
+    let misfit = |name: &'static str| DomainSpec::new(name, PROBE).with(|domain| domain.restart.limit_burst = 3);
+    settings.domains.push(misfit("misnamed").export("prober", "Probe"));
+    settings.domains.push(misfit("mistyped").export("probe", "Control"));
     Rig::start(settings)
 });
 
@@ -65,6 +69,25 @@ fn a_domain_that_cannot_start_is_given_up() {
         let status = RIG.status(name);
         assert_eq!((status.generation, status.restarts, status.pages, status.threads), (4, 3, 0, 0), "{name}");
         assert_eq!(last_cause(name), cause);
+    }
+    let c = probe("c");
+    assert_eq!(RIG.run(0, move || c.next(1)), Ok(2));
+}
+
+/// A port is wired by its name and its interface, or its domain doesn't start: a proxy of one interface over an object of another would be a wild jump.
+#[test]
+fn a_domain_whose_ports_are_not_the_manifests_does_not_start() {
+    let _turn = RIG.turn();
+    for (name, words) in [
+        (
+            "misnamed",
+            "the manifest wires an export port `prober`, which the domain doesn't have; export port `probe` (Probe) of the domain isn't wired",
+        ),
+        ("mistyped", "export port `probe` is wired as Control, the domain has it as Probe"),
+    ] {
+        RIG.until("it is given up", || RIG.status(name).state == "given-up");
+        assert_eq!(last_cause(name), Cause::Refused);
+        assert!(RIG.log().contains(&format!("{name} did not start: {words}")), "{}", RIG.log());
     }
     let c = probe("c");
     assert_eq!(RIG.run(0, move || c.next(1)), Ok(2));
