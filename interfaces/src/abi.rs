@@ -5,7 +5,10 @@
 
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
-use crate::packet::Batch;
+use crate::{
+    block::{Order, Requests},
+    packet::Batch,
+};
 
 /// Why a domain ended: the one vocabulary for console, feed and reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +71,14 @@ pub struct KernelTable {
     pub packets_transfer: unsafe extern "C" fn(from: *mut Batch, mask: u32, to: *mut Batch) -> usize,
     /// Gives the buffers of the packets whose bit is set back to the pool.
     pub packets_release: unsafe extern "C" fn(batch: *mut Batch, mask: u32),
+    /// Puts a request with a buffer of at least `bytes` (0: none) at the end of `batch`; false if batch or pool doesn't admit it.
+    pub blocks_add: unsafe extern "C" fn(batch: *mut Requests, order: *const Order, bytes: usize) -> bool,
+    /// As `packets_transfer`, for requests.
+    pub blocks_transfer: unsafe extern "C" fn(from: *mut Requests, mask: u32, to: *mut Requests) -> usize,
+    /// Puts copies of the requests whose bit is set at the end of `to`, sharing their buffers; returns how many.
+    pub blocks_share: unsafe extern "C" fn(from: *const Requests, mask: u32, to: *mut Requests) -> usize,
+    /// Drops the requests whose bit is set.
+    pub blocks_release: unsafe extern "C" fn(batch: *mut Requests, mask: u32),
     /// Starts a thread of the calling domain on `cpu` with a stack of at least `stack` bytes (0: the manifest's); 0 on failure, else its id.
     pub thread_spawn: unsafe extern "C" fn(
         name: *const u8,

@@ -30,6 +30,7 @@ use std::{
 use crate::{
     CallError,
     abi::{KernelTable, Reason, kernel},
+    block::{self, LARGEST_BUFFER, Order, Requests, Status},
     packet::{BUFFER_SIZE, Batch, BufferHead, HEADROOM, PacketFlags, trusted},
 };
 
@@ -81,6 +82,10 @@ pub const fn table() -> KernelTable {
         packets_allocate,
         packets_transfer,
         packets_release,
+        blocks_add,
+        blocks_transfer,
+        blocks_share,
+        blocks_release,
         thread_spawn,
         thread_yield,
         thread_sleep,
@@ -176,6 +181,8 @@ unsafe extern "C" fn exchange_free(object: *mut u8) {
         let head = object.cast::<ObjectHead>().sub(1).read();
         if head.kind == Batch::KIND {
             (kernel().packets_release)(object.cast(), u32::MAX);
+        } else if head.kind == Requests::KIND {
+            (kernel().blocks_release)(object.cast(), u32::MAX);
         }
         let place = block(0, head.layout.align()).expect("it was computed when the object was made").1;
         dealloc(object.sub(place), head.layout);
@@ -226,6 +233,93 @@ unsafe extern "C" fn packets_release(batch: *mut Batch, mask: u32) {
             buffer.account.buffers.fetch_sub(1, SeqCst);
             true
         });
+    }
+}
+
+/// A block buffer with the account that it came from: its bytes are where a device would find them.
+#[repr(C)]
+struct BlockBuffer {
+    head: block::BufferHead,
+    layout: Layout,
+    account: Arc<Account>,
+}
+
+unsafe extern "C" fn blocks_add(batch: *mut Requests, order: *const Order, bytes: usize) -> bool {
+    // SAFETY: the caller's batch, exclusively, and its order.
+    let (batch, order) = unsafe { (&mut *batch, *order) };
+    let account = account();
+    if batch.len() == Requests::CAPACITY || bytes > LARGEST_BUFFER {
+        return false;
+    }
+    let mut buffer = None;
+    if bytes > 0 {
+        let Ok(layout) = Layout::from_size_align(bytes.next_multiple_of(4096), 4096) else { return false };
+        if !take_one(&account.buffers, &account.buffer_limit) {
+            return false;
+        }
+        // SAFETY: the layout's size isn't 0.
+        let Some(address) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { return false };
+        // What a real pool hands out has somebody's old bytes in it: nobody may rely on zeroes.
+        // SAFETY: just allocated, of this size.
+        unsafe { address.write_bytes(0xa5, layout.size()) };
+        let head = block::BufferHead {
+            address,
+            bus: address.addr().get() as u64,
+            bytes: layout.size() as u32,
+            holds: AtomicU32::new(1),
+        };
+        buffer = Some(NonNull::from(Box::leak(Box::new(BlockBuffer { head, layout, account }))).cast());
+    }
+    // SAFETY: the hold is ours to give, and the batch has a place for it.
+    unsafe { block::trusted::push(batch, block::trusted::Parts { buffer, order, status: Status::Open }) }
+}
+
+unsafe extern "C" fn blocks_transfer(from: *mut Requests, mask: u32, to: *mut Requests) -> usize {
+    // SAFETY: two batches of the caller, exclusively; `push` takes a hold over exactly when it returns true.
+    unsafe { block::trusted::take(&mut *from, mask, |parts| block::trusted::push(&mut *to, parts)) }
+}
+
+unsafe extern "C" fn blocks_share(from: *const Requests, mask: u32, to: *mut Requests) -> usize {
+    // SAFETY: two batches of the caller.
+    let (from, to) = unsafe { (&*from, &mut *to) };
+    let wanted = block::trusted::parts(from).enumerate().filter(|(at, _)| mask & (1 << at) != 0);
+    let mut shared = 0;
+    for (_, parts) in wanted.take(Requests::CAPACITY - to.len()) {
+        if let Some(head) = parts.buffer {
+            // SAFETY: the batch's hold keeps the head.
+            unsafe { head.as_ref() }.holds.fetch_add(1, SeqCst);
+        }
+        // SAFETY: the hold was just made, and there is a place for it.
+        unsafe { block::trusted::push(to, parts) };
+        shared += 1;
+    }
+    shared
+}
+
+unsafe extern "C" fn blocks_release(batch: *mut Requests, mask: u32) {
+    // SAFETY: the caller's batch, exclusively; its holds are its own.
+    unsafe {
+        block::trusted::take(&mut *batch, mask, |parts| {
+            if let Some(head) = parts.buffer {
+                release_block_buffer(head);
+            }
+            true
+        });
+    }
+}
+
+/// Lets go of a block buffer's hold; for tests of device crates, which take requests out of their batches.
+///
+/// # Safety
+/// The hold is the caller's, of a buffer of this table.
+pub unsafe fn release_block_buffer(head: NonNull<block::BufferHead>) {
+    // SAFETY: the hold keeps the head; the last one to go frees what `blocks_add` made.
+    unsafe {
+        if head.as_ref().holds.fetch_sub(1, SeqCst) == 1 {
+            let buffer = Box::from_raw(head.cast::<BlockBuffer>().as_ptr());
+            dealloc(buffer.head.address.as_ptr(), buffer.layout);
+            buffer.account.buffers.fetch_sub(1, SeqCst);
+        }
     }
 }
 
@@ -406,6 +500,41 @@ mod tests {
         assert_eq!(from.transfer(0b10, &mut to), 1);
         assert_eq!(to.packets()[0].data(), b"456789");
         assert_eq!((from.len(), to.len()), (1, 1));
+    }
+
+    /// Protects "nobody sees bytes change under a reader", and that a buffer is given back with its last hold.
+    #[test]
+    fn a_shared_block_buffer_is_read_only_and_freed_once() {
+        connect();
+        let (mut batch, mut kept) = (Requests::allocate().unwrap(), Requests::allocate().unwrap());
+        let mut request = batch.add(Order { id: 7, blocks: 1, ..Order::default() }, 512).unwrap();
+        request.data_mut().unwrap()[..4].copy_from_slice(b"data");
+        assert_eq!(batch.share(1, &mut kept), 1);
+        assert!(batch.request_mut(0).unwrap().data_mut().is_none());
+        assert!(kept.request_mut(0).unwrap().data_mut().is_none());
+        drop(batch);
+        assert_eq!((kept.requests()[0].order().id, &kept.requests()[0].data()[..4]), (7, &b"data"[..]));
+        assert!(kept.request_mut(0).unwrap().data_mut().is_some());
+        assert_eq!(buffers_out(), 1);
+        drop(kept);
+        assert_eq!((live_objects(), buffers_out()), (0, 0));
+    }
+
+    #[test]
+    fn requests_move_in_order_and_close_up() {
+        connect();
+        let (mut from, mut to) = (Requests::allocate().unwrap(), Requests::allocate().unwrap());
+        for id in 0..5 {
+            from.add(Order { id, ..Order::default() }, 4096).unwrap();
+        }
+        assert_eq!(from.transfer(0b10101, &mut to), 3);
+        let ids = |batch: &Requests| {
+            batch.requests().iter().map(|request| request.order().id).collect::<alloc::vec::Vec<_>>()
+        };
+        assert_eq!((ids(&from), ids(&to)), (alloc::vec![1, 3], alloc::vec![0, 2, 4]));
+        from.clear();
+        assert_eq!(buffers_out(), 3);
+        assert!(matches!(from.add(Order::default(), LARGEST_BUFFER + 1), Err(block::AddError::NoBuffer)));
     }
 
     #[test]

@@ -11,6 +11,7 @@ extern crate self as interfaces;
 extern crate std;
 
 pub mod abi;
+pub mod block;
 pub mod cap;
 pub mod config;
 pub mod control;

@@ -155,7 +155,7 @@ pub enum RestartPolicy {
 
 /// Interfaces by which the kernel's trusted device layer serves a driver. An import of such a type is wired to the domain's own
 /// [`Domain::device`], never to a domain.
-pub const DEVICE_INTERFACES: [&str; 1] = ["IxgbeDevice"];
+pub const DEVICE_INTERFACES: [&str; 2] = ["IxgbeDevice", "NvmeDevice"];
 
 /// An import port and the edge that wires it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,10 +12,13 @@ use core::{
     sync::atomic::{AtomicI64, AtomicU32, Ordering},
 };
 
-use interfaces::packet::{Batch, trusted};
+use interfaces::{
+    block::{self, Requests},
+    packet::{Batch, trusted},
+};
 
 use crate::{
-    call,
+    blocks, call,
     incarnation::Owner,
     lock::Lock,
     machine, packets,
@@ -202,6 +205,8 @@ pub(crate) fn allocate(kind: u32, size: usize, align: usize) -> Option<NonNull<u
         // The domain may die before it has written the object, and what lies there now was somebody else's.
         if kind == Batch::KIND {
             trusted::begin(NonNull::new_unchecked(head.add(1).cast()));
+        } else if kind == Requests::KIND {
+            block::trusted::begin(NonNull::new_unchecked(head.add(1).cast()));
         }
         (*head).kind.store(kind, Ordering::Relaxed);
         (*head).borrows.store(0, Ordering::Relaxed);
@@ -240,8 +245,10 @@ pub(crate) unsafe fn free(object: NonNull<u8>) {
 unsafe fn empty(head: *mut Head) {
     // SAFETY: this function's contract; a batch's kind is given to batches alone.
     unsafe {
-        if (*head).kind.load(Ordering::Relaxed) == Batch::KIND {
-            packets::release(&mut *head.add(1).cast::<Batch>(), u32::MAX);
+        match (*head).kind.load(Ordering::Relaxed) {
+            Batch::KIND => packets::release(&mut *head.add(1).cast::<Batch>(), u32::MAX),
+            Requests::KIND => blocks::release(&mut *head.add(1).cast::<Requests>(), u32::MAX),
+            _ => {}
         }
     }
 }

@@ -4,7 +4,8 @@ use alloc::boxed::Box;
 use core::ptr::NonNull;
 
 use interfaces::{
-    InterfaceId, abi::RawObject, control::Control, gate::Callable, net::Net, probe::Probe, socket::NetStack,
+    InterfaceId, abi::RawObject, block::Block, control::Control, gate::Callable, net::Net, probe::Probe,
+    socket::NetStack,
 };
 
 use crate::call::SlotGate;
@@ -23,7 +24,8 @@ const fn port<I: ?Sized + Callable>() -> PortKind {
 }
 
 /// Every interface of ports. (Interfaces of capabilities need no entry: the proxy that mints one knows its type.)
-const PORTS: &[PortKind] = &[port::<dyn Net>(), port::<dyn Control>(), port::<dyn Probe>(), port::<dyn NetStack>()];
+const PORTS: &[PortKind] =
+    &[port::<dyn Net>(), port::<dyn Block>(), port::<dyn Control>(), port::<dyn Probe>(), port::<dyn NetStack>()];
 
 /// The proxy for a port of the named interface, over a gate that is never freed, and which interface that is in this kernel; `None` if it has none of that name.
 pub(crate) fn proxy(interface: &str, gate: &'static SlotGate) -> Option<(RawObject, InterfaceId)> {

@@ -13,11 +13,12 @@ use core::{
 use alloc::{boxed::Box, string::String};
 use interfaces::{
     abi::{KernelTable, Reason},
+    block::{Order, Requests},
     packet::Batch,
 };
 
 use crate::{
-    call, capability, exchange, given_back,
+    blocks, call, capability, exchange, given_back,
     incarnation::{Cause, Owner},
     log, machine, packets,
     platform::{Mapping, PAGE, Priority},
@@ -151,6 +152,34 @@ pub(crate) static TABLE: KernelTable = KernelTable {
         }
         entry
     },
+    blocks_add: {
+        unsafe extern "C" fn entry(batch: *mut Requests, order: *const Order, bytes: usize) -> bool {
+            // SAFETY: the caller's contract.
+            entry!(unsafe { (INSIDE.blocks_add)(batch, order, bytes) })
+        }
+        entry
+    },
+    blocks_transfer: {
+        unsafe extern "C" fn entry(from: *mut Requests, mask: u32, to: *mut Requests) -> usize {
+            // SAFETY: the caller's contract.
+            entry!(unsafe { (INSIDE.blocks_transfer)(from, mask, to) })
+        }
+        entry
+    },
+    blocks_share: {
+        unsafe extern "C" fn entry(from: *const Requests, mask: u32, to: *mut Requests) -> usize {
+            // SAFETY: the caller's contract.
+            entry!(unsafe { (INSIDE.blocks_share)(from, mask, to) })
+        }
+        entry
+    },
+    blocks_release: {
+        unsafe extern "C" fn entry(batch: *mut Requests, mask: u32) {
+            // SAFETY: the caller's contract.
+            entry!(unsafe { (INSIDE.blocks_release)(batch, mask) })
+        }
+        entry
+    },
     thread_spawn: {
         unsafe extern "C" fn entry(
             name: *const u8,
@@ -228,6 +257,10 @@ pub(crate) static INSIDE: KernelTable = KernelTable {
     packets_allocate,
     packets_transfer,
     packets_release,
+    blocks_add,
+    blocks_transfer,
+    blocks_share,
+    blocks_release,
     thread_spawn,
     thread_yield,
     thread_sleep,
@@ -304,6 +337,26 @@ unsafe extern "C" fn packets_transfer(from: *mut Batch, mask: u32, to: *mut Batc
 unsafe extern "C" fn packets_release(batch: *mut Batch, mask: u32) {
     // SAFETY: the caller's batch, used by nobody else.
     packets::release(unsafe { &mut *batch }, mask);
+}
+
+unsafe extern "C" fn blocks_add(batch: *mut Requests, order: *const Order, bytes: usize) -> bool {
+    // SAFETY: the caller's batch, used by nobody else, and its order.
+    blocks::add(unsafe { &mut *batch }, unsafe { *order }, bytes)
+}
+
+unsafe extern "C" fn blocks_transfer(from: *mut Requests, mask: u32, to: *mut Requests) -> usize {
+    // SAFETY: two batches of the caller, used by nobody else.
+    blocks::transfer(unsafe { &mut *from }, mask, unsafe { &mut *to })
+}
+
+unsafe extern "C" fn blocks_share(from: *const Requests, mask: u32, to: *mut Requests) -> usize {
+    // SAFETY: two batches of the caller, used by nobody else.
+    blocks::share(unsafe { &*from }, mask, unsafe { &mut *to })
+}
+
+unsafe extern "C" fn blocks_release(batch: *mut Requests, mask: u32) {
+    // SAFETY: the caller's batch, used by nobody else.
+    blocks::release(unsafe { &mut *batch }, mask);
 }
 
 unsafe extern "C" fn thread_spawn(
