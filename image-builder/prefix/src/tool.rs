@@ -10,6 +10,8 @@ pub enum Tool {
     /// GRUB for BIOS and UEFI, with `grub-mkimage`.
     Grub,
     Nginx,
+    /// The server that `services/kv` is compared with.
+    Memcached,
     /// `ip`, `tc`, `ss`, `ethtool`.
     Network,
     /// `sgdisk`, `fsck.vfat`: judges of our disk images.
@@ -23,8 +25,17 @@ pub enum Tool {
 }
 
 impl Tool {
-    pub const ALL: [Tool; 8] =
-        [Tool::Qemu, Tool::Grub, Tool::Nginx, Tool::Network, Tool::Disk, Tool::Linux, Tool::Dpdk, Tool::Debootstrap];
+    pub const ALL: [Tool; 9] = [
+        Tool::Qemu,
+        Tool::Grub,
+        Tool::Nginx,
+        Tool::Memcached,
+        Tool::Network,
+        Tool::Disk,
+        Tool::Linux,
+        Tool::Dpdk,
+        Tool::Debootstrap,
+    ];
 
     /// Changes whenever the list of packages does in a way that old trees don't satisfy.
     pub(crate) fn folder(self) -> &'static str {
@@ -32,6 +43,7 @@ impl Tool {
             Tool::Qemu => "qemu-1",
             Tool::Grub => "grub-1",
             Tool::Nginx => "nginx-1",
+            Tool::Memcached => "memcached-1",
             Tool::Network => "network-1",
             Tool::Disk => "disk-1",
             Tool::Linux => "linux-1",
@@ -45,6 +57,7 @@ impl Tool {
             Tool::Qemu => &["qemu-system-x86", "seabios", "ovmf"],
             Tool::Grub => &["grub-pc-bin", "grub-efi-amd64-bin", "grub-common"],
             Tool::Nginx => &["nginx"],
+            Tool::Memcached => &["memcached"],
             Tool::Network => &["iproute2", "ethtool"],
             Tool::Disk => &["gdisk", "dosfstools"],
             Tool::Linux => &["linux-image-amd64", "busybox-static"],
@@ -69,6 +82,7 @@ impl fmt::Display for Tool {
             Tool::Qemu => "QEMU with its firmware",
             Tool::Grub => "GRUB",
             Tool::Nginx => "nginx",
+            Tool::Memcached => "memcached",
             Tool::Network => "iproute2 and ethtool",
             Tool::Disk => "gdisk and dosfstools",
             Tool::Linux => "a Linux kernel",

@@ -13,7 +13,7 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
 }
 
 /// Crates with tests that bring in what we did not write, from Debian's mirror.
-const INTEROP_CRATES: [&str; 2] = ["model", "prefix"];
+const INTEROP_CRATES: [&str; 3] = ["model", "prefix", "kv"];
 
 /// The interop tier: tests that are ignored elsewhere, since they fetch and boot a guest.
 pub fn interop(workspace: &Workspace, tally: &mut Tally) {
