@@ -22,7 +22,7 @@ use interfaces::abi::Entry;
 use crate::{
     incarnation::Incarnation,
     machine,
-    platform::{Mapping, PAGE, Protection},
+    platform::{Mapping, PAGE, Protected, Protection},
 };
 
 /// Packed relative relocations (System V ABI, gABI draft "Relative relocation table").
@@ -165,14 +165,15 @@ pub(crate) fn load(bytes: &[u8], incarnation: &Incarnation) -> Result<Entry, Loa
         memory[start..start + segment.file.len()].copy_from_slice(&bytes[segment.file.clone()]);
     }
     relocate(memory, first, &plan)?;
-    for segment in &plan.segments {
+    let protected = |segment: &Segment| {
         let (page, end) = (segment.memory.start as usize / PAGE, (segment.memory.end as usize).div_ceil(PAGE));
-        // SAFETY: pages of this image mapping: `plan` has seen that its segments lie inside.
-        unsafe {
-            let at = NonNull::new_unchecked(first.as_ptr().add(page * PAGE));
-            machine().protect(at, end - page, segment.protection);
-        }
-    }
+        // SAFETY: inside this image mapping: `plan` has seen that its segments are.
+        let at = unsafe { first.add(page * PAGE) };
+        Protected { first: at, pages: end - page, protection: segment.protection }
+    };
+    let ranges: Vec<_> = plan.segments.iter().map(protected).collect();
+    // SAFETY: pages of this image mapping, as above.
+    unsafe { machine().protect(&ranges) };
     let start = first.as_ptr().addr();
     incarnation.set_image(start, plan.pages * PAGE);
     // SAFETY: the entry lies in an executable segment. That it has this type is what signature and ABI hash stand for (SOUNDNESS: ABI between images).

@@ -19,7 +19,7 @@ use crate::{
     domain::Domain,
     lock::Lock,
     machine,
-    platform::{Mapping, PAGE},
+    platform::{Mapped, Mapping, PAGE},
     record::{PortRecord, Slot},
     supervisor,
     thread::{KERNEL_RESERVE, ThreadBlock},
@@ -111,15 +111,6 @@ pub struct Incarnation {
 unsafe impl Sync for Incarnation {}
 // SAFETY: nothing in it belongs to a thread.
 unsafe impl Send for Incarnation {}
-
-struct Mapped {
-    first: NonNull<u8>,
-    pages: usize,
-    kind: Mapping,
-}
-
-// SAFETY: a mapping may be given back by any thread.
-unsafe impl Send for Mapped {}
 
 /// Offset of the state word, for the call's assembly.
 pub(crate) const STATE: usize = core::mem::offset_of!(Incarnation, state);
@@ -298,11 +289,9 @@ impl Incarnation {
     pub(crate) unsafe fn unmap_all(&self) {
         let mappings = core::mem::take(&mut *self.mappings.lock());
         self.image_len.store(0, Ordering::Relaxed);
-        for mapped in mappings {
-            // SAFETY: mapped by `map`; unused by this function's contract.
-            unsafe { machine().unmap(mapped.first, mapped.pages, mapped.kind) };
-            self.refund(mapped.pages);
-        }
+        // SAFETY: mapped by `map`; unused by this function's contract.
+        unsafe { machine().unmap(&mappings) };
+        self.refund(mappings.iter().map(|mapped| mapped.pages).sum());
     }
 
     // Life and death.

@@ -34,6 +34,25 @@ pub enum Mapping {
     Stack,
 }
 
+/// A whole mapping: what [`Platform::map`] was asked for, and gave.
+#[derive(Clone, Copy, Debug)]
+pub struct Mapped {
+    pub first: NonNull<u8>,
+    pub pages: usize,
+    pub kind: Mapping,
+}
+
+// SAFETY: a mapping may be used and given back by any thread.
+unsafe impl Send for Mapped {}
+
+/// Pages of one image, and what they shall allow.
+#[derive(Clone, Copy, Debug)]
+pub struct Protected {
+    pub first: NonNull<u8>,
+    pub pages: usize,
+    pub protection: Protection,
+}
+
 /// How a page of an image is protected. Never writable and executable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protection {
@@ -161,17 +180,17 @@ pub trait Platform: Sync {
     /// Maps `pages` zeroed pages, or `None` when memory is short.
     fn map(&self, pages: usize, kind: Mapping) -> Option<NonNull<u8>>;
 
-    /// Changes the protection of pages inside an image mapping, on all CPUs before it returns.
+    /// Changes the protection of pages inside image mappings, on all CPUs before it returns. All at once, since the CPUs are interrupted for it once.
     ///
     /// # Safety
-    /// The range lies in one mapping of kind `Image`.
-    unsafe fn protect(&self, first: NonNull<u8>, pages: usize, protection: Protection);
+    /// Each range lies in one mapping of kind `Image`.
+    unsafe fn protect(&self, ranges: &[Protected]);
 
-    /// Gives a whole mapping back. For `Image` and `Stack` no CPU can reach it any more when this returns.
+    /// Gives whole mappings back. Those of kind `Image` and `Stack` no CPU can reach any more when this returns. All at once, as for `protect`.
     ///
     /// # Safety
-    /// `first` and `pages` are what `map` was asked for and gave, and nobody uses the memory.
-    unsafe fn unmap(&self, first: NonNull<u8>, pages: usize, kind: Mapping);
+    /// They are what `map` was asked for and gave, and nobody uses the memory.
+    unsafe fn unmap(&self, mappings: &[Mapped]);
 
     /// Zeroed memory for devices; `None` when there is none that is contiguous.
     fn dma_map(&self, pages: usize) -> Option<DmaMemory>;

@@ -132,11 +132,14 @@ impl PortRecord {
 /// Frees the retired records that no frame names. For the supervisor alone.
 pub(crate) fn collect() {
     let limbo = core::mem::take(&mut STORE.lock().limbo);
-    if limbo.is_empty() {
+    // A barrier interrupts every CPU: only for records that may be free. One that looks named without it is looked at again later.
+    let (named, unnamed): (Vec<_>, Vec<_>) = limbo.into_iter().partition(|record| record.is_named());
+    named.into_iter().for_each(PortRecord::retire);
+    if unnamed.is_empty() {
         return;
     }
     crate::machine().barrier();
-    for record in limbo {
+    for record in unnamed {
         if record.is_named() {
             record.retire();
             continue;

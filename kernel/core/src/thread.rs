@@ -3,13 +3,13 @@
 //! A block is written by its own thread (and, where a field says so, by the supervisor); others read it while it runs. Blocks are never unmapped, only
 //! used again, so that a stale pointer to one is at worst a pointer to another thread.
 
-use alloc::{boxed::Box, string::String, sync::Arc};
+use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 use core::{
     arch::asm,
     cell::UnsafeCell,
     fmt,
     panic::Location,
-    ptr::{self, NonNull},
+    ptr,
     sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -20,7 +20,7 @@ use crate::{
     lock::Lock,
     machine,
     packets::BufferCache,
-    platform::{Mapping, PAGE, Priority, Resume, ThreadStart},
+    platform::{Mapped, Mapping, PAGE, Priority, Resume, ThreadStart},
     record::PortRecord,
     supervisor,
 };
@@ -126,19 +126,11 @@ unsafe impl Send for ThreadBlock {}
 #[derive(Default)]
 struct Life {
     name: String,
-    stack: Option<Stack>,
+    stack: Option<Mapped>,
     /// The domain whose thread it is; `None` for the kernel's.
     base: Option<Arc<Incarnation>>,
     work: Option<Box<dyn FnOnce() + Send>>,
 }
-
-struct Stack {
-    first: NonNull<u8>,
-    pages: usize,
-}
-
-// SAFETY: a mapping may be given back by any thread.
-unsafe impl Send for Stack {}
 
 /// All blocks that are in use.
 static THREADS: [AtomicPtr<ThreadBlock>; MAX_THREADS] = [const { AtomicPtr::new(ptr::null_mut()) }; MAX_THREADS];
@@ -394,7 +386,7 @@ pub(crate) fn spawn(spawn: Spawn) -> Option<u64> {
     if !block.enlist() {
         SPARE.lock().push(block);
         // SAFETY: mapped above, used by nobody.
-        unsafe { machine().unmap(first, pages, Mapping::Stack) };
+        unsafe { machine().unmap(&[Mapped { first, pages, kind: Mapping::Stack }]) };
         refund();
         return None;
     }
@@ -405,14 +397,18 @@ pub(crate) fn spawn(spawn: Spawn) -> Option<u64> {
     if let Some(base) = &spawn.base {
         base.threads.fetch_add(1, Ordering::Relaxed);
     }
-    *block.life.lock() =
-        Life { name: spawn.name, stack: Some(Stack { first, pages }), base: spawn.base, work: Some(spawn.work) };
+    *block.life.lock() = Life {
+        name: spawn.name,
+        stack: Some(Mapped { first, pages, kind: Mapping::Stack }),
+        base: spawn.base,
+        work: Some(spawn.work),
+    };
     let id = u64::from(block.id.load(Ordering::Relaxed));
     let stack_top = first.as_ptr().addr() + pages * PAGE;
     if machine().thread_start(ThreadStart { block, cpu: spawn.cpu, priority: spawn.priority, stack_top, entry: main }) {
         Some(id)
     } else {
-        bury(block);
+        bury(&[block]);
         None
     }
 }
@@ -440,33 +436,36 @@ pub fn ended(block: &'static ThreadBlock) {
 
 /// Takes back what threads that have ended leave. For the supervisor.
 pub(crate) fn bury_ended() {
-    for block in all().filter(|block| block.ended.load(Ordering::SeqCst)) {
-        bury(block);
-    }
+    let ended: Vec<_> = all().filter(|block| block.ended.load(Ordering::SeqCst)).collect();
+    bury(&ended);
 }
 
-/// Frees a thread's stack and caches. Its thread doesn't run, and never will.
-fn bury(block: &'static ThreadBlock) {
-    block.given_back.clear();
-    // SAFETY: the thread doesn't run any more, so the caches are ours.
-    unsafe {
-        (*block.magazines.get()).flush();
-        (*block.buffers.get()).flush();
+/// Frees threads' stacks and caches. They don't run, and never will.
+fn bury(blocks: &[&'static ThreadBlock]) {
+    let mut lives = Vec::with_capacity(blocks.len());
+    for block in blocks {
+        block.given_back.clear();
+        // SAFETY: the thread doesn't run any more, so the caches are ours.
+        unsafe {
+            (*block.magazines.get()).flush();
+            (*block.buffers.get()).flush();
+        }
+        crate::exchange::settle(block);
+        lives.push(core::mem::take(&mut *block.life.lock()));
     }
-    crate::exchange::settle(block);
-    let life = core::mem::take(&mut *block.life.lock());
-    if let Some(stack) = life.stack {
-        // SAFETY: mapped in `spawn`; the thread has left it for good.
-        unsafe { machine().unmap(stack.first, stack.pages, Mapping::Stack) };
-        if let Some(base) = &life.base {
+    let stacks: Vec<_> = lives.iter().filter_map(|life| life.stack).collect();
+    // SAFETY: mapped in `spawn`; the threads have left them for good.
+    unsafe { machine().unmap(&stacks) };
+    for (block, life) in blocks.iter().zip(lives) {
+        if let (Some(stack), Some(base)) = (life.stack, life.base) {
             base.refund(stack.pages);
             base.threads.fetch_sub(1, Ordering::Relaxed);
         }
+        block.stack_limit.store(0, Ordering::Relaxed);
+        block.ended.store(false, Ordering::Relaxed);
+        block.watch.forget();
+        let place = block.id.load(Ordering::Relaxed) as usize - 1;
+        THREADS[place].store(ptr::null_mut(), Ordering::SeqCst);
+        SPARE.lock().push(block);
     }
-    block.stack_limit.store(0, Ordering::Relaxed);
-    block.ended.store(false, Ordering::Relaxed);
-    block.watch.forget();
-    let place = block.id.load(Ordering::Relaxed) as usize - 1;
-    THREADS[place].store(ptr::null_mut(), Ordering::SeqCst);
-    SPARE.lock().push(block);
 }

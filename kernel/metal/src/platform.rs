@@ -6,14 +6,19 @@ use core::ptr::NonNull;
 use kernel_core::{
     interrupt::Vector,
     platform::{
-        DmaMemory, Mapping, PAGE, PageCount, PciFunction, PciIdentity, Platform, Protection, Resume, ThreadStart,
+        DmaMemory, Mapped, Mapping, PAGE, PageCount, PciFunction, PciIdentity, Platform, Protected, Protection, Resume,
+        ThreadStart,
     },
     thread::ThreadBlock,
 };
 
 use crate::{
     clock, cpu,
-    memory::{self, Owner, paging::Access, window},
+    memory::{
+        self, Owner,
+        paging::Access,
+        window::{self, Area},
+    },
     panic, pci, scheduler, serial,
 };
 
@@ -62,23 +67,30 @@ impl Platform for Metal {
         window::map(pages, owner).and_then(|start| NonNull::new(start as *mut u8))
     }
 
-    unsafe fn protect(&self, first: NonNull<u8>, pages: usize, protection: Protection) {
-        let access = match protection {
-            Protection::ReadOnly => Access::ReadOnly,
-            Protection::ReadWrite => Access::ReadWrite,
-            Protection::ReadExecute => Access::ReadExecute,
-        };
-        // SAFETY: the caller's contract: the range lies in one image.
-        unsafe { window::protect(first.as_ptr() as u64, pages, access) };
+    unsafe fn protect(&self, ranges: &[Protected]) {
+        let ranges = ranges.iter().map(|range| {
+            let access = match range.protection {
+                Protection::ReadOnly => Access::ReadOnly,
+                Protection::ReadWrite => Access::ReadWrite,
+                Protection::ReadExecute => Access::ReadExecute,
+            };
+            (range.first.as_ptr() as u64, range.pages, access)
+        });
+        // SAFETY: the caller's contract: each range lies in one image.
+        unsafe { window::protect(ranges) };
     }
 
-    unsafe fn unmap(&self, first: NonNull<u8>, pages: usize, kind: Mapping) {
-        let (start, owner) = (first.as_ptr() as u64, owner_of(kind));
-        if window::contains(start) {
-            // SAFETY: the caller's contract: a whole mapping that nobody uses.
-            unsafe { window::unmap(start, pages, owner) };
-        } else {
-            give_back_run(first, owner);
+    unsafe fn unmap(&self, mappings: &[Mapped]) {
+        let area = |mapped: &Mapped| Area {
+            start: mapped.first.as_ptr() as u64,
+            pages: mapped.pages,
+            owner: owner_of(mapped.kind),
+        };
+        let in_window = |mapped: &&Mapped| window::contains(mapped.first.as_ptr() as u64);
+        // SAFETY: the caller's contract: whole mappings that nobody uses.
+        unsafe { window::unmap(mappings.iter().filter(in_window).map(area)) };
+        for mapped in mappings.iter().filter(|mapped| !in_window(mapped)) {
+            give_back_run(mapped.first, owner_of(mapped.kind));
         }
     }
 

@@ -3,13 +3,18 @@
 use std::{
     fmt,
     ptr::NonNull,
-    sync::{Mutex, OnceLock, atomic::Ordering},
+    sync::{
+        Mutex, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 
 use kernel_core::{
     interrupt::Vector,
-    platform::{DmaMemory, Mapping, PageCount, PciFunction, PciIdentity, Platform, Protection, Resume, ThreadStart},
+    platform::{
+        DmaMemory, Mapped, Mapping, PageCount, PciFunction, PciIdentity, Platform, Protected, Resume, ThreadStart,
+    },
     thread::ThreadBlock,
 };
 
@@ -28,6 +33,8 @@ pub struct Machine {
     functions: Vec<&'static dyn PciFunction>,
     typed: Mutex<Vec<u8>>,
     typed_vector: &'static Vector,
+    /// Barriers so far; on the metal each interrupts all other CPUs.
+    pub barriers: AtomicU64,
     /// What the console and the feed have said.
     pub console: Mutex<Vec<u8>>,
     pub feed: Mutex<Vec<u8>>,
@@ -46,6 +53,7 @@ impl Machine {
             functions,
             typed: Mutex::default(),
             typed_vector: Box::leak(Box::new(Vector::new())),
+            barriers: AtomicU64::new(0),
             console: Mutex::default(),
             feed: Mutex::default(),
         }
@@ -68,6 +76,7 @@ impl Platform for Machine {
     }
 
     fn barrier(&self) {
+        self.barriers.fetch_add(1, Ordering::Relaxed);
         // SAFETY: plain flags.
         let done = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0) };
         assert_eq!(done, 0, "membarrier: {}", std::io::Error::last_os_error());
@@ -78,14 +87,18 @@ impl Platform for Machine {
         self.memory.map(pages, kind)
     }
 
-    unsafe fn protect(&self, first: NonNull<u8>, pages: usize, protection: Protection) {
-        // SAFETY: the same contract.
-        unsafe { self.memory.protect(first, pages, protection) }
+    unsafe fn protect(&self, ranges: &[Protected]) {
+        for range in ranges {
+            // SAFETY: the same contract.
+            unsafe { self.memory.protect(range.first, range.pages, range.protection) }
+        }
     }
 
-    unsafe fn unmap(&self, first: NonNull<u8>, pages: usize, kind: Mapping) {
-        // SAFETY: the same contract.
-        unsafe { self.memory.unmap(first, pages, kind) }
+    unsafe fn unmap(&self, mappings: &[Mapped]) {
+        for mapped in mappings {
+            // SAFETY: the same contract.
+            unsafe { self.memory.unmap(mapped.first, mapped.pages, mapped.kind) }
+        }
     }
 
     fn dma_map(&self, pages: usize) -> Option<DmaMemory> {

@@ -1,6 +1,6 @@
 //! A crash in a callee is an error in its caller, whatever kind of crash and wherever in the call; the next generation answers; everything else is as before.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, atomic::Ordering::Relaxed};
 
 use interfaces::{
     CallError, Port, RRef,
@@ -105,6 +105,30 @@ fn a_thread_away_in_another_domain_does_not_return_into_a_dead_one() {
     RIG.until_restarted("b", generation);
     assert!(caller.try_join().is_none(), "the thread is still away");
     assert_eq!(caller.join(), Ok(Relayed::Failed(CallError::Crashed)));
+    RIG.until_as_before(&before);
+}
+
+/// A barrier interrupts every CPU: while a thread is away, what it still names doesn't cost one at every turn of the supervisor. (On a busy host
+/// each took an emulated box tens of milliseconds, and restarts took seconds.)
+#[test]
+fn what_is_still_in_use_costs_no_barriers() {
+    let _turn = RIG.turn();
+    let before = RIG.baseline();
+    let generation = RIG.status("b").generation;
+    let (a, c) = (probe("a"), probe("c"));
+    let away = RIG.spawn(0, move || a.relay(2, Deed::Sleep(500_000_000)));
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    RIG.order(Command::Kill, "b");
+    RIG.until_restarted("b", generation);
+    let barriers = RIG.machine.barriers.load(Relaxed);
+    // A thread that ends is a turn of the supervisor.
+    for _ in 0..40 {
+        assert_eq!(RIG.run(1, move || c.next(1)), Ok(2));
+    }
+    assert!(away.try_join().is_none(), "the thread is still away");
+    let barriers = RIG.machine.barriers.load(Relaxed) - barriers;
+    assert!(barriers < 5, "{barriers} barriers");
+    assert_eq!(away.join(), Ok(Relayed::Failed(CallError::Crashed)));
     RIG.until_as_before(&before);
 }
 

@@ -2,12 +2,16 @@
 
 use alloc::{vec, vec::Vec};
 
-use kernel_core::platform::{Mapping, PAGE, Platform, Protection};
+use kernel_core::platform::{Mapped, Mapping, PAGE, Platform, Protected, Protection};
 
 use super::{Outcome, Test, catch, crew};
 use crate::{
     check, cpu,
-    memory::{self, Owner, direct, paging, paging::Access, window},
+    memory::{
+        self, Owner, direct, paging,
+        paging::Access,
+        window::{self, Area},
+    },
     platform::Metal,
 };
 
@@ -73,7 +77,7 @@ fn pages_are_counted() -> Outcome {
             [(1, Mapping::Heap), (33, Mapping::Heap), (5, Mapping::Image), (16, Mapping::Stack), (700, Mapping::Image)]
         {
             let Some(first) = platform.map(pages, kind) else { return Err("no memory".into()) };
-            mappings.push((first, pages, kind));
+            mappings.push(Mapped { first, pages, kind });
             held += pages;
             check!(platform.pages().used == before.used + held, "{pages} pages of {kind:?} are counted wrongly");
         }
@@ -83,9 +87,7 @@ fn pages_are_counted() -> Outcome {
         // SAFETY: mapped above, and nobody uses them.
         unsafe {
             platform.dma_unmap(dma);
-            for (first, pages, kind) in mappings {
-                platform.unmap(first, pages, kind);
-            }
+            platform.unmap(&mappings);
         }
         let after = platform.pages();
         check!(after.used == before.used, "{} pages used before, {} after", before.used, after.used);
@@ -104,7 +106,7 @@ fn mappings_arrive_zeroed() -> Outcome {
                 let bytes = core::slice::from_raw_parts_mut(first.as_ptr(), 3 * PAGE);
                 check!(bytes.iter().all(|byte| *byte == 0), "{kind:?} in round {round} isn't zeroed");
                 bytes.fill(0xee);
-                platform.unmap(first, 3, kind);
+                platform.unmap(&[Mapped { first, pages: 3, kind }]);
             }
         }
     }
@@ -117,11 +119,11 @@ fn guards_surround() -> Outcome {
     check!(paging::access_at(start - 1).is_none(), "the page before is mapped");
     check!(paging::access_at(start) == Some(Access::ReadWrite), "the first page isn't read-write");
     check!(paging::access_at(start + 2 * PAGE as u64).is_none(), "the page behind is mapped");
+    let neighbour = neighbour.map(|start| (start, 1));
+    let areas =
+        [(start, 2)].into_iter().chain(neighbour).map(|(start, pages)| Area { start, pages, owner: Owner::Test });
     // SAFETY: mapped above, unused.
-    unsafe {
-        window::unmap(start, 2, Owner::Test);
-        neighbour.into_iter().for_each(|start| window::unmap(start, 1, Owner::Test));
-    }
+    unsafe { window::unmap(areas) };
     Ok(())
 }
 
@@ -206,7 +208,7 @@ fn protection_holds_everywhere() -> Outcome {
         (Protection::ReadWrite, NOTHING, FAULT),
     ] {
         // SAFETY: one page of an image of our own.
-        unsafe { platform.protect(first, 1, protection) };
+        unsafe { platform.protect(&[Protected { first, pages: 1, protection }]) };
         for (what, body, wanted) in [
             ("writing", write_target as extern "C" fn(), write),
             ("calling", call_target, call),
@@ -217,7 +219,7 @@ fn protection_holds_everywhere() -> Outcome {
         }
     }
     // SAFETY: mapped above, unused.
-    unsafe { platform.unmap(first, 1, Mapping::Image) };
+    unsafe { platform.unmap(&[Mapped { first, pages: 1, kind: Mapping::Image }]) };
     Ok(())
 }
 
@@ -227,7 +229,7 @@ fn unmapped_is_gone_everywhere() -> Outcome {
     TARGET.store(first.as_ptr() as u64, core::sync::atomic::Ordering::SeqCst);
     check!(on_every_cpu(read_target)?.iter().all(Option::is_none), "a mapped page can't be read");
     // SAFETY: mapped above, unused.
-    unsafe { platform.unmap(first, 1, Mapping::Image) };
+    unsafe { platform.unmap(&[Mapped { first, pages: 1, kind: Mapping::Image }]) };
     let seen = on_every_cpu(read_target)?;
     check!(seen.iter().all(|vector| *vector == Some(14)), "reading an unmapped page gives {seen:?}");
     Ok(())
