@@ -65,6 +65,11 @@ pub struct KernelTable {
     pub exchange_allocate: extern "C" fn(kind: u32, size: usize, align: usize) -> *mut u8,
     /// Gives an object (with all that is nested in it) back. The caller must own it.
     pub exchange_free: unsafe extern "C" fn(object: *mut u8),
+    /// Hangs `object`, a root that the caller owns, into the object that `place` (a `Nested` of its type) is in. The put's ticket; 0, and nothing done, if
+    /// `place` is in no object of the caller's.
+    pub exchange_put: unsafe extern "C" fn(place: *mut u8, object: *mut u8) -> u32,
+    /// Makes an object that is nested in one of the caller's a root again, the caller's.
+    pub exchange_take: unsafe extern "C" fn(object: *mut u8),
     /// Puts up to `count` empty packets from the pool at the end of `batch`; returns how many.
     pub packets_allocate: unsafe extern "C" fn(batch: *mut Batch, count: usize) -> usize,
     /// Moves the packets whose bit is set in `mask` from `from` to the end of `to`, in order, as far as there is place; returns how many.

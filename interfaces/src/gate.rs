@@ -3,7 +3,7 @@
 
 use core::ptr::NonNull;
 
-use crate::{CallError, Cap, Exchangeable, Interface, RRef, abi::RawObject, shape};
+use crate::{Borrowed, CallError, Cap, Exchangeable, Interface, RRef, abi::RawObject, shape};
 
 /// Calls one method of an object in another domain, in the order that docs/ARCHITECTURE.md gives.
 ///
@@ -90,6 +90,10 @@ pub unsafe trait KernelInterface: Interface {
 pub trait Passage {
     /// An object on the exchange heap changes its owner.
     fn object(&self, object: NonNull<u8>);
+    /// An object is lent to the callee, for this call.
+    fn lend(&self, object: NonNull<u8>);
+    /// The call to which an object was lent is over.
+    fn give_back(&self, object: NonNull<u8>);
     /// A capability changes its holder; its maker's own object gets a proxy in front of it.
     fn capability<I: ?Sized + Callable>(&self, cap: &mut Cap<I>);
 }
@@ -101,15 +105,44 @@ pub trait Passage {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an argument or a result of an interface",
     label = "cannot cross a domain boundary",
-    note = "what may cross: plain data with `#[derive(Exchangeable)]`, `RRef<T>`, `Cap<dyn Interface>`; no references, closures, `Box`, `Vec`, `Arc` or pointers"
+    note = "what may cross: plain data with `#[derive(Exchangeable)]`, `RRef<T>`, `Borrowed<'_, T>` as an argument, `Cap<dyn Interface>`; no references, closures, `Box`, `Vec`, `Arc` or pointers"
 )]
 pub unsafe trait Crossing {
     /// Whether values of this type carry anything that has an owner.
     const MOVES: bool;
+    /// Whether it is a loan, which ends with the call.
+    const LENDS: bool = false;
     /// Of what it is made of.
     const SHAPE: u64;
 
     fn cross<P: Passage>(&mut self, passage: &P);
+
+    fn lend<P: Passage>(&self, _: &P) {}
+    fn give_back<P: Passage>(&self, _: &P) {}
+}
+
+/// How the macro hands a [`Borrowed`] to the gate. Signatures have `Borrowed<'_, T>` and nothing else, so that a callee can't keep one beyond its call.
+#[repr(transparent)]
+pub struct Lent<'a, T: Exchangeable>(pub Borrowed<'a, T>);
+
+// SAFETY: it owns nothing; the kernel counts the loan.
+unsafe impl<T: Exchangeable + Sync> Crossing for Lent<'_, T> {
+    const MOVES: bool = false;
+    const LENDS: bool = true;
+    const SHAPE: u64 = shape::mix(&[0x43, T::SHAPE]);
+
+    #[inline(always)]
+    fn cross<P: Passage>(&mut self, _: &P) {}
+
+    #[inline(always)]
+    fn lend<P: Passage>(&self, passage: &P) {
+        passage.lend(self.0.address().cast());
+    }
+
+    #[inline(always)]
+    fn give_back<P: Passage>(&self, passage: &P) {
+        passage.give_back(self.0.address().cast());
+    }
 }
 
 // SAFETY: exchangeable data has no owner (`Exchangeable`'s contract).
@@ -152,9 +185,17 @@ unsafe impl<I: ?Sized + Callable> Crossing for Cap<I> {
 pub unsafe trait ArgumentList {
     /// Whether any of them carries something that has an owner.
     const MOVES: bool;
+    /// Whether any of them is a loan.
+    const LENDS: bool;
     const SHAPE: u64;
 
     fn cross<P: Passage>(&mut self, passage: &P);
+
+    /// Has the loans counted.
+    fn lend<P: Passage>(&self, passage: &P);
+
+    /// Ends them.
+    fn give_back<P: Passage>(&self, passage: &P);
 }
 
 macro_rules! argument_lists {
@@ -162,6 +203,7 @@ macro_rules! argument_lists {
         // SAFETY: each of them crosses.
         unsafe impl<$($name: Crossing),*> ArgumentList for Arguments<($($name,)*)> {
             const MOVES: bool = false $(|| $name::MOVES)*;
+            const LENDS: bool = false $(|| $name::LENDS)*;
             const SHAPE: u64 = shape::mix(&[$($name::SHAPE),*]);
 
             #[inline(always)]
@@ -169,6 +211,20 @@ macro_rules! argument_lists {
                 #[allow(non_snake_case)]
                 let ($($name,)*) = &mut self.0;
                 $($name.cross(_passage);)*
+            }
+
+            #[inline(always)]
+            fn lend<P: Passage>(&self, _passage: &P) {
+                #[allow(non_snake_case)]
+                let ($($name,)*) = &self.0;
+                $($name.lend(_passage);)*
+            }
+
+            #[inline(always)]
+            fn give_back<P: Passage>(&self, _passage: &P) {
+                #[allow(non_snake_case)]
+                let ($($name,)*) = &self.0;
+                $($name.give_back(_passage);)*
             }
         }
     };
@@ -220,7 +276,10 @@ pub unsafe trait Outcome {
 
 // SAFETY: an error is plain data; the rest crosses.
 unsafe impl<T: Crossing, E: Exchangeable + Copy + From<CallError>> Outcome for Result<T, E> {
-    const MOVES: bool = T::MOVES;
+    const MOVES: bool = {
+        assert!(!T::LENDS, "what is lent ends with the call: it cannot be a result");
+        T::MOVES
+    };
     const SHAPE: u64 = shape::mix(&[0x42, T::SHAPE, <E as Exchangeable>::SHAPE]);
 
     #[inline(always)]

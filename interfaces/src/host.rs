@@ -9,7 +9,12 @@
 
 pub mod sockets;
 
-use alloc::{boxed::Box, collections::VecDeque, string::String, sync::Arc};
+use alloc::{
+    boxed::Box,
+    collections::{BTreeMap, VecDeque},
+    string::String,
+    sync::Arc,
+};
 use core::{
     alloc::Layout,
     cell::RefCell,
@@ -31,6 +36,7 @@ use crate::{
     CallError,
     abi::{KernelTable, Reason, kernel},
     block::{self, LARGEST_BUFFER, Order, Requests, Status},
+    object::{self, ObjectHead},
     packet::{BUFFER_SIZE, Batch, BufferHead, HEADROOM, PacketFlags, trusted},
 };
 
@@ -79,6 +85,8 @@ pub const fn table() -> KernelTable {
         heap_grow,
         exchange_allocate,
         exchange_free,
+        exchange_put,
+        exchange_take,
         packets_allocate,
         packets_transfer,
         packets_release,
@@ -145,19 +153,35 @@ pub fn advance_clock(by: Duration) {
     account().ahead.fetch_add(by.as_nanos() as u64, SeqCst);
 }
 
-/// In front of each object.
-#[repr(C, align(16))]
-struct ObjectHead {
+/// In front of each object: what is this table's own, then what every exchange heap has there.
+#[repr(C)]
+struct Head {
     account: Arc<Account>,
     layout: Layout,
-    kind: u32,
+    object: ObjectHead,
 }
+
+const _: () = assert!(core::mem::offset_of!(Head, object) + size_of::<ObjectHead>() == size_of::<Head>());
+
+/// The owner of every root; nested objects have none.
+const OWNED: u32 = 1;
+const NESTED: u32 = 0;
 
 /// The memory block of an object, head included, and the object's place in it.
 fn block(size: usize, align: usize) -> Option<(Layout, usize)> {
-    let (layout, place) =
-        Layout::new::<ObjectHead>().extend(Layout::from_size_align(size, align.max(16)).ok()?).ok()?;
+    let align = align.max(align_of::<Head>());
+    let (layout, place) = Layout::new::<Head>().extend(Layout::from_size_align(size, align).ok()?).ok()?;
     Some((layout.pad_to_align(), place))
+}
+
+/// Where objects are, and their sizes. (Also the lock under which hierarchies change.)
+fn extents() -> MutexGuard<'static, BTreeMap<usize, usize>> {
+    static EXTENTS: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
+    EXTENTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn head_of(object: *mut u8) -> *mut ObjectHead {
+    object.cast::<ObjectHead>().wrapping_sub(1)
 }
 
 extern "C" fn exchange_allocate(kind: u32, size: usize, align: usize) -> *mut u8 {
@@ -166,27 +190,64 @@ extern "C" fn exchange_allocate(kind: u32, size: usize, align: usize) -> *mut u8
     if !take_one(&account.objects, &account.object_limit) {
         return null_mut();
     }
-    // SAFETY: the layout has the head's size at least. The head lies directly before the object: `place` is a multiple of 16.
+    // SAFETY: the layout has the head's size at least. The head lies directly before the object: `place` is a multiple of the head's alignment.
     unsafe {
         let Some(memory) = NonNull::new(alloc_zeroed(layout)) else { return null_mut() };
         let object = memory.as_ptr().add(place);
-        object.cast::<ObjectHead>().sub(1).write(ObjectHead { account, layout, kind });
+        object.expose_provenance();
+        object.cast::<Head>().sub(1).write(Head { account, layout, object: ObjectHead::new(OWNED, 0) });
+        (*head_of(object)).begin(kind, size as u32);
+        extents().insert(object.addr(), size);
         object
     }
 }
 
 unsafe extern "C" fn exchange_free(object: *mut u8) {
-    // SAFETY: the caller owns `object`, which `exchange_allocate` made: its head is directly before it, its block starts `place` before it.
-    unsafe {
-        let head = object.cast::<ObjectHead>().sub(1).read();
-        if head.kind == Batch::KIND {
-            (kernel().packets_release)(object.cast(), u32::MAX);
-        } else if head.kind == Requests::KIND {
-            (kernel().blocks_release)(object.cast(), u32::MAX);
+    let free = |head: *mut ObjectHead| {
+        let object = head.wrapping_add(1).cast::<u8>();
+        // SAFETY: the caller owns the hierarchy, and each object in it came from `exchange_allocate`: its head is directly before it, its block starts
+        // `place` before it.
+        unsafe {
+            match (*head).kind.load(SeqCst) {
+                Batch::KIND => (kernel().packets_release)(object.cast(), u32::MAX),
+                Requests::KIND => (kernel().blocks_release)(object.cast(), u32::MAX),
+                _ => {}
+            }
+            extents().remove(&object.addr());
+            let head = object.cast::<Head>().sub(1).read();
+            let place = block(0, head.layout.align()).expect("it was computed when the object was made").1;
+            dealloc(object.sub(place), head.layout);
+            head.account.objects.fetch_sub(1, SeqCst);
         }
-        let place = block(0, head.layout.align()).expect("it was computed when the object was made").1;
-        dealloc(object.sub(place), head.layout);
-        head.account.objects.fetch_sub(1, SeqCst);
+    };
+    // SAFETY: the caller owns `object`, a root. Nothing is lent here: whoever borrows keeps the `RRef`.
+    unsafe { object::dismantle(head_of(object), |_| false, free) }
+}
+
+unsafe extern "C" fn exchange_put(place: *mut u8, object: *mut u8) -> u32 {
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    let extents = extents();
+    let found = extents.range(..=place.addr()).next_back().filter(|(start, size)| place.addr() < *start + *size);
+    let Some((start, _)) = found else { return 0 };
+    let (parent, child) = (head_of(core::ptr::with_exposed_provenance_mut(*start)), head_of(object));
+    // SAFETY: both are live, as `KernelTable::exchange_put` says; hierarchies are changed under the lock.
+    unsafe {
+        if object::root(parent) == child {
+            return 0;
+        }
+        let ticket = LAST.fetch_add(1, SeqCst) + 1;
+        object::nest(parent, child, place.addr(), ticket);
+        (*child).owner.store(NESTED, SeqCst);
+        ticket
+    }
+}
+
+unsafe extern "C" fn exchange_take(object: *mut u8) {
+    let _changing = extents();
+    // SAFETY: nested in an object of the caller's, as `KernelTable::exchange_take` says.
+    unsafe {
+        object::unnest(head_of(object));
+        (*head_of(object)).owner.store(OWNED, SeqCst);
     }
 }
 

@@ -12,7 +12,9 @@ extern crate std;
 
 pub mod abi;
 pub mod block;
+pub mod borrowed;
 pub mod cap;
+pub mod collections;
 pub mod config;
 pub mod control;
 pub mod device;
@@ -20,7 +22,9 @@ pub mod error;
 pub mod gate;
 #[cfg(feature = "host")]
 pub mod host;
+pub mod nested;
 pub mod net;
+pub mod object;
 pub mod packet;
 pub mod port;
 pub mod probe;
@@ -28,8 +32,10 @@ pub mod rref;
 pub mod shape;
 pub mod socket;
 
+pub use borrowed::Borrowed;
 pub use cap::Cap;
 pub use error::{CallError, Cancelled};
 pub use interfaces_macros::{Exchangeable, interface};
+pub use nested::Nested;
 pub use port::{Interface, InterfaceId, Port};
 pub use rref::{Exchangeable, RRef, want_back};

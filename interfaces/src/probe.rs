@@ -1,10 +1,24 @@
 //! What the isolation tests and the benchmark of calls need to say to a domain. No appliance uses it.
 
-use crate::{CallError, Cap, Exchangeable, RRef, interface};
+use crate::{
+    Borrowed, CallError, Cap, Exchangeable, Nested, RRef,
+    collections::{Bytes, Deque},
+    interface,
+    packet::Batch,
+};
 
 /// A word on the exchange heap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Exchangeable)]
 pub struct Word(pub u64);
+
+/// An object with others in it.
+#[derive(Exchangeable)]
+pub struct Parcel {
+    pub number: u64,
+    pub word: Nested<Word>,
+    pub batch: Option<Nested<Batch>>,
+    pub texts: Deque<Nested<Bytes>, 4>,
+}
 
 /// What a probe is to do, in its own code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Exchangeable)]
@@ -39,6 +53,18 @@ pub enum Deed {
     KeepPackets(u32),
     /// Keeps a handle of the next probe.
     KeepHandle,
+    /// Keeps so many parcels, each with everything in it: six objects and two packets.
+    KeepParcels(u32),
+    /// Lends a word to the next probe for so many nanoseconds.
+    Lend(u64),
+    /// Lends what is nested in a parcel, in the same way.
+    LendNested(u64),
+    /// Takes everything out of a parcel, gives the word to the next probe, and panics.
+    TakeAndPanic,
+    /// Puts a word into a parcel, keeps the parcel, and panics.
+    PutAndPanic,
+    /// Gives a parcel to the next probe, and panics.
+    PostAndPanic,
     Nothing,
 }
 
@@ -57,6 +83,27 @@ pub trait Probe {
 
     /// Gives an object back, changed.
     fn pass(&self, word: RRef<Word>) -> Result<RRef<Word>, CallError>;
+
+    /// Gives an object back that has others in it, changed and with what was put last taken out first.
+    fn repack(&self, parcel: RRef<Parcel>) -> Result<RRef<Parcel>, CallError>;
+
+    /// Keeps a parcel for good.
+    fn post(&self, parcel: RRef<Parcel>) -> Result<(), CallError>;
+
+    /// Looks at a word, for so many nanoseconds; what it is then.
+    fn look(&self, word: Borrowed<'_, Word>, nanos: u64) -> Result<u64, CallError>;
+
+    /// Looks at a word and commits the deed while it is lent.
+    fn look_and_act(&self, word: Borrowed<'_, Word>, deed: Deed) -> Result<u64, CallError>;
+
+    /// Lends on what was lent to it, `depth` probes further.
+    fn look_on(&self, word: Borrowed<'_, Word>, depth: u32, nanos: u64) -> Result<u64, CallError>;
+
+    /// Moves a batch in and back out.
+    fn ferry(&self, batch: RRef<Batch>) -> Result<RRef<Batch>, CallError>;
+
+    /// The sum of the words in all parcels that are kept, and their number.
+    fn weigh(&self) -> Result<(u64, u64), CallError>;
 
     /// Keeps an object for good.
     fn keep(&self, word: RRef<Word>) -> Result<(), CallError>;

@@ -17,7 +17,7 @@ use crate::{abi::kernel, shape};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot cross a domain boundary",
     label = "not exchangeable",
-    note = "what may cross: plain data with `#[derive(Exchangeable)]`, `RRef<T>`, `Cap<dyn Interface>`; no references, closures, `Box`, `Vec`, `Arc` or pointers"
+    note = "what may cross: plain data with `#[derive(Exchangeable)]`, `RRef<T>`, `Borrowed<'_, T>` as an argument, `Cap<dyn Interface>`; no references, closures, `Box`, `Vec`, `Arc` or pointers"
 )]
 pub unsafe trait Exchangeable: Send + Sized + 'static {
     /// Tells object kinds apart in the exchange heap's headers.
@@ -34,7 +34,7 @@ pub unsafe trait Exchangeable: Send + Sized + 'static {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be part of an exchangeable object",
     label = "not plain exchangeable data",
-    note = "what may be: numbers, `bool`, `char`, arrays, options, and types with `#[derive(Exchangeable)]`; no references, closures, `Box`, `Vec`, `Arc` or pointers"
+    note = "what may be: numbers, `bool`, `char`, arrays, options, `Nested<T>`, `Deque<T, N>`, and types with `#[derive(Exchangeable)]`; no references, closures, `Box`, `Vec`, `Arc` or pointers"
 )]
 pub unsafe trait Plain: Exchangeable {}
 

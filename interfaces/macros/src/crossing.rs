@@ -28,7 +28,7 @@ pub fn check(kind: &Type, place: Place) -> syn::Result<()> {
         ),
         Type::Reference(_) => refuse(
             "a reference cannot cross a domain boundary: it would point into the caller's stack, heap or image, which may be gone while the callee runs; \
-             pass a copy, or move an `RRef<T>` and return it",
+             pass a copy, lend an object as `Borrowed<'_, T>`, or move an `RRef<T>` and return it",
         ),
         Type::Ptr(_) => refuse(
             "a raw pointer cannot cross a domain boundary: nobody could tell whose memory it points at; move an `RRef<T>`",
@@ -42,7 +42,9 @@ pub fn check(kind: &Type, place: Place) -> syn::Result<()> {
         Type::TraitObject(_) => refuse(
             "a trait object cannot cross a domain boundary by itself: an object of an interface crosses as `Cap<dyn Interface>`",
         ),
-        Type::Slice(_) => refuse("a slice cannot cross a domain boundary: move an `RRef` of an array"),
+        Type::Slice(_) => {
+            refuse("a slice cannot cross a domain boundary: move an `RRef` of an array, or an `RRef<Bytes>`")
+        }
         Type::Array(array) => check(&array.elem, place),
         Type::Group(group) => check(&group.elem, place),
         Type::Paren(paren) => check(&paren.elem, place),
@@ -59,7 +61,7 @@ fn named(path: &TypePath, place: Place) -> syn::Result<()> {
         "Box" => "its memory is of a private heap; move an `RRef<T>`",
         "Rc" | "Arc" | "Weak" => "two domains would share its count; an `RRef<T>` has one owner",
         "Vec" | "VecDeque" | "BTreeMap" | "BTreeSet" | "HashMap" | "HashSet" | "BinaryHeap" | "LinkedList" => {
-            "its memory is of a private heap; move an `RRef` of an array, or several"
+            "its memory is of a private heap; move an `RRef<Deque<T, N>>`, an `RRef<Bytes>`, or an `RRef` of an array"
         }
         "String" | "CString" | "OsString" | "PathBuf" | "Cow" => {
             "its memory is of a private heap; text crosses as `RRef<Text<N>>`"
@@ -75,10 +77,17 @@ fn named(path: &TypePath, place: Place) -> syn::Result<()> {
         "Port" => {
             "the manifest alone wires ports, so that a domain has exactly the authority that it shows; hand out a `Cap<dyn Interface>`"
         }
-        "RRef" if place == Place::Object => "an `RRef` has an owner of its own, and only the root of an object has one",
+        "RRef" if place == Place::Object => {
+            "an `RRef` has an owner of its own, and only the root of an object has one; hold a `Nested<T>`, and put it there"
+        }
         "Cap" if place == Place::Object => {
             "the kernel's table knows the holder of each capability, and would lose sight of it; return it as a result of its own"
         }
+        "Borrowed" if place == Place::Object => "what is lent ends with a call; hold a `Nested<T>`",
+        "Borrowed" => {
+            "what is lent ends with the call: it is an argument by itself, `Borrowed<'_, T>`, no part of another, no result, and of no other lifetime"
+        }
+        "Nested" if place == Place::Signature => "it is a place in an object; move the `RRef<T>` itself",
         "RRef" => return arguments(last).try_for_each(|kind| check(kind, Place::Object)),
         "Cap" => return capability(last),
         _ => return arguments(last).try_for_each(|kind| check(kind, place)),
@@ -88,6 +97,22 @@ fn named(path: &TypePath, place: Place) -> syn::Result<()> {
         Place::Object => "cannot be part of an exchangeable object",
     };
     Err(Error::new(last.span(), format!("`{name}` {what}: {instead}")))
+}
+
+/// The `T` of an argument that is `Borrowed<'_, T>`.
+pub fn lent(kind: &Type) -> Option<&Type> {
+    let Type::Path(path) = kind else { return None };
+    let last = path.path.segments.last().filter(|segment| segment.ident == "Borrowed")?;
+    let PathArguments::AngleBracketed(list) = &last.arguments else { return None };
+    let mut lifetimes = list.args.iter().filter_map(|argument| match argument {
+        GenericArgument::Lifetime(lifetime) => Some(lifetime),
+        _ => None,
+    });
+    let mut types = arguments(last);
+    match (lifetimes.all(|lifetime| lifetime.ident == "_"), types.next(), types.next()) {
+        (true, Some(object), None) => Some(object),
+        _ => None,
+    }
 }
 
 fn capability(segment: &PathSegment) -> syn::Result<()> {

@@ -28,6 +28,14 @@ pub fn expand(item: DeriveInput) -> syn::Result<TokenStream> {
         ));
     }
     all(fields.iter().map(|field| check(field, Place::Object)))?;
+    // By its looks; the bounds below refuse every other way round with an error that says less.
+    let itself = format!("Nested < {} >", item.ident);
+    if let Some(field) = fields.iter().find(|field| field.to_token_stream().to_string().contains(&itself)) {
+        return Err(Error::new(
+            field.span(),
+            "a recursive type cannot be exchangeable: how deep a hierarchy is must be known from its types",
+        ));
+    }
     let bounds = generics.make_where_clause();
     for field in &fields {
         bounds.predicates.push(parse_quote_spanned!(field.span()=> #field: ::interfaces::rref::Plain));

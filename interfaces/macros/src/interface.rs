@@ -9,7 +9,7 @@ use syn::{
 
 use crate::{
     all,
-    crossing::{Place, check},
+    crossing::{Place, check, lent},
 };
 
 pub fn expand(arguments: TokenStream, item: ItemTrait) -> syn::Result<TokenStream> {
@@ -21,7 +21,10 @@ pub fn expand(arguments: TokenStream, item: ItemTrait) -> syn::Result<TokenStrea
     let methods = methods(&item, kernel)?;
     if !kernel {
         all(methods.iter().flat_map(|method| {
-            let arguments = method.arguments.iter().map(|(_, kind)| check(kind, Place::Signature));
+            let arguments = method.arguments.iter().map(|(_, kind)| match lent(kind) {
+                Some(object) => check(object, Place::Object),
+                None => check(kind, Place::Signature),
+            });
             arguments.chain(method.result().map(|kind| check(kind, Place::Signature)))
         }))?;
     }
@@ -158,16 +161,28 @@ fn domain_proxy(item: &ItemTrait, methods: &[Method], signature: u64) -> TokenSt
     let names = |method: &Method| method.arguments.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     let bodies = methods.iter().enumerate().map(|(place, method)| {
         let (signature, names) = (&method.item.sig, names(method));
+        let given = names.iter().zip(&method.arguments).map(|(name, (_, kind))| match lent(kind) {
+            Some(_) => quote!(::interfaces::gate::Lent(#name)),
+            None => quote!(#name),
+        });
         quote! {
             #[inline]
             #signature {
-                self.0.call::<#calls<'_, #place>>(::interfaces::gate::Arguments((#(#names,)*)))
+                self.0.call::<#calls<'_, #place>>(::interfaces::gate::Arguments((#(#given,)*)))
             }
         }
     });
     let implementations = methods.iter().enumerate().map(|(place, method)| {
         let (call, output, names) = (method.name, &method.output, names(method));
-        let types = method.arguments.iter().map(|(_, kind)| kind);
+        let loans: Vec<_> = method.arguments.iter().map(|(_, kind)| lent(kind)).collect();
+        let types = method.arguments.iter().zip(&loans).map(|((_, kind), loan)| match loan {
+            Some(object) => quote!(::interfaces::gate::Lent<'l, #object>),
+            None => kind.to_token_stream(),
+        });
+        let given = names.iter().zip(&loans).map(|(name, loan)| match loan {
+            Some(_) => quote!(#name.0),
+            None => quote!(#name),
+        });
         // Errors about an argument's type are shown at the method.
         let types = quote_spanned!(call.span()=> ::interfaces::gate::Arguments<(#(#types,)*)>);
         let this =
@@ -181,7 +196,7 @@ fn domain_proxy(item: &ItemTrait, methods: &[Method], signature: u64) -> TokenSt
                 #[inline(always)]
                 fn invoke(this: Self::This<'_>, arguments: Self::Arguments) -> Self::Outcome {
                     let (#(#names,)*) = arguments.0;
-                    this.#call(#(#names),*)
+                    this.#call(#(#given),*)
                 }
             }
         }

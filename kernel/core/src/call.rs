@@ -264,8 +264,8 @@ unsafe extern "C" fn fault(record: &PortRecord, reason: *mut ()) {
 /// Arguments and outcome of a call of `M`, on the caller's stack.
 struct Context<M: Method> {
     arguments: ManuallyDrop<M::Arguments>,
-    /// Who has the arguments, once they have been moved.
-    callee: MaybeUninit<Owner>,
+    /// Who has the arguments, once they have been moved and the loans among them are counted. Written and read only where there are such.
+    callee: Option<Owner>,
     outcome: MaybeUninit<M::Outcome>,
 }
 
@@ -273,19 +273,21 @@ struct Context<M: Method> {
 unsafe extern "C" fn body<M: Method>(record: &PortRecord, context: *mut ()) {
     // SAFETY: `call` passes this context, and waits for us.
     let context = unsafe { &mut *context.cast::<Context<M>>() };
-    if <M::Arguments as ArgumentList>::MOVES {
+    if crosses::<M>() {
         let block = thread::current();
         // SAFETY: the record is published: we are in its frame.
         let to = unsafe { record.incarnation() };
-        if exchange::is_full(to.owner()) {
+        if <M::Arguments as ArgumentList>::MOVES && exchange::is_full(to.owner()) {
             // SAFETY: the arguments are still the caller's, and not used again: this is the end.
             refuse(block, unsafe { ManuallyDrop::take(&mut context.arguments) }, caller_of(block));
             context.outcome.write(M::Outcome::failed(CallError::Overloaded));
             set_crossing(block, <M::Outcome as Outcome>::MOVES);
             return;
         }
-        context.callee.write(to.owner());
-        context.arguments.cross(&Between { to, from: caller_of(block) });
+        context.callee = Some(to.owner());
+        let between = Between { to, from: caller_of(block) };
+        context.arguments.cross(&between);
+        context.arguments.lend(&between);
         set_crossing(block, false);
     }
     // SAFETY: the arguments are read once; on every path out of here nobody drops them again. The object is the callee's, which lives; `&mut` only behind
@@ -297,6 +299,11 @@ unsafe extern "C" fn body<M: Method>(record: &PortRecord, context: *mut ()) {
     if <M::Outcome as Outcome>::MOVES {
         set_crossing(thread::current(), true);
     }
+}
+
+/// Whether arguments of `M` own or borrow anything.
+const fn crosses<M: Method>() -> bool {
+    <M::Arguments as ArgumentList>::MOVES || <M::Arguments as ArgumentList>::LENDS
 }
 
 /// Says whether objects are on their way. Ordered against frames by x86's store order and, for the compiler, by the fences.
@@ -318,24 +325,21 @@ unsafe impl Gate for SlotGate {
     #[inline(always)]
     fn call<M: Method>(&self, arguments: M::Arguments) -> M::Outcome {
         let block = thread::current();
-        if <M::Arguments as ArgumentList>::MOVES {
+        if crosses::<M>() {
             set_crossing(block, true);
         }
-        let mut context = Context::<M> {
-            arguments: ManuallyDrop::new(arguments),
-            callee: MaybeUninit::uninit(),
-            outcome: MaybeUninit::uninit(),
-        };
+        let mut context =
+            Context::<M> { arguments: ManuallyDrop::new(arguments), callee: None, outcome: MaybeUninit::uninit() };
         // SAFETY: `body` takes this context.
         let ran = unsafe { run(block, self, body::<M>, (&raw mut context).cast()) };
         if let Err(error) = ran {
-            if error != CallError::Crashed || block.crossing.load(Ordering::Relaxed) != 0 {
+            if let Some(callee) = context.callee {
+                // Of what the body read nothing is in use any more, since the callee is quiet.
+                give_back::<M>(&context, block);
+                recover(block, &mut *context.arguments, callee);
+            } else if crosses::<M>() {
                 // SAFETY: the body didn't start, so the arguments are still here and the caller's.
                 refuse(block, unsafe { ManuallyDrop::take(&mut context.arguments) }, block.innermost_relaxed());
-            } else if <M::Arguments as ArgumentList>::MOVES {
-                // SAFETY: the body has moved them, and so has said to whom; of what it read nothing is in use any more, since the callee is quiet.
-                let callee = unsafe { context.callee.assume_init() };
-                recover(block, &mut *context.arguments, callee);
             }
             set_crossing(block, false);
             block.given_back.came_back();
@@ -343,7 +347,8 @@ unsafe impl Gate for SlotGate {
             return M::Outcome::failed(error);
         }
         // SAFETY: the body came to its end, and wrote it.
-        let mut outcome = unsafe { context.outcome.assume_init() };
+        let mut outcome = unsafe { context.outcome.assume_init_read() };
+        give_back::<M>(&context, block);
         let caller = block.innermost_relaxed();
         if caller.state() != state::LIVE {
             return self.back_late::<M>(block, outcome);
@@ -352,6 +357,16 @@ unsafe impl Gate for SlotGate {
             move_back(block, &mut outcome, caller);
         }
         outcome
+    }
+}
+
+/// Ends the loans of a call that is over, however it ended. The caller may be dead, and what it lent an orphan; but nobody goes back into it before this.
+#[inline(always)]
+fn give_back<M: Method>(context: &Context<M>, block: &ThreadBlock) {
+    if <M::Arguments as ArgumentList>::LENDS && context.callee.is_some() {
+        // What has moved on is not looked at: only the loans' addresses, which are still there.
+        let caller = block.innermost_relaxed();
+        context.arguments.give_back(&Between { from: caller, to: caller });
     }
 }
 
@@ -486,6 +501,16 @@ impl Passage for Between<'_> {
     #[inline(always)]
     fn object(&self, object: NonNull<u8>) {
         exchange::transfer(object, self.from.owner(), self.to.owner());
+    }
+
+    #[inline(always)]
+    fn lend(&self, object: NonNull<u8>) {
+        exchange::lend(object);
+    }
+
+    #[inline(always)]
+    fn give_back(&self, object: NonNull<u8>) {
+        exchange::give_back(object);
     }
 
     fn capability<I: ?Sized + Callable>(&self, cap: &mut Cap<I>) {

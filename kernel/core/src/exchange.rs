@@ -1,6 +1,6 @@
-//! The exchange heap: objects that move between domains, each with one owner.
+//! The exchange heap: objects that move between domains, each with one owner, others perhaps nested in it, and lent for the time of calls.
 //!
-//! Slabs of size classes; in front of each object a head with owner and kind. Every thread keeps some free objects of each class for itself
+//! Slabs of size classes; in front of each object a head with owner, loans and kind, and the links of its hierarchy. Every thread keeps some free objects of each class for itself
 //! (its magazines), so that allocating and freeing take no lock once warm. A dead domain's objects are found by walking the slabs.
 //!
 //! Accounting: each domain has a count of bytes; a thread adds what it moves to counts of its own and settles them when they grow, so that a domain's true
@@ -14,6 +14,7 @@ use core::{
 
 use interfaces::{
     block::{self, Requests},
+    object::{self, ObjectHead as Head},
     packet::{Batch, trusted},
 };
 
@@ -26,28 +27,20 @@ use crate::{
     thread::{self, MAX_DOMAINS, ThreadBlock},
 };
 
-/// In front of each object.
-#[repr(C, align(16))]
-struct Head {
-    /// [`Owner`], or `FREE`.
-    owner: AtomicU32,
-    kind: AtomicU32,
-    class: u32,
-    /// Shared borrows by other domains; an object that is borrowed isn't freed before they end.
-    borrows: AtomicU32,
-}
-
 const HEAD: usize = size_of::<Head>();
-/// Owner of an object that nobody has.
+/// Owners that are nobody: of an object that is free, of one that is nested in another, and of one whose owner died while it was lent. (No generation is as
+/// high; the domain is the kernel's, which is charged for orphans.)
 const FREE: u32 = u32::MAX;
+const NESTED: u32 = 0xffff_fe00;
+const ORPHANED: Owner = Owner(0xffff_ff00);
 
-/// Classes are powers of two of head and object together, from 64 bytes on.
-const SMALLEST: u32 = 6;
-const CLASSES: usize = 12;
+/// Classes are powers of two of head and object together, from 128 bytes on.
+const SMALLEST: u32 = 7;
+const CLASSES: usize = 11;
 /// Objects of a class are made in slabs of this size at least.
 const SLAB_PAGES: usize = 16;
-/// The largest alignment; larger than 16, it costs a head's place of its own.
-const MAX_ALIGN: usize = 64;
+/// The largest alignment: a head's.
+const MAX_ALIGN: usize = align_of::<Head>();
 /// Free objects of a class that one thread keeps.
 const MAGAZINE: usize = 16;
 /// A thread settles its count of a domain beyond this many bytes.
@@ -118,6 +111,7 @@ unsafe impl Send for Slab {}
 
 struct Store {
     free: [Vec<FreeObject>; CLASSES],
+    /// By address.
     slabs: Vec<Slab>,
 }
 
@@ -139,20 +133,14 @@ impl Store {
         let Some(first) = machine().map(pages, Mapping::Heap) else { return };
         let objects = pages * PAGE / stride;
         for index in 0..objects {
-            // SAFETY: fresh memory of `objects` strides; a class's offset and head fit into one, aligned.
-            let head = unsafe { first.as_ptr().add(index * stride + head_offset(class)).cast::<Head>() };
+            // SAFETY: fresh memory of `objects` strides; a head fits into one, aligned.
+            let head = unsafe { first.as_ptr().add(index * stride).cast::<Head>() };
             // SAFETY: as above.
-            unsafe {
-                head.write(Head {
-                    owner: AtomicU32::new(FREE),
-                    kind: AtomicU32::new(0),
-                    class: class as u32,
-                    borrows: AtomicU32::new(0),
-                })
-            };
+            unsafe { head.write(Head::new(FREE, class as u32)) };
             self.free[class].push(FreeObject(head));
         }
-        self.slabs.push(Slab { first, class, objects });
+        let place = self.slabs.partition_point(|slab| slab.first < first);
+        self.slabs.insert(place, Slab { first, class, objects });
     }
 }
 
@@ -160,20 +148,12 @@ const fn stride(class: usize) -> usize {
     1 << (SMALLEST as usize + class)
 }
 
-/// Where the head stands in its stride: so that the object behind it is aligned to 64, in all but the smallest class.
-const fn head_offset(class: usize) -> usize {
-    if class == 0 { 0 } else { MAX_ALIGN - HEAD }
-}
-
 /// The class for an object, if there is one.
 fn class_of(size: usize, align: usize) -> Option<usize> {
     if align > MAX_ALIGN || size > stride(CLASSES - 1) {
         return None;
     }
-    if align <= HEAD && size + HEAD <= stride(0) {
-        return Some(0);
-    }
-    let class = (size + MAX_ALIGN).next_power_of_two().trailing_zeros().saturating_sub(SMALLEST) as usize;
+    let class = (size + HEAD).next_power_of_two().trailing_zeros().saturating_sub(SMALLEST) as usize;
     (class < CLASSES).then_some(class)
 }
 
@@ -200,7 +180,7 @@ pub(crate) fn allocate(kind: u32, size: usize, align: usize) -> Option<NonNull<u
     magazine.len -= 1;
     let head = magazine.objects[magazine.len];
     count(block, owner, stride(class) as i64);
-    // SAFETY: a free object's head is ours, and so is what follows it: 48 bytes at least.
+    // SAFETY: a free object's head is ours, and so is what follows it: 64 bytes at least.
     unsafe {
         // The domain may die before it has written the object, and what lies there now was somebody else's.
         if kind == Batch::KIND {
@@ -208,25 +188,43 @@ pub(crate) fn allocate(kind: u32, size: usize, align: usize) -> Option<NonNull<u
         } else if kind == Requests::KIND {
             block::trusted::begin(NonNull::new_unchecked(head.add(1).cast()));
         }
-        (*head).kind.store(kind, Ordering::Relaxed);
-        (*head).borrows.store(0, Ordering::Relaxed);
+        (*head).begin(kind, stride(class) as u32);
         (*head).owner.store(owner.0, Ordering::Release);
     }
     NonNull::new(head.wrapping_add(1).cast())
 }
 
-/// Gives an object back, with the packet buffers that are in it if it is a batch.
+/// Gives an object back with all that is nested in it, and the packet buffers of batches among them. What is lent to somebody else stays until it isn't.
 ///
 /// # Safety
 /// The calling thread's domain (or the kernel, on its behalf) owns the object and doesn't use it any more.
 pub(crate) unsafe fn free(object: NonNull<u8>) {
     let block = thread::current();
-    // SAFETY: this function's contract.
+    let root = head_of(object);
+    // SAFETY: this function's contract: the whole hierarchy is the caller's.
     unsafe {
-        let head = head_of(object);
-        empty(head);
-        let owner = Owner((*head).owner.load(Ordering::Relaxed));
-        let class = (*head).class as usize;
+        let owner = Owner((*root).owner.load(Ordering::Relaxed));
+        let spared = |lent: *mut Head| {
+            (*lent).owner.store(owner.0, Ordering::Release);
+            orphan(lent, owner)
+        };
+        object::dismantle(root, spared, |head| free_one(block, head, owner));
+    }
+}
+
+/// Gives one object back, with nothing in it.
+///
+/// # Safety
+/// The object is `owner`'s, for whom the caller acts; its links are not used any more.
+unsafe fn free_one(block: &ThreadBlock, head: *mut Head, owner: Owner) {
+    // SAFETY: this function's contract; kinds that own something are given to their types alone. The magazines are the thread's own.
+    unsafe {
+        match (*head).kind.load(Ordering::Relaxed) {
+            Batch::KIND => packets::release(&mut *head.add(1).cast::<Batch>(), u32::MAX),
+            Requests::KIND => blocks::release(&mut *head.add(1).cast::<Requests>(), u32::MAX),
+            _ => {}
+        }
+        let class = (*head).class.load(Ordering::Relaxed) as usize;
         count(block, owner, -(stride(class) as i64));
         (*head).owner.store(FREE, Ordering::Relaxed);
         let magazine = &mut (*block.magazines.get()).0[class];
@@ -238,22 +236,105 @@ pub(crate) unsafe fn free(object: NonNull<u8>) {
     }
 }
 
-/// Gives back what an object owns besides its bytes.
+/// Leaves a root that is lent to whoever has it, if somebody still does. Otherwise it is as before.
 ///
 /// # Safety
-/// The caller owns the object.
-unsafe fn empty(head: *mut Head) {
-    // SAFETY: this function's contract; a batch's kind is given to batches alone.
+/// The object is a root of `owner`, for whom the caller acts and who is dead, so that it isn't lent anew but by those to whom it is lent.
+unsafe fn orphan(head: *mut Head, owner: Owner) -> bool {
+    // SAFETY: a head has an object behind it.
+    let object = unsafe { NonNull::new_unchecked(head.add(1).cast()) };
+    // First this, then the count; who gives back does it the other way round. One of us sees what the other did, and the second claim says who frees.
+    claim(object, owner, ORPHANED);
+    // SAFETY: heads are never unmapped.
+    unsafe { (*head).borrows.load(Ordering::SeqCst) != 0 || !claim(object, ORPHANED, owner) }
+}
+
+/// Counts a loan.
+#[inline(always)]
+pub(crate) fn lend(object: NonNull<u8>) {
+    // SAFETY: the lender has the object, borrowed or owned, and isn't reclaimed while the call crosses.
+    unsafe { (*head_of(object)).borrows.fetch_add(1, Ordering::SeqCst) };
+}
+
+/// Ends a loan; frees the object if its owner has died meanwhile and this was the last one.
+#[inline(always)]
+pub(crate) fn give_back(object: NonNull<u8>) {
+    // SAFETY: counted by `lend`: until now nobody has freed it.
+    let head = unsafe { &*head_of(object) };
+    // SAFETY: its owner is dead, and we are the last to whom it was lent.
+    let orphaned = || unsafe { free_orphan(object) };
+    if head.borrows.fetch_sub(1, Ordering::SeqCst) == 1 && head.owner.load(Ordering::SeqCst) == ORPHANED.0 {
+        orphaned();
+    }
+}
+
+/// # Safety
+/// Nobody uses the object but those who run this, each after a loan of its own.
+#[cold]
+#[inline(never)]
+unsafe fn free_orphan(object: NonNull<u8>) {
+    // SAFETY: this function's contract: whoever changes the owner frees.
     unsafe {
-        match (*head).kind.load(Ordering::Relaxed) {
-            Batch::KIND => packets::release(&mut *head.add(1).cast::<Batch>(), u32::MAX),
-            Requests::KIND => blocks::release(&mut *head.add(1).cast::<Requests>(), u32::MAX),
-            _ => {}
+        if claim(object, ORPHANED, Owner::KERNEL) {
+            free(object);
         }
     }
 }
 
-/// Makes `to` the owner of what was `from`'s. One store and two counts.
+/// The object that an address is in.
+fn object_at(address: usize) -> Option<*mut Head> {
+    let store = STORE.lock();
+    let after = store.slabs.partition_point(|slab| slab.first.as_ptr().addr() <= address);
+    let slab = &store.slabs[after.checked_sub(1)?];
+    let (offset, stride) = (address - slab.first.as_ptr().addr(), stride(slab.class));
+    let inside = offset / stride < slab.objects && offset % stride >= HEAD;
+    // SAFETY: as in `grow`.
+    inside.then(|| unsafe { slab.first.as_ptr().add(offset / stride * stride).cast() })
+}
+
+/// Hangs an object into the one that `place` is in, both of the domain that the calling thread acts for. The put's ticket; 0: `place` is in none.
+///
+/// # Safety
+/// `object` is a live root that the caller has; nobody else uses it or what `place` is in.
+pub(crate) unsafe fn put(place: usize, object: NonNull<u8>) -> u32 {
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    let (acting, child) = (call::acting_owner(), head_of(object));
+    let Some(parent) = object_at(place) else { return 0 };
+    // SAFETY: this function's contract. A head that isn't the caller's is only read.
+    unsafe {
+        let owner = |head: *mut Head| (*head).owner.load(Ordering::Relaxed);
+        let mine = matches!(owner(parent), NESTED) || owner(parent) == acting.0;
+        if !mine || owner(child) != acting.0 {
+            return 0;
+        }
+        let root = object::root(parent);
+        if owner(root) != acting.0 || root == child {
+            return 0;
+        }
+        // 0 is none; they are given again only after four thousand million.
+        let ticket = LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1);
+        object::nest(parent, child, place, ticket);
+        (*child).owner.store(NESTED, Ordering::Release);
+        ticket
+    }
+}
+
+/// Makes a nested object a root of the domain that the calling thread acts for.
+///
+/// # Safety
+/// It is nested in an object of that domain, and nobody else uses that.
+pub(crate) unsafe fn take(object: NonNull<u8>) {
+    let head = head_of(object);
+    // SAFETY: this function's contract.
+    unsafe {
+        // Two roots of one owner are what they were as one: whenever the domain dies, both are found.
+        let owner = (*object::root(head)).owner.load(Ordering::Relaxed);
+        object::unnest(head);
+        (*head).owner.store(owner, Ordering::Release);
+    }
+}
+
+/// Makes `to` the owner of what was `from`'s, with all that is nested in it. One store and two counts.
 #[inline(always)]
 pub(crate) fn transfer(object: NonNull<u8>, from: Owner, to: Owner) {
     let block = thread::current();
@@ -261,21 +342,19 @@ pub(crate) fn transfer(object: NonNull<u8>, from: Owner, to: Owner) {
     // SAFETY: an `RRef` crosses only by value: the object is live and the sender's, and while the call crosses nobody reclaims it.
     let bytes = unsafe {
         (*head).owner.store(to.0, Ordering::Relaxed);
-        stride((*head).class as usize) as i64
+        i64::from((*head).bytes())
     };
     count(block, from, -bytes);
     count(block, to, bytes);
 }
 
-/// Makes `to` the owner of what is `from`'s, unless it isn't any more. For objects that somebody else may claim at the same time.
+/// Makes `to` the owner of what is `from`'s, with all that is nested in it, unless it isn't any more. For objects that somebody else may claim at the same time.
 pub(crate) fn claim(object: NonNull<u8>, from: Owner, to: Owner) -> bool {
-    let head = head_of(object);
     // SAFETY: heads are never unmapped.
-    let claimed = unsafe { (*head).owner.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed).is_ok() };
+    let head = unsafe { &*head_of(object) };
+    let claimed = head.owner.compare_exchange(from.0, to.0, Ordering::SeqCst, Ordering::Relaxed).is_ok();
     if claimed {
-        let block = thread::current();
-        // SAFETY: as above; a class never changes.
-        let bytes = unsafe { stride((*head).class as usize) as i64 };
+        let (block, bytes) = (thread::current(), i64::from(head.bytes()));
         count(block, from, -bytes);
         count(block, to, bytes);
     }
@@ -335,7 +414,7 @@ pub fn bytes(domain: usize) -> i64 {
     ACCOUNTS[domain].bytes.load(Ordering::Relaxed) + unsettled
 }
 
-/// Frees all objects of a dead owner; returns how many there were.
+/// Frees all objects of a dead owner (what is lent to others, as soon as it is given back); returns how many roots there were.
 ///
 /// # Safety
 /// The owner's incarnation is quiet, and no thread is moving anything from it or to it.
@@ -353,9 +432,13 @@ pub(crate) unsafe fn reclaim(owner: Owner) -> usize {
         let object = unsafe { NonNull::new_unchecked(head.add(1).cast()) };
         // The caller whose call brought it may be quicker, and have it back (`given_back`).
         if claim(object, owner, Owner::KERNEL) {
+            reclaimed += 1;
+            // SAFETY: the kernel's by now, and the lender is dead.
+            if unsafe { (*head).borrows.load(Ordering::SeqCst) != 0 && orphan(head, Owner::KERNEL) } {
+                continue;
+            }
             // SAFETY: claimed for the kernel, from a dead owner whom nobody acts for.
             unsafe { free(object) };
-            reclaimed += 1;
         }
     }
     reclaimed
@@ -369,7 +452,7 @@ fn for_each(mut visit: impl FnMut(*mut Head)) {
     for (first, class, objects) in slabs {
         for index in 0..objects {
             // SAFETY: as in `grow`.
-            visit(unsafe { first.as_ptr().add(index * stride(class) + head_offset(class)).cast() });
+            visit(unsafe { first.as_ptr().add(index * stride(class)).cast() });
         }
     }
 }
@@ -379,14 +462,18 @@ pub fn slab_pages() -> usize {
     STORE.lock().slabs.iter().map(|slab| (slab.objects * stride(slab.class)).div_ceil(PAGE)).sum()
 }
 
-/// Objects that a domain's generations own, and packet buffers in its batches. For tests and `domains`; exact while nothing moves.
+/// Objects that a domain's generations own, nested ones included, and packet buffers in its batches; the kernel's are also those whose owner has died while
+/// they are lent. For tests and `domains`; exact while nothing moves.
 pub fn objects(domain: usize) -> (usize, usize) {
     let (mut objects, mut buffers) = (0, 0);
     for_each(|head| {
         // SAFETY: heads are never unmapped; a batch's length is read as a hint.
         unsafe {
-            let owner = (*head).owner.load(Ordering::Acquire);
-            if owner != FREE && Owner(owner).domain() == domain {
+            if (*head).owner.load(Ordering::Acquire) == FREE {
+                return;
+            }
+            let owner = (*object::root(head)).owner.load(Ordering::Acquire);
+            if owner != FREE && owner != NESTED && Owner(owner).domain() == domain {
                 objects += 1;
                 if (*head).kind.load(Ordering::Relaxed) == Batch::KIND {
                     buffers += (*head.add(1).cast::<Batch>()).len();
@@ -403,12 +490,11 @@ mod tests {
 
     #[test]
     fn a_class_has_room_for_head_and_object_and_keeps_the_alignment() {
-        for size in [1, 16, 47, 48, 49, 64, 100, 776, 1000, 4032, 4096, 60_000] {
+        for size in [1, 16, 63, 64, 65, 100, 776, 1000, 4032, 4096, 60_000, 131_008] {
             for align in [1, 8, 16, 64] {
                 let Some(class) = class_of(size, align) else { panic!("no class for {size} aligned to {align}") };
-                let place = head_offset(class) + HEAD;
-                assert!(place + size <= stride(class), "{size} in class {class}");
-                assert!(place.is_multiple_of(align), "{align} in class {class}");
+                assert!(HEAD + size <= stride(class), "{size} in class {class}");
+                assert!(HEAD.is_multiple_of(align) && stride(class).is_multiple_of(align), "{align} in class {class}");
             }
         }
         assert_eq!(class_of(1 << 20, 8), None);

@@ -119,6 +119,11 @@ impl Passage for Return<'_> {
         }
     }
 
+    /// Loans are ended by the call itself.
+    fn lend(&self, _: NonNull<u8>) {}
+
+    fn give_back(&self, _: NonNull<u8>) {}
+
     /// A capability that never left goes with the call; one that did is the dead callee's, and is reclaimed with it.
     fn capability<I: ?Sized + Callable>(&self, cap: &mut Cap<I>) {
         if self.holder == self.caller.owner() {

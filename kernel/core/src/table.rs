@@ -131,6 +131,20 @@ pub(crate) static TABLE: KernelTable = KernelTable {
         }
         entry
     },
+    exchange_put: {
+        unsafe extern "C" fn entry(place: *mut u8, object: *mut u8) -> u32 {
+            // SAFETY: the caller's contract.
+            entry!(unsafe { (INSIDE.exchange_put)(place, object) })
+        }
+        entry
+    },
+    exchange_take: {
+        unsafe extern "C" fn entry(object: *mut u8) {
+            // SAFETY: the caller's contract.
+            entry!(unsafe { (INSIDE.exchange_take)(object) })
+        }
+        entry
+    },
     packets_allocate: {
         unsafe extern "C" fn entry(batch: *mut Batch, count: usize) -> usize {
             // SAFETY: the caller's contract.
@@ -254,6 +268,8 @@ pub(crate) static INSIDE: KernelTable = KernelTable {
     heap_grow,
     exchange_allocate,
     exchange_free,
+    exchange_put,
+    exchange_take,
     packets_allocate,
     packets_transfer,
     packets_release,
@@ -321,6 +337,18 @@ unsafe extern "C" fn exchange_free(object: *mut u8) {
     if let Some(object) = NonNull::new(object) {
         // SAFETY: the caller's contract.
         unsafe { exchange::free(object) }
+    }
+}
+
+unsafe extern "C" fn exchange_put(place: *mut u8, object: *mut u8) -> u32 {
+    // SAFETY: the caller's contract.
+    NonNull::new(object).map_or(0, |object| unsafe { exchange::put(place.addr(), object) })
+}
+
+unsafe extern "C" fn exchange_take(object: *mut u8) {
+    if let Some(object) = NonNull::new(object) {
+        // SAFETY: the caller's contract.
+        unsafe { exchange::take(object) }
     }
 }
 

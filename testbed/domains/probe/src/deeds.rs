@@ -7,9 +7,10 @@ use core::{
 };
 
 use interfaces::{
-    CallError, Cancelled, Cap, Port, RRef,
+    CallError, Cancelled, Cap, Nested, Port, RRef,
+    collections::{Bytes, Deque},
     packet::Batch,
-    probe::{Deed, Probe, ProbeHandle, Word},
+    probe::{Deed, Parcel, Probe, ProbeHandle, Word},
 };
 use runtime::{
     env::Env,
@@ -24,6 +25,7 @@ pub struct State {
     pub next: Option<Port<dyn Probe>>,
     words: Mutex<Vec<RRef<Word>>>,
     batches: Mutex<Vec<RRef<Batch>>>,
+    parcels: Mutex<Vec<RRef<Parcel>>>,
     capabilities: Mutex<Vec<Cap<dyn ProbeHandle>>>,
     handles: AtomicU64,
     /// Closed while somebody sleeps here on request: a handle is made only after, so that its asker can die meanwhile.
@@ -37,6 +39,7 @@ impl State {
             next,
             words: Mutex::new(Vec::new()),
             batches: Mutex::new(Vec::new()),
+            parcels: Mutex::new(Vec::new()),
             capabilities: Mutex::new(Vec::new()),
             handles: AtomicU64::new(0),
             door: Mutex::new(()),
@@ -45,6 +48,22 @@ impl State {
 
     pub fn keep(&self, word: RRef<Word>) {
         self.words.lock().push(word);
+    }
+
+    pub fn post(&self, parcel: RRef<Parcel>) {
+        self.parcels.lock().push(parcel);
+    }
+
+    /// The sum of the words in the parcels that are kept, and how many those are.
+    pub fn weigh(&self) -> (u64, u64) {
+        let parcels = self.parcels.lock();
+        let sum = parcels.iter().filter_map(|parcel| parcel.word.get()).map(|word| word.0).sum();
+        (sum, parcels.len() as u64)
+    }
+
+    /// Sleeps here, on a visitor's behalf.
+    pub fn linger(&self, nanos: u64) -> Result<(), CallError> {
+        if nanos == 0 { Ok(()) } else { sleep(time::now().saturating_add(nanos)) }
     }
 
     /// Makes a handle, which is counted while it lives.
@@ -116,6 +135,41 @@ impl State {
                 }
                 Ok(())
             }
+            Deed::KeepParcels(count) => {
+                for number in 0..count {
+                    let parcel = parcel(u64::from(number))?;
+                    self.post(parcel);
+                }
+                Ok(())
+            }
+            Deed::Lend(nanos) => {
+                let word = RRef::new(Word(7)).map_err(|_| CallError::Overloaded)?;
+                self.next.ok_or(CallError::Gone)?.look(word.lend(), nanos).map(drop)
+            }
+            Deed::LendNested(nanos) => {
+                let parcel = parcel(7)?;
+                let word = parcel.word.lend().ok_or(CallError::Gone)?;
+                self.next.ok_or(CallError::Gone)?.look(word, nanos).map(drop)
+            }
+            Deed::TakeAndPanic => {
+                let mut parcel = parcel(5)?;
+                let _texts = [parcel.texts.pop_front(), parcel.texts.pop_back()];
+                if let (Some(word), Some(next)) = (parcel.word.take(), self.next) {
+                    next.keep(word)?;
+                }
+                panic!("a probe was told to panic with a parcel unpacked");
+            }
+            Deed::PutAndPanic => {
+                let mut parcel = parcel(5)?;
+                let word = parcel.word.take().ok_or(CallError::Gone)?;
+                parcel.word.put(word).map_err(|_| CallError::Overloaded)?;
+                self.post(parcel);
+                panic!("a probe was told to panic with a parcel packed");
+            }
+            Deed::PostAndPanic => {
+                self.next.ok_or(CallError::Gone)?.post(parcel(5)?)?;
+                panic!("a probe was told to panic with a parcel posted");
+            }
             Deed::KeepHandle => {
                 let next = self.next.ok_or(CallError::Gone)?;
                 self.capabilities.lock().push(next.handle()?);
@@ -133,6 +187,25 @@ impl State {
         };
         self.env.spawn("deed", cpu, work).map_err(|_| CallError::Overloaded)
     }
+}
+
+/// A parcel with everything in it: six objects, two packets.
+fn parcel(number: u64) -> Result<RRef<Parcel>, CallError> {
+    let full = |_| CallError::Overloaded;
+    let parcel = Parcel { number, word: Nested::empty(), batch: Some(Nested::empty()), texts: Deque::default() };
+    let mut parcel = RRef::new(parcel).map_err(full)?;
+    parcel.word.put(RRef::new(Word(number)).map_err(full)?).map_err(|_| CallError::Overloaded)?;
+    let mut batch = Batch::allocate().map_err(full)?;
+    batch.fill(2);
+    parcel.batch = Some(Nested::empty());
+    if let Some(place) = &mut parcel.batch {
+        place.put(batch).map_err(|_| CallError::Overloaded)?;
+    }
+    for text in ["first", "second", "third"] {
+        let text = Bytes::copy_of(text.as_bytes()).map_err(full)?;
+        parcel.texts.push_back(text).map_err(|_| CallError::Overloaded)?;
+    }
+    Ok(parcel)
 }
 
 fn sleep(deadline: u64) -> Result<(), CallError> {

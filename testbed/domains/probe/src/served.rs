@@ -3,8 +3,9 @@
 use alloc::{boxed::Box, sync::Arc};
 
 use interfaces::{
-    CallError, Cap, RRef,
-    probe::{Deed, Probe, ProbeHandle, Relayed, Word},
+    Borrowed, CallError, Cap, RRef,
+    packet::Batch,
+    probe::{Deed, Parcel, Probe, ProbeHandle, Relayed, Word},
 };
 
 use crate::deeds::State;
@@ -20,6 +21,50 @@ impl Probe for Probed {
     fn pass(&self, mut word: RRef<Word>) -> Result<RRef<Word>, CallError> {
         word.0 += 1;
         Ok(word)
+    }
+
+    fn repack(&self, mut parcel: RRef<Parcel>) -> Result<RRef<Parcel>, CallError> {
+        let (Some(text), Some(mut word)) = (parcel.texts.pop_back(), parcel.word.take()) else {
+            return Err(CallError::Gone);
+        };
+        word.0 += 1;
+        parcel.number += 1;
+        parcel.word.put(word).map_err(|_| CallError::Overloaded)?;
+        drop(text);
+        Ok(parcel)
+    }
+
+    fn post(&self, parcel: RRef<Parcel>) -> Result<(), CallError> {
+        self.0.post(parcel);
+        Ok(())
+    }
+
+    fn look(&self, word: Borrowed<'_, Word>, nanos: u64) -> Result<u64, CallError> {
+        let before = word.0;
+        self.0.linger(nanos)?;
+        assert_eq!(word.0, before, "what is lent stays as it is");
+        Ok(word.0)
+    }
+
+    fn look_and_act(&self, word: Borrowed<'_, Word>, deed: Deed) -> Result<u64, CallError> {
+        self.0.act(deed)?;
+        Ok(word.0)
+    }
+
+    fn look_on(&self, word: Borrowed<'_, Word>, depth: u32, nanos: u64) -> Result<u64, CallError> {
+        match (depth, self.0.next) {
+            (0, _) => self.look(word, nanos),
+            (_, Some(next)) => next.look_on(word, depth - 1, nanos),
+            (_, None) => Err(CallError::Gone),
+        }
+    }
+
+    fn ferry(&self, batch: RRef<Batch>) -> Result<RRef<Batch>, CallError> {
+        Ok(batch)
+    }
+
+    fn weigh(&self) -> Result<(u64, u64), CallError> {
+        Ok(self.0.weigh())
     }
 
     fn keep(&self, word: RRef<Word>) -> Result<(), CallError> {
