@@ -23,9 +23,14 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// Where compiled things go: where the command says, which keeps out of a clone that is somebody else's.
+fn target() -> PathBuf {
+    std::env::var_os("REDLEAF_TARGET").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
 /// Builds the images; their ELFs in the same order. Panics with what is wrong: it is for tests.
 pub fn build(starts: &[Start]) -> Vec<Vec<u8>> {
-    let folder = root().join("target/rig-images");
+    let folder = target().join("rig-images");
     fs::create_dir_all(&folder).expect("the target folder is writable");
     let lock = fs::File::create(folder.join("lock")).expect("the target folder is writable");
     lock.lock().expect("builds take turns");
