@@ -88,6 +88,8 @@ enum Job {
     Test {
         #[arg(value_enum)]
         tier: Option<Tier>,
+        /// Only the checks of the tier with this in their names
+        pattern: Option<String>,
     },
 }
 
@@ -268,8 +270,8 @@ fn perform(job: Job) -> Result<(), Failure> {
             }
             println!("next: cargo test -p {name}, ./redleaf check configs/{name}.toml");
         }
-        Job::Test { tier } => {
-            if !test::run(&workspace, tier) {
+        Job::Test { tier, pattern } => {
+            if !test::run(&workspace, tier, pattern.as_deref()) {
                 return Err(Failure::Job(String::new()));
             }
         }

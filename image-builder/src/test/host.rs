@@ -1,4 +1,4 @@
-//! The host tier: the tests of every crate, and that the crates keep to their tiers of trust.
+//! The host tier: the tests of every crate, that the crates keep to their tiers of trust, and that all are written in one format.
 
 use super::{Outcome, Tally};
 use crate::workspace::Workspace;
@@ -9,7 +9,12 @@ use std::process::{Command, Stdio};
 
 pub fn run(workspace: &Workspace, tally: &mut Tally) {
     tally.check("imports go downhill", || layering(workspace));
-    cargo_tests(workspace, tally, &["--workspace"]);
+    tally.check("one format", || format(workspace));
+    match tally.pattern().map(str::to_owned) {
+        None => cargo_tests(workspace, tally, &["--workspace"]),
+        // libtest means the same by it.
+        Some(pattern) => cargo_tests(workspace, tally, &["--workspace", "--", &pattern]),
+    }
 }
 
 /// Crates with tests that bring in what we did not write, from Debian's mirror.
@@ -18,7 +23,9 @@ const INTEROP_CRATES: [&str; 3] = ["model", "prefix", "kv"];
 /// The interop tier: tests that are ignored elsewhere, since they fetch and boot a guest.
 pub fn interop(workspace: &Workspace, tally: &mut Tally) {
     for name in INTEROP_CRATES {
-        cargo_tests(workspace, tally, &["--package", name, "--tests", "--", "--ignored", "--test-threads=1"]);
+        let pattern = tally.pattern().unwrap_or("").to_owned();
+        let arguments = ["--package", name, "--tests", "--", "--ignored", "--test-threads=1", &pattern];
+        cargo_tests(workspace, tally, &arguments);
     }
 }
 
@@ -51,7 +58,7 @@ fn cargo_tests(workspace: &Workspace, tally: &mut Tally, which: &[&str]) {
         }
     }
     match child.wait() {
-        Ok(status) if status.success() && counted > 0 => {}
+        Ok(status) if status.success() && (counted > 0 || tally.pattern().is_some()) => {}
         // A crate that doesn't compile, or a test that took the whole program down, has no line of its own.
         Ok(_) if failed == 0 => {
             tally.record("cargo test", Outcome::Failed("cargo failed; its words are above".into()), false);
@@ -100,6 +107,21 @@ fn layering(workspace: &Workspace) -> Outcome {
             if wrong.is_empty() { Outcome::Passed } else { Outcome::Failed(wrong.join("; ")) }
         }
         Err(error) => Outcome::Failed(error),
+    }
+}
+
+/// `rustfmt.toml` is the only opinion on how a line looks. `rust-toolchain.toml` brings the program.
+fn format(workspace: &Workspace) -> Outcome {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    command.current_dir(workspace.root()).args(["fmt", "--all", "--check", "--", "--files-with-diff"]);
+    match command.stdin(Stdio::null()).output() {
+        Ok(output) if output.status.success() => Outcome::Passed,
+        Ok(output) => {
+            let files = String::from_utf8_lossy(&output.stdout).lines().collect::<Vec<_>>().join(", ");
+            let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            Outcome::Failed(format!("`cargo fmt --all` would change: {files} {words}"))
+        }
+        Err(error) => Outcome::Failed(error.to_string()),
     }
 }
 
