@@ -293,12 +293,7 @@ impl Rig {
     pub fn until_as_before(&self, before: &Counts) {
         let begun = Instant::now();
         while self.counts() != *before {
-            assert!(
-                begun.elapsed() < PATIENCE,
-                "before {before:#?}\nnow {:#?}\nlog:\n{}",
-                self.counts(),
-                self.log()
-            );
+            assert!(begun.elapsed() < PATIENCE, "before {before:#?}\nnow {:#?}\nlog:\n{}", self.counts(), self.log());
             std::thread::sleep(Duration::from_millis(1));
         }
     }
