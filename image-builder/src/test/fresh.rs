@@ -85,6 +85,7 @@ fn is_root() -> bool {
 /// A root folder with a clone in somebody's home, thrown away at the end.
 struct Machine {
     root: PathBuf,
+    toolchain: PathBuf,
     who: Who,
 }
 
@@ -96,7 +97,7 @@ impl Machine {
         let root = folder.join(format!("{release}-{}", who.name().replace(' ', "-")));
         remove(&root)?;
         succeed(Command::new("cp").args(["-a", "--reflink=auto"]).args([&pristine, &root]))?;
-        let machine = Machine { root, who };
+        let machine = Machine { root, toolchain: toolchain(workspace)?, who };
         machine.configure(workspace)?;
         Ok(machine)
     }
@@ -142,8 +143,8 @@ impl Machine {
     /// Runs a line as somebody in the clone. What it says goes where ours goes.
     fn run(&self, network: Network, line: &str) -> Outcome {
         let home = self.who.home();
-        let (root, toolchain) = (self.root.display(), rustup_home());
-        let (toolchain, programs) = (toolchain.display().to_string(), cargo_home().join("bin").display().to_string());
+        let root = self.root.display();
+        let toolchain = self.toolchain.display();
         let as_who = match self.who {
             Who::Root => "",
             Who::User => "setpriv --reuid newcomer --regid newcomer --init-groups ",
@@ -153,10 +154,9 @@ impl Machine {
         let script = format!(
             "set -e; ip link set lo up 2>/dev/null || true
              mount --bind {root} {root}
-             mkdir -p {root}/opt/rustup {root}/opt/programs
+             mkdir -p {root}/opt/rust
              mount --rbind /dev {root}/dev; mount -t proc proc {root}/proc; mount --rbind /sys {root}/sys
-             mount --bind {toolchain} {root}/opt/rustup; mount -o remount,bind,ro {root}/opt/rustup
-             mount --bind {programs} {root}/opt/programs; mount -o remount,bind,ro {root}/opt/programs
+             mount --bind {toolchain} {root}/opt/rust; mount -o remount,bind,ro {root}/opt/rust
              cd {root}; pivot_root . mnt; cd /; umount -l /mnt
              exec {as_who}/bin/sh -c 'cd {home}/redleaf && {line}; exit $?'"
         );
@@ -166,8 +166,8 @@ impl Machine {
             command.arg("--net");
         }
         command.args(["/bin/sh", "-c", &script]).env_clear().stdin(Stdio::null());
-        command.env("HOME", home).env("CARGO_HOME", format!("{home}/.cargo")).env("RUSTUP_HOME", "/opt/rustup");
-        command.env("PATH", "/opt/programs:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("HOME", home).env("CARGO_HOME", format!("{home}/.cargo"));
+        command.env("PATH", "/opt/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         // A skip on a fresh machine is a promise that isn't kept there.
         command.env("CI", "true");
         command.envs(std::env::vars().filter(|(name, _)| is_registry_setting(name)));
@@ -216,18 +216,18 @@ fn is_registry_setting(name: &str) -> bool {
     upper.ends_with("_PROXY") || upper.ends_with("CA_BUNDLE") || beginnings.iter().any(|start| upper.starts_with(start))
 }
 
-fn home_of(variable: &str, below_home: &str) -> PathBuf {
-    std::env::var_os(variable)
-        .map(PathBuf::from)
-        .unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or("/root".into())).join(below_home))
-}
-
 fn cargo_home() -> PathBuf {
-    home_of("CARGO_HOME", ".cargo")
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or("/root".into())).join(".cargo");
+    std::env::var_os("CARGO_HOME").map_or_else(home, PathBuf::from)
 }
 
-fn rustup_home() -> PathBuf {
-    home_of("RUSTUP_HOME", ".rustup")
+/// The folder of the clone's compiler. (What rustup keeps beside it may be links that lead nowhere in another root.)
+fn toolchain(workspace: &Workspace) -> Result<PathBuf, String> {
+    let mut rustc = Command::new("rustc");
+    rustc.current_dir(workspace.root()).args(["--print", "sysroot"]).stderr(Stdio::inherit());
+    let sysroot = rustc.output().map_err(|error| format!("rustc: {error}"))?.stdout;
+    let sysroot = PathBuf::from(String::from_utf8_lossy(&sysroot).trim());
+    sysroot.canonicalize().map_err(|error| format!("{}: {error}", sysroot.display()))
 }
 
 fn copy_if_there(from: &Path, to: &Path) -> Result<(), String> {
