@@ -28,7 +28,7 @@ use crate::frame_socket::{self, FrameSocket};
 use crate::vfio_user::{ServeError, Server};
 
 /// The longest that a guest may take from QEMU's start to its own power-off. With two free CPUs it takes half a minute.
-pub const LIMIT: Duration = Duration::from_secs(150);
+pub const LIMIT: Duration = Duration::from_secs(900);
 
 /// What a judge saw.
 #[derive(Clone, Debug)]
