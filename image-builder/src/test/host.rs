@@ -94,8 +94,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("runtime-macros", &[]),
     ("bundle", &[]),
     ("ixgbe-device", &["interfaces"]),
+    ("nvme-device", &["interfaces"]),
     ("kernel-core", &["bundle", "interfaces"]),
-    ("devices", &["interfaces", "ixgbe-device", "kernel-core"]),
+    ("devices", &["interfaces", "ixgbe-device", "nvme-device", "kernel-core"]),
     ("kernel", &["bundle", "devices", "interfaces", "kernel-core"]),
 ];
 /// The same for every domain.

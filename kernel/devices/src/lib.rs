@@ -8,8 +8,9 @@
 extern crate alloc;
 
 mod ixgbe;
+mod nvme;
 
 use kernel_core::device::DeviceClass;
 
 /// All families that this kernel can give to domains.
-pub const CLASSES: &[&dyn DeviceClass] = &[&ixgbe::Family];
+pub const CLASSES: &[&dyn DeviceClass] = &[&ixgbe::Family, &nvme::Controllers];
