@@ -56,6 +56,7 @@ pub mod pci;
 mod receive;
 pub mod registers;
 mod sfp;
+pub mod shared_memory;
 mod steering;
 mod surroundings;
 mod transmit;

@@ -5,6 +5,9 @@
 //!
 //! A process has one box. Tests that share it take turns ([`Rig::turn`]).
 
+mod cable;
+mod card;
+pub mod dma;
 mod images;
 mod machine;
 mod memory;
@@ -12,6 +15,8 @@ mod rig;
 mod signals;
 mod threads;
 
+pub use cable::{Returned, Tester};
+pub use card::{Card, Device};
 pub use images::{Start, build};
 pub use machine::Machine;
 pub use rig::{Counts, DomainCounts, DomainSpec, PROBE, RELAY, Rig, Running, Settings};

@@ -13,12 +13,12 @@ use std::{
 use kernel_core::{
     interrupt::Vector,
     platform::{
-        DmaMemory, Mapped, Mapping, PageCount, PciFunction, PciIdentity, Platform, Protected, Resume, ThreadStart,
+        DmaMemory, Mapped, Mapping, PAGE, PageCount, PciFunction, PciIdentity, Platform, Protected, Resume, ThreadStart,
     },
     thread::ThreadBlock,
 };
 
-use crate::{memory::Memory, threads};
+use crate::{dma, memory::Memory, threads};
 
 /// Nanoseconds since the first question.
 pub fn clock() -> u64 {
@@ -104,10 +104,13 @@ impl Platform for Machine {
     fn dma_map(&self, pages: usize) -> Option<DmaMemory> {
         // A device of the rig is code in this process: it finds memory where we do.
         let address = self.memory.map(pages, Mapping::Heap)?;
-        Some(DmaMemory { address, bus: address.as_ptr().addr() as u64, pages })
+        let bus = address.as_ptr().expose_provenance() as u64;
+        dma::admit(bus, pages * PAGE);
+        Some(DmaMemory { address, bus, pages })
     }
 
     unsafe fn dma_unmap(&self, memory: DmaMemory) {
+        dma::forbid(memory.bus);
         // SAFETY: mapped as a heap by `dma_map`; the rest is the same contract.
         unsafe { self.memory.unmap(memory.address, memory.pages, Mapping::Heap) }
     }

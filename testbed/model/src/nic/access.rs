@@ -42,6 +42,11 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         }
     }
 
+    /// What stands in a register, whatever it does when it is read.
+    pub(crate) fn stored(&self, offset: u32) -> u32 {
+        self.bank.get(canonical(offset))
+    }
+
     /// Writes a register; what it sets going has happened when this returns.
     pub fn write32(&mut self, offset: u32, value: u32) {
         let offset = canonical(offset);

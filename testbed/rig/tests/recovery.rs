@@ -1,0 +1,207 @@
+//! The 82599's driver natively, behind its shadow, against the model on shared memory: numbered frames go in, a client forwards them, the driver ends in every way meanwhile.
+//! What comes out is what went in.
+
+use std::{
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use bundle::manifest::{DeviceMatch, Import, Nanos, Source};
+use interfaces::{
+    RRef,
+    abi::Reason,
+    control::{Control, Counters},
+    net::{Net, NetError},
+    packet::Batch,
+};
+use kernel_core::{incarnation::Cause, supervisor::Command};
+use model::{NicConfig, control::Fault};
+use rig::{Card, DomainSpec, Returned, Rig, Running, Settings, Start, Tester};
+
+const IXGBE: Start = Start { name: "ixgbe", package: "ixgbe", path: "ixgbe::start" };
+const SHADOW: Start = Start { name: "net-shadow", package: "net-shadow", path: "net_shadow::start" };
+const REASONS: [Reason; 5] =
+    [Reason::Panic, Reason::StackOverflow, Reason::PageFault, Reason::CpuException, Reason::Quota];
+
+struct Box82599 {
+    rig: Rig,
+    card: &'static Card<Tester>,
+}
+
+static BOX: LazyLock<Box82599> = LazyLock::new(|| {
+    let card = Card::new(0, NicConfig::default(), Tester::new(64));
+    card.serve(true);
+    let config = postcard::to_allocvec(&ixgbe::Config::default()).unwrap();
+    let on_device =
+        |interface: &str| Import { port: "device".into(), from: Source::Device, interface: interface.into() };
+    let driver = DomainSpec::new("ixgbe0", IXGBE).export("net", "Net").export("control", "Control").with(|spec| {
+        spec.device = Some(DeviceMatch::Id { vendor: 0x8086, device: NicConfig::default().device });
+        spec.imports.push(on_device("IxgbeDevice"));
+        spec.cpus = vec![0];
+        spec.watchdog = Nanos(50_000_000);
+        spec.config = config;
+    });
+    let shadow = DomainSpec::new("shadow", SHADOW)
+        .export("net", "Net")
+        .export("control", "Control")
+        .import("net", "Net", 0, "net");
+    let settings = Settings {
+        domains: vec![driver, shadow],
+        functions: vec![card],
+        devices: devices::CLASSES,
+        packet_buffers: 4096,
+        ..Settings::default()
+    };
+    Box82599 { rig: Rig::start(settings), card }
+});
+
+fn shadow_counter(name: &'static str) -> u64 {
+    let control = BOX.rig.port::<dyn Control>("shadow", "control");
+    BOX.rig.run(1, move || {
+        let page = control.counters(0, RRef::new(Counters::default()).unwrap()).unwrap();
+        page.as_slice().iter().find(|counter| counter.name.as_str() == name).expect("it has one").value
+    })
+}
+
+/// A client that forwards whatever comes, until it is told to stop. It is to see no error.
+struct Client {
+    stop: Arc<AtomicBool>,
+    thread: Running<()>,
+}
+
+impl Client {
+    fn start() -> Client {
+        let net = BOX.rig.port::<dyn Net>("shadow", "net");
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = BOX.rig.spawn(0, move || {
+            let mut queue = loop {
+                match net.open_queue(0) {
+                    Ok(queue) => break queue,
+                    // The client of another test has just let go of it.
+                    Err(NetError::QueueBusy) => std::thread::yield_now(),
+                    Err(error) => panic!("{error:?}"),
+                }
+            };
+            let mut batch = Batch::allocate().unwrap();
+            while !stopped.load(SeqCst) {
+                batch = queue.receive(batch).expect("no error is seen");
+                let idle = batch.is_empty();
+                while !batch.is_empty() {
+                    batch = queue.send(batch).expect("no error is seen");
+                }
+                if idle {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        Client { stop, thread }
+    }
+
+    fn stop(self) {
+        self.stop.store(true, SeqCst);
+        self.thread.join();
+    }
+}
+
+/// Sends `frames` and waits until all of them are back.
+fn round_trip(frames: u64) -> Returned {
+    BOX.rig.until("the driver serves", || BOX.rig.status("ixgbe0").state == "live");
+    // As a read would on a bus: all that the driver has written has reached the device.
+    BOX.card.with(|device| device.look_at_all());
+    BOX.card.with(|device| device.nic().wire_mut().allow(frames));
+    until_all_are_back();
+    BOX.card.with(|device| device.nic().wire().returned())
+}
+
+fn until_all_are_back() {
+    let missing = || BOX.card.with(|device| device.nic().wire().missing());
+    let begun = Instant::now();
+    while missing() > 0 {
+        assert!(
+            begun.elapsed() < Duration::from_secs(10),
+            "{} frames are missing; {:?}; log:\n{}",
+            missing(),
+            BOX.card.with(|device| device.nic().counters()),
+            BOX.rig.log()
+        );
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+fn crash(round: usize) {
+    let generation = BOX.rig.status("ixgbe0").generation;
+    match REASONS.get(round % (REASONS.len() + 1)) {
+        Some(&reason) => BOX.rig.order(|domain| Command::Inject(domain, reason), "ixgbe0"),
+        None => BOX.rig.order(Command::Kill, "ixgbe0"),
+    }
+    BOX.rig.until_restarted("ixgbe0", generation);
+}
+
+/// A hundred ends of the driver amid traffic, none of which the client sees: each frame comes out once.
+#[test]
+fn crashes_lose_and_repeat_nothing() {
+    let _turn = BOX.rig.turn();
+    let client = Client::start();
+    let before = round_trip(400);
+    for round in 0..100 {
+        // Below what the ring holds, so that it is the crash that is tested.
+        let missing = || BOX.card.with(|device| device.nic().wire().missing());
+        BOX.rig.until("the frames of the round before the last are back", || missing() <= 200);
+        BOX.card.with(|device| device.nic().wire_mut().allow(200));
+        std::thread::sleep(Duration::from_micros(13 * (round as u64 % 17)));
+        crash(round);
+    }
+    until_all_are_back();
+    let after = BOX.card.with(|device| device.nic().wire().returned());
+    assert_eq!((after.repeated, after.strange), (before.repeated, before.strange));
+    assert_eq!(after.frames, before.frames + 100 * 200);
+    assert_eq!(shadow_counter("packets.lost"), 0);
+    assert_eq!(rig::dma::violations(), 0);
+    client.stop();
+}
+
+/// An endless loop is found by the watchdog, and costs no frame either.
+#[test]
+fn a_hang_loses_nothing() {
+    let _turn = BOX.rig.turn();
+    let client = Client::start();
+    round_trip(100);
+    let generation = BOX.rig.status("ixgbe0").generation;
+    BOX.rig.order(|domain| Command::Inject(domain, Reason::Watchdog), "ixgbe0");
+    BOX.card.with(|device| device.nic().wire_mut().allow(400));
+    BOX.rig.until_restarted("ixgbe0", generation);
+    assert_eq!(BOX.rig.status("ixgbe0").last_death.map(|(_, death)| death.cause), Some(Cause::Crash(Reason::Watchdog)));
+    until_all_are_back();
+    client.stop();
+}
+
+/// A device that lies is reset by the next generation: frames may be lost, the client still sees no error, and traffic goes on.
+#[test]
+fn a_lying_device_is_no_error_to_the_client() {
+    let _turn = BOX.rig.turn();
+    let client = Client::start();
+    round_trip(100);
+    let generation = BOX.rig.status("ixgbe0").generation;
+    BOX.card.with(|device| device.nic().inject(Fault::CorruptLength { count: 1, length: 0xFFFF }));
+    BOX.card.with(|device| device.nic().wire_mut().allow(1));
+    BOX.rig.until_restarted("ixgbe0", generation);
+    let before = BOX.card.with(|device| device.nic().wire().returned().frames);
+    BOX.rig.until("frames come through again", || {
+        BOX.card.with(|device| device.nic().wire_mut().allow(1));
+        BOX.card.with(|device| device.nic().wire().returned().frames) > before + 100
+    });
+    // What is still on its way arrives; the rest was lost with the reset.
+    let missing = || BOX.card.with(|device| device.nic().wire().missing());
+    let mut last = u64::MAX;
+    while missing() != last {
+        last = missing();
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(last >= 1, "the frame that was lied about");
+    BOX.card.with(|device| device.nic().wire_mut().forgive(last));
+    client.stop();
+}
