@@ -134,6 +134,11 @@ pub trait Configuration: for<'de> Deserialize<'de> + Serialize {
     fn validate(&self) -> alloc::vec::Vec<Fault> {
         alloc::vec::Vec::new()
     }
+
+    /// The folders that go with the table into the bundle, each with the dotted path where it is named; the builder packs them.
+    fn folders(&mut self) -> alloc::vec::Vec<(alloc::string::String, &mut crate::folder::Folder)> {
+        alloc::vec::Vec::new()
+    }
 }
 
 /// For domains that take no configuration.

@@ -19,6 +19,7 @@ pub mod config;
 pub mod control;
 pub mod device;
 pub mod error;
+pub mod folder;
 pub mod gate;
 #[cfg(feature = "host")]
 pub mod host;

@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "subjects")]
+mod pack;
+#[cfg(feature = "subjects")]
 mod subject;
 
 use serde::{Deserialize, Serialize};

@@ -2,10 +2,12 @@
 
 use crate::{ConfigFault, Port, Ports, Request, Response, UnknownField};
 use interfaces::config::Configuration;
+use interfaces::folder::Folder;
 use runtime::env::{Env, StartError};
 use runtime::wiring::{Exports, Imports, PortSpec};
 use serde_json::Value;
 use std::io::{self, Read, Write};
+use std::path::Path;
 
 type ReadConfig = fn(Value) -> Result<Vec<u8>, Vec<ConfigFault>>;
 
@@ -58,7 +60,7 @@ fn read<C: Configuration>(mut table: Value) -> Result<Vec<u8>, Vec<ConfigFault>>
     let mut removed: Vec<String> = Vec::new();
     while faults.len() < MAX_FAULTS {
         let error = match serde_path_to_error::deserialize::<_, C>(&table) {
-            Ok(config) => {
+            Ok(mut config) => {
                 // A default in the place of what was taken out could be blamed for what nobody wrote.
                 if removed.is_empty() {
                     faults.extend(config.validate().into_iter().map(|fault| ConfigFault {
@@ -66,6 +68,9 @@ fn read<C: Configuration>(mut table: Value) -> Result<Vec<u8>, Vec<ConfigFault>>
                         message: fault.message,
                         unknown: None,
                     }));
+                }
+                if faults.is_empty() {
+                    faults.extend(pack_folders(&mut config));
                 }
                 if faults.is_empty() {
                     return postcard::to_stdvec(&config).map_err(|error| vec![whole(error.to_string())]);
@@ -98,6 +103,15 @@ fn read<C: Configuration>(mut table: Value) -> Result<Vec<u8>, Vec<ConfigFault>>
         removed.push(path);
     }
     Err(faults)
+}
+
+/// Packs the folders that `config` names, from where the program runs: beside the manifest.
+fn pack_folders(config: &mut impl Configuration) -> Vec<ConfigFault> {
+    let pack = |(path, folder): (String, &mut Folder)| {
+        let packed = crate::pack::pack(Path::new(folder.path()));
+        packed.map(|packed| *folder = packed).err().map(|message| ConfigFault { path, message, unknown: None })
+    };
+    config.folders().into_iter().filter_map(pack).collect()
 }
 
 fn whole(message: String) -> ConfigFault {

@@ -23,8 +23,8 @@ pub struct Inquiry {
     pub faults: BTreeMap<String, Vec<ConfigFault>>,
 }
 
-/// Asks the crates of all of `appliance`'s images that exist.
-pub fn inquire(workspace: &Workspace, appliance: &Appliance) -> Result<Inquiry, BuildError> {
+/// Asks the crates of all of `appliance`'s images that exist. Folders that its tables name are looked for from `base` on.
+pub fn inquire(workspace: &Workspace, appliance: &Appliance, base: &Path) -> Result<Inquiry, BuildError> {
     let crates = super::crates_of(workspace, appliance);
     if crates.is_empty() {
         return Ok(Inquiry::default());
@@ -37,7 +37,7 @@ pub fn inquire(workspace: &Workspace, appliance: &Appliance) -> Result<Inquiry, 
         let config = Config { image: domain.image.value.clone(), table: to_json(&domain.config) };
         (domain.name.value.clone(), config)
     });
-    let response = ask(&program, &Request { configs: configs.collect() })?;
+    let response = ask(&program, base, &Request { configs: configs.collect() })?;
     let mut inquiry = Inquiry { ports: response.ports, ..Inquiry::default() };
     for (domain, answer) in response.configs {
         match answer {
@@ -84,9 +84,10 @@ fn build_program(workspace: &Workspace, crates: &[&DomainCrate]) -> Result<PathB
     Ok(own)
 }
 
-fn ask(program: &Path, request: &Request) -> Result<Response, BuildError> {
+fn ask(program: &Path, base: &Path, request: &Request) -> Result<Response, BuildError> {
     let failed = |error: std::io::Error| BuildError::Inquiry(error.to_string());
     let mut child = Command::new(program)
+        .current_dir(base)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

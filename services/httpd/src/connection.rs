@@ -4,9 +4,10 @@
 use alloc::{format, string::String, vec::Vec};
 use core::fmt::Write;
 
+use interfaces::folder::{Coding, File, Files, Representation};
+
 use crate::{
     body::Body,
-    content::{Coding, Content, File, Representation},
     date,
     head::{self, Framing, Head, HeadLimits, Method},
     negotiate::{self, Range, Ranges, Verdict},
@@ -27,7 +28,7 @@ pub struct Limits {
 /// What a connection is served with.
 #[derive(Clone, Copy)]
 pub struct Service<'a> {
-    pub content: &'a Content<'a>,
+    pub content: &'a Files<'a>,
     pub limits: &'a Limits,
     /// Seconds since 1970, if the box knows them.
     pub date: Option<i64>,
@@ -438,7 +439,7 @@ fn multipart(file: &File, representation: &Representation, ranges: &[Range]) -> 
 }
 
 /// Appends content until all is sent, or `out` holds `enough`. True at the end.
-fn send(content: &Content, parts: &mut Parts, out: &mut Vec<u8>, enough: usize) -> bool {
+fn send(content: &Files, parts: &mut Parts, out: &mut Vec<u8>, enough: usize) -> bool {
     while let Some((text, range)) = parts.parts.last_mut() {
         out.extend_from_slice(text.as_bytes());
         text.clear();

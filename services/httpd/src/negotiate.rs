@@ -2,8 +2,9 @@
 
 use alloc::{format, string::String, vec::Vec};
 
+use interfaces::folder::{Coding, File, Representation};
+
 use crate::{
-    content::{Coding, File, Representation},
     date,
     grammar::{list, number, trim, weight},
     head::{Head, Method},

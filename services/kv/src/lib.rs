@@ -1,4 +1,5 @@
-//! A key-value store that speaks memcached's protocol, so that existing clients just work: classic and meta commands, TCP and UDP.
+//! A key-value store that speaks memcached's protocol, so that existing clients just work: classic and meta commands, TCP and UDP. It has a thread on each of its
+//! CPUs, each on an instance of the network stack; the store itself is one, in shards.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -8,12 +9,72 @@ pub mod arena;
 pub mod classic;
 pub mod clock;
 pub mod command;
+pub mod config;
+pub mod control;
 pub mod datagram;
 pub mod item;
 pub mod meta;
+pub mod server;
 pub mod session;
 pub mod shard;
 pub mod statistics;
 pub mod stats;
 pub mod store;
 pub mod text;
+
+use alloc::{boxed::Box, sync::Arc};
+
+use interfaces::{
+    Port,
+    control::Control,
+    socket::{Local, NetStack},
+};
+use runtime::{
+    env::{Env, StartError},
+    serving::{self, Server},
+    time,
+};
+
+pub use config::Config;
+
+use crate::{control::Console, server::Clients, statistics::Traffic, store::Store};
+
+#[derive(runtime::Imports)]
+pub struct Imports {
+    pub stack: Port<dyn NetStack>,
+}
+
+#[derive(runtime::Exports)]
+pub struct Exports {
+    pub control: Box<dyn Control>,
+}
+
+/// Starts the store: a thread on each CPU, on the instance of the stack of the same number.
+pub fn start(env: Env, imports: Imports, config: Config) -> Result<Exports, StartError> {
+    let started = time::now();
+    // Which keys collide is to be hard to know from outside: the nanosecond of the start is what the box has of chance.
+    let seed = started ^ u64::from(env.generation()) << 48;
+    let store = Arc::new(Store::new(config.limits(env.cpus().len()), seed, None));
+    let traffic: Arc<[Traffic]> = env.cpus().iter().map(|_| Traffic::default()).collect();
+    log::info!("{} for items in {} shards, on port {}", config.memory, store.shards(), config.port);
+    for (index, &cpu) in env.cpus().iter().enumerate() {
+        let (config, store, traffic, stack) = (config.clone(), store.clone(), traffic.clone(), imports.stack);
+        env.spawn("clients", cpu, move || serve(&config, &store, &traffic, index, stack, started))?;
+    }
+    Ok(Exports { control: Box::new(Console { store, traffic }) })
+}
+
+fn serve(config: &Config, store: &Store, traffic: &[Traffic], index: usize, stack: Port<dyn NetStack>, started: u64) {
+    let longest_udp_answer = config.longest_udp_answer.0 as usize;
+    let clients = Clients { store, traffic, index, longest_udp_answer, started };
+    let limits = serving::Limits {
+        connections: config.connections as usize,
+        backlog: 256,
+        waiting: config.waiting.0 as usize,
+        request: config.request_time,
+        answer: config.answer_time,
+        idle: config.idle_time,
+    };
+    let udp = (config.udp_port != 0).then(|| Local::port(config.udp_port));
+    Server::new(clients, limits, &traffic[index].clients).run(stack, index as u16, Local::port(config.port), udp);
+}

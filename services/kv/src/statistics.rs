@@ -1,6 +1,6 @@
 //! What is counted: in each shard what happens to items, under the shard's lock; over all what happens on connections.
 
-use runtime::tally::Tally;
+use runtime::{serving::Tallies, tally::Tally};
 
 macro_rules! counts {
     ($($(#[$doc:meta])* $field:ident),* $(,)?) => {
@@ -36,13 +36,8 @@ counts! {
 /// Of one thread that serves clients.
 #[derive(Debug, Default)]
 pub struct Traffic {
-    pub connections: Tally,
-    pub open: Tally,
-    pub bytes_read: Tally,
-    pub bytes_written: Tally,
+    pub clients: Tallies,
     pub flushes: Tally,
-    pub datagrams: Tally,
+    /// Datagrams that were no requests.
     pub dropped_datagrams: Tally,
-    pub refused: Tally,
-    pub timed_out: Tally,
 }

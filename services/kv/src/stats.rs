@@ -51,10 +51,10 @@ fn general(context: &Context, lines: &mut Lines) {
     lines.stat("time", context.date.unwrap_or(0));
     lines.stat("version", core::str::from_utf8(&VERSION[8..]).unwrap_or(""));
     lines.stat("pointer_size", usize::BITS);
-    lines.stat("curr_connections", sum(|traffic| &traffic.open));
-    lines.stat("total_connections", sum(|traffic| &traffic.connections));
-    lines.stat("rejected_connections", sum(|traffic| &traffic.refused));
-    lines.stat("idle_kicks", sum(|traffic| &traffic.timed_out));
+    lines.stat("curr_connections", sum(|traffic| &traffic.clients.open));
+    lines.stat("total_connections", sum(|traffic| &traffic.clients.accepted));
+    lines.stat("rejected_connections", sum(|traffic| &traffic.clients.refused));
+    lines.stat("idle_kicks", sum(|traffic| &traffic.clients.timed_out));
     lines.stat("cmd_get", counts.get_hits + counts.get_misses);
     lines.stat("cmd_set", counts.set_commands);
     lines.stat("cmd_flush", sum(|traffic| &traffic.flushes));
@@ -76,8 +76,8 @@ fn general(context: &Context, lines: &mut Lines) {
     lines.stat("touch_misses", counts.touch_misses);
     lines.stat("store_too_large", counts.too_large);
     lines.stat("store_no_memory", counts.no_memory);
-    lines.stat("bytes_read", sum(|traffic| &traffic.bytes_read));
-    lines.stat("bytes_written", sum(|traffic| &traffic.bytes_written));
+    lines.stat("bytes_read", sum(|traffic| &traffic.clients.bytes_received));
+    lines.stat("bytes_written", sum(|traffic| &traffic.clients.bytes_sent));
     lines.stat("limit_maxbytes", totals.limit);
     lines.stat("threads", context.traffic.len());
     lines.stat("bytes", totals.bytes);

@@ -133,6 +133,10 @@ impl Store {
         &self.limits
     }
 
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
     /// Memory for `bytes` of a value under way, if there is.
     pub fn reserve(&self, bytes: usize) -> Option<Reservation> {
         let room = |taken: usize| taken.checked_add(bytes).filter(|&sum| sum <= self.limits.incoming);

@@ -1,8 +1,9 @@
 //! A site, and a client of its server that cuts its bytes as it likes.
 
+use interfaces::folder::{self, Coding, File, Files, Representation};
+
 use httpd::{
     connection::{Connection, Limits, Service, Wants},
-    content::{Coding, Content, File, Representation},
     head::HeadLimits,
 };
 
@@ -24,7 +25,7 @@ impl Answers {
     }
 }
 
-pub fn content() -> Content<'static> {
+pub fn content() -> Files<'static> {
     let file = |path: &'static str, media_type, forms: &[(Coding, u64, &'static [u8])]| {
         let form = |&(coding, tag, bytes)| Representation { coding, tag, bytes };
         File {
@@ -34,7 +35,7 @@ pub fn content() -> Content<'static> {
             representations: forms.iter().map(form).collect(),
         }
     };
-    let archive = httpd::content::write(&[
+    let archive = folder::write(&[
         file("a b/index.html", "text/html", &[(Coding::Identity, 1, b"folder\n")]),
         file("big.bin", "application/octet-stream", &[(Coding::Identity, 2, &[b'x'; 300_000])]),
         file("hello.txt", "text/plain", &[(Coding::Identity, 10, HELLO.as_bytes())]),
@@ -45,19 +46,19 @@ pub fn content() -> Content<'static> {
             &[(Coding::Identity, 4, b"identity page\n"), (Coding::Gzip, 5, b"gzip"), (Coding::Brotli, 6, b"br")],
         ),
     ]);
-    Content::read(archive.leak()).unwrap()
+    Files::read(archive.leak()).unwrap()
 }
 
 /// Sends `request` in pieces of these lengths, over and over.
-pub fn send(content: &Content, request: &[u8], pieces: &[usize]) -> Answers {
+pub fn send(content: &Files, request: &[u8], pieces: &[usize]) -> Answers {
     converse(content, &mut Connection::default(), request, pieces)
 }
 
-pub fn service<'a>(content: &'a Content<'a>) -> Service<'a> {
+pub fn service<'a>(content: &'a Files<'a>) -> Service<'a> {
     Service { content, limits: &LIMITS, date: Some(TODAY) }
 }
 
-pub fn converse(content: &Content, connection: &mut Connection, request: &[u8], pieces: &[usize]) -> Answers {
+pub fn converse(content: &Files, connection: &mut Connection, request: &[u8], pieces: &[usize]) -> Answers {
     let (mut rest, mut bytes, mut pieces) = (request, Vec::new(), pieces.iter().cycle());
     loop {
         let mut out = Vec::new();

@@ -1,14 +1,81 @@
-//! What is served: a folder's files, packed by the builder into one archive, each with its type, its date, and its representations (as it is, and
-//! compressed), each of which has a tag. The server looks up, and copies nothing.
+//! A folder of files that goes with a domain into the bundle: the manifest names it in the domain's `config` table ([`Folder`]), the builder packs it, and the
+//! domain reads it in place ([`Files`]): each file with its type, its date, and its representations (as it is, and compressed), each of which has a tag.
 //!
 //! The archive: `RLFILES1`, the number of files (u32), then for each file, in the order of their paths: path (u16 length, bytes), media type (u8, bytes), date
 //! (i64, seconds since 1970), number of representations (u8), each of coding (u8), tag (u64), start and length (u32 each); then the representations' bytes,
 //! from which starts count. Numbers are little-endian.
 
-use alloc::{boxed::Box, vec::Vec};
+use alloc::{boxed::Box, string::String, vec::Vec};
 use core::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
 pub const MAGIC: &[u8; 8] = b"RLFILES1";
+
+/// A folder in a `config` table: in the manifest a path, beside the manifest; in the bundle an archive of what lies there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Folder {
+    path: String,
+    archive: Vec<u8>,
+}
+
+impl Folder {
+    /// A folder that has been packed.
+    pub fn packed(archive: Vec<u8>) -> Folder {
+        Folder { path: String::new(), archive }
+    }
+
+    /// Where the manifest says that it is; empty in the bundle.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// For [`Files::read`].
+    pub fn archive(&self) -> &[u8] {
+        &self.archive
+    }
+}
+
+impl Serialize for Folder {
+    /// As a path for people, as an archive in compiled manifests.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.serialize_str(&self.path)
+        } else {
+            serializer.serialize_bytes(&self.archive)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Folder {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Path;
+        impl de::Visitor<'_> for Path {
+            type Value = Folder;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a folder's path, from where the manifest is")
+            }
+            fn visit_str<E: de::Error>(self, path: &str) -> Result<Folder, E> {
+                Ok(Folder { path: path.into(), archive: Vec::new() })
+            }
+        }
+        struct Archive;
+        impl de::Visitor<'_> for Archive {
+            type Value = Folder;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an archive of files")
+            }
+            fn visit_bytes<E: de::Error>(self, archive: &[u8]) -> Result<Folder, E> {
+                Ok(Folder::packed(archive.into()))
+            }
+        }
+        if deserializer.is_human_readable() {
+            deserializer.deserialize_str(Path)
+        } else {
+            deserializer.deserialize_bytes(Archive)
+        }
+    }
+}
 
 /// A content coding (RFC 9110 §8.4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,12 +125,12 @@ pub struct Damaged {
 
 impl fmt::Display for Damaged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the content's archive is damaged at byte {}", self.at)
+        write!(f, "the archive of files is damaged at byte {}", self.at)
     }
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct Content<'a> {
+pub struct Files<'a> {
     files: Vec<File<'a>>,
 }
 
@@ -85,9 +152,9 @@ impl<'a> Reader<'a> {
     }
 }
 
-impl<'a> Content<'a> {
+impl<'a> Files<'a> {
     /// Reads an archive. Whatever the bytes, this ends in an answer.
-    pub fn read(archive: &'a [u8]) -> Result<Content<'a>, Damaged> {
+    pub fn read(archive: &'a [u8]) -> Result<Files<'a>, Damaged> {
         let mut reader = Reader { bytes: archive, at: 0 };
         if reader.take(MAGIC.len())? != MAGIC {
             return Err(Damaged { at: 0 });
@@ -126,7 +193,7 @@ impl<'a> Content<'a> {
             let read = |(coding, tag, place)| Ok(Representation { coding, tag, bytes: bytes(place)? });
             file.representations = own.into_iter().map(read).collect::<Result<_, _>>()?;
         }
-        Ok(Content { files })
+        Ok(Files { files })
     }
 
     pub fn find(&self, path: &[u8]) -> Option<&File<'a>> {
@@ -192,10 +259,10 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let archive = write(&files());
-        let content = Content::read(&archive).unwrap();
-        assert_eq!(content.files(), files());
-        assert_eq!(content.find(b"b").unwrap().modified, 784_111_777);
-        assert!(content.find(b"a").is_none() && content.has_folder(b"a/") && !content.has_folder(b"b/"));
+        let read = Files::read(&archive).unwrap();
+        assert_eq!(read.files(), files());
+        assert_eq!(read.find(b"b").unwrap().modified, 784_111_777);
+        assert!(read.find(b"a").is_none() && read.has_folder(b"a/") && !read.has_folder(b"b/"));
     }
 
     proptest! {
@@ -205,8 +272,8 @@ mod tests {
             let mut archive = write(&files());
             let at = at % archive.len();
             archive[at] = byte;
-            let _ = Content::read(&archive);
-            let _ = Content::read(&archive[..cut % archive.len()]);
+            let _ = Files::read(&archive);
+            let _ = Files::read(&archive[..cut % archive.len()]);
         }
     }
 }
