@@ -8,8 +8,12 @@ use crate::manifest::diagnostic::Diagnostics;
 use crate::manifest::{CheckError, check, source};
 use crate::workspace::Workspace;
 use bundle::manifest::DeviceMatch;
-use lab::{Backend, Boot, BoxSettings, Command, Crash, Firmware, LabFile, Pause, Protocol, RunOptions, Tools, Vip};
+use lab::{
+    Backend, Boot, BoxSettings, Command, Crash, Firmware, LabFile, Pause, Protocol, RunOptions, Service, ServiceKind,
+    Tools, Vip,
+};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -78,8 +82,11 @@ fn one() -> u32 {
     1
 }
 
-/// The image whose config the lab understands.
+/// The images whose config the lab understands.
 const BALANCER: &str = "maglev";
+const STACK: &str = "netstack";
+/// Services whose clients the lab can play, and where they are if their config doesn't say.
+const SERVICES: [(&str, ServiceKind, u16); 1] = [("echo", ServiceKind::Echo, 7)];
 /// The port that the lab uses of a VIP that serves every port.
 const ANY_PORT: u16 = 8000;
 /// Where the manifest doesn't name the card by its address; locally administered.
@@ -98,12 +105,21 @@ fn options(workspace: &Workspace, request: Request) -> Result<RunOptions, RunErr
         false => of_manifest(workspace, &request.target)?,
     };
     let balancer = balancer(&appliance, &table)?;
+    let stacks = stacks(&appliance, &table)?;
+    let own = balancer.as_ref().map(|balancer| &balancer.address).or(stacks.values().next());
+    let own = own.ok_or(RunError::Unsuitable(format!(
+        "the lab needs something to load, and no domain has the image `{BALANCER}` or `{STACK}`"
+    )))?;
     Ok(RunOptions {
         name,
         boot,
-        vips: balancer.vips.iter().map(vip).collect(),
-        backends: balancer.backends.iter().map(|backend| backend_of(backend, &balancer.vips)).collect(),
-        box_settings: box_settings(&appliance, &balancer.address)?,
+        vips: balancer.iter().flat_map(|balancer| balancer.vips.iter().map(vip)).collect(),
+        backends: balancer
+            .iter()
+            .flat_map(|balancer| balancer.backends.iter().map(|backend| backend_of(backend, &balancer.vips)))
+            .collect(),
+        services: services(&appliance, &table, &stacks)?,
+        box_settings: box_settings(&appliance, own)?,
         lab,
         duration: request.duration,
         crashes: request.crashes,
@@ -157,14 +173,53 @@ fn lab_file(manifests: &[PathBuf]) -> Result<LabFile, RunError> {
     Ok(LabFile::default())
 }
 
-fn balancer(appliance: &Appliance, table: &toml::Table) -> Result<BalancerConfig, RunError> {
-    let domain = appliance.domains.iter().find(|domain| domain.image.value == BALANCER);
-    let domain = domain.ok_or(RunError::Unsuitable(format!(
-        "the lab needs a load balancer, and no domain has the image `{BALANCER}`"
-    )))?;
-    let config = table.get("domains").and_then(|domains| domains.get(&domain.name.value)?.get("config")).cloned();
-    let config = config.ok_or(RunError::Unsuitable(format!("domain {} has no config", domain.name.value)))?;
-    config.try_into().map_err(|error: toml::de::Error| RunError::Unsuitable(error.to_string()))
+fn balancer(appliance: &Appliance, table: &toml::Table) -> Result<Option<BalancerConfig>, RunError> {
+    let Some(domain) = appliance.domains.iter().find(|domain| domain.image.value == BALANCER) else { return Ok(None) };
+    let config = config_of(table, &domain.name.value)
+        .ok_or(RunError::Unsuitable(format!("domain {} has no config", domain.name.value)))?;
+    config.try_into().map(Some).map_err(|error: toml::de::Error| RunError::Unsuitable(error.to_string()))
+}
+
+fn config_of(table: &toml::Table, domain: &str) -> Option<toml::Value> {
+    table.get("domains")?.get(domain)?.get("config").cloned()
+}
+
+/// The box's own addresses, with their prefixes, by the name of the network stack that has them.
+fn stacks(appliance: &Appliance, table: &toml::Table) -> Result<BTreeMap<String, String>, RunError> {
+    let mut stacks = BTreeMap::new();
+    for domain in appliance.domains.iter().filter(|domain| domain.image.value == STACK) {
+        let name = &domain.name.value;
+        let config = config_of(table, name);
+        let address = config.as_ref().and_then(|config| config.get("address")?.as_str());
+        let address =
+            address.ok_or(RunError::Unsuitable(format!("the lab speaks IPv4, and {name} has no `address`")))?;
+        stacks.insert(name.clone(), address.to_owned());
+    }
+    Ok(stacks)
+}
+
+/// What the box serves at its own addresses.
+fn services(
+    appliance: &Appliance,
+    table: &toml::Table,
+    stacks: &BTreeMap<String, String>,
+) -> Result<Vec<Service>, RunError> {
+    let mut services = Vec::new();
+    for domain in &appliance.domains {
+        let Some((_, kind, port)) = SERVICES.iter().find(|(image, ..)| *image == domain.image.value) else { continue };
+        let name = &domain.name.value;
+        let below = table.get("domains").and_then(|domains| domains.get(name)?.get("imports")?.get("stack")?.as_str());
+        let below = below.and_then(|import| import.split_once('.')).map(|(stack, _)| stack);
+        let Some((stack, address)) = below.and_then(|stack| stacks.get_key_value(stack)) else { continue };
+        let port = match config_of(table, name).and_then(|config| config.get("port")?.as_integer()) {
+            Some(port) => u16::try_from(port).map_err(|error| RunError::Unsuitable(format!("{name}: {error}")))?,
+            None => *port,
+        };
+        let (ip, _) = address.split_once('/').unwrap_or((address, ""));
+        let address = ip.parse().map_err(|_| RunError::Unsuitable(format!("\"{ip}\" is no IPv4 address")))?;
+        services.push(Service { domain: name.clone(), stack: stack.clone(), kind: *kind, address, port });
+    }
+    Ok(services)
 }
 
 fn vip(vip: &VipConfig) -> Vip {
@@ -257,7 +312,7 @@ mod tests {
         let mut diagnostics = Diagnostics::default();
         let tree = source::load(&configs.join("maglev-two-filters.toml"), &mut sources, &mut diagnostics).unwrap();
         let appliance = Appliance::read(&tree, &mut diagnostics).unwrap();
-        let balancer = balancer(&appliance, &source::to_toml(&tree)).unwrap();
+        let balancer = balancer(&appliance, &source::to_toml(&tree)).unwrap().unwrap();
         assert!(balancer.vips.iter().any(|vip| vip.protocol == Protocol::Udp), "the probe needs a UDP VIP");
         assert_eq!(box_settings(&appliance, &balancer.address).unwrap().prefix, 24);
         let files: Vec<PathBuf> = sources.files.iter().map(|file| file.path.clone()).collect();

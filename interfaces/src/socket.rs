@@ -17,9 +17,9 @@
 
 use core::net::{IpAddr, SocketAddr};
 
-use crate::{CallError, Cap, Exchangeable, RRef, abi::kernel, control::Text, interface, rref::ExchangeFull};
+use crate::{CallError, Cap, Exchangeable, RRef, abi::kernel, interface, rref::ExchangeFull};
 
-/// A socket, a connection or a question to the DNS: of one [`Sockets`] handle, never used again for another.
+/// A socket or a connection: of one [`Sockets`] handle, never used again for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Exchangeable)]
 pub struct SocketId {
     /// Small: below [`StackInfo::sockets`]; used again after the socket is gone. A service may have a table by it.
@@ -72,8 +72,6 @@ pub enum SocketError {
     NoAddress,
     /// The instance has as many sockets as it may.
     Full,
-    /// No host can have that name.
-    Name,
 }
 
 impl From<CallError> for SocketError {
@@ -133,8 +131,6 @@ pub enum Event {
     Closed { socket: SocketId, end: End },
     /// A datagram for a bound socket.
     Datagram { socket: SocketId, from: SocketAddr, bytes: Span },
-    /// The answer of the DNS; none if there is no such host, or nobody answered.
-    Resolved { query: SocketId, address: Option<IpAddr> },
 }
 
 /// What a service wants done.
@@ -409,9 +405,6 @@ pub trait Sockets {
 
     /// Receives UDP datagrams there.
     fn bind(&mut self, local: Local) -> Result<SocketId, SocketError>;
-
-    /// Asks the DNS for a host's address: `Event::Resolved` brings the answer.
-    fn resolve(&mut self, name: RRef<Text<253>>) -> Result<SocketId, SocketError>;
 
     /// Does what the round's requests want, and the stack's work; comes back with what has happened. Without events it waits for some until `deadline` (nanoseconds of
     /// `runtime::time`; 0 doesn't wait), but no longer than a few dozen milliseconds: then it comes back empty.

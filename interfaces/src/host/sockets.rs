@@ -20,7 +20,7 @@
 //! What it promises: events come in the order and with the meaning that `socket` gives them; bytes come in pieces of [`Limits::segment`] at most, and a service that
 //! sends beyond its room is found out. It has no time: a peer takes what is sent when the test calls [`Peer::receive`].
 
-use alloc::{boxed::Box, collections::VecDeque, string::String, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, collections::VecDeque, sync::Arc, vec::Vec};
 use core::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
@@ -32,7 +32,6 @@ use std::{
 
 use crate::{
     CallError, Cap, RRef,
-    control::Text,
     socket::{End, Event, Local, NetStack, Request, Round, SocketError, SocketId, Sockets, SocketsId, StackInfo},
 };
 
@@ -70,7 +69,6 @@ struct State {
     serial: u32,
     /// Peers that connect have ports from here on.
     next_port: u16,
-    names: HashMap<String, IpAddr>,
     /// Connections that services asked for, and that no test has looked at.
     asked: VecDeque<(u64, SocketId, SocketAddr)>,
     /// Datagrams that services sent: from which port, to whom, what.
@@ -135,7 +133,6 @@ impl Network {
             opened: 0,
             serial: 0,
             next_port: 40_000,
-            names: HashMap::new(),
             asked: VecDeque::new(),
             datagrams: Vec::new(),
         };
@@ -192,11 +189,6 @@ impl Network {
     /// Datagrams that services have sent since the last time: from which port, to whom, what.
     pub fn datagrams(&self) -> Vec<(u16, SocketAddr, Vec<u8>)> {
         core::mem::take(&mut self.lock().datagrams)
-    }
-
-    /// The DNS knows this name.
-    pub fn name(&self, name: &str, address: IpAddr) {
-        self.lock().names.insert(name.into(), address);
     }
 
     /// The stack crashes and is started again: all handles are of an earlier generation, all connections are reset.
@@ -505,16 +497,6 @@ impl Sockets for MemorySockets {
         Ok(socket)
     }
 
-    fn resolve(&mut self, name: RRef<Text<253>>) -> Result<SocketId, SocketError> {
-        let mut state = self.network.lock();
-        let address = state.names.get(name.as_str()).copied();
-        state.serial += 1;
-        let query = SocketId { index: u32::MAX, serial: state.serial };
-        let handle = state.handles.get_mut(&self.number).ok_or(GONE)?;
-        handle.events.push_back(Due::Event(Event::Resolved { query, address }));
-        Ok(query)
-    }
-
     fn exchange(&mut self, mut round: RRef<Round>, deadline: u64) -> Result<RRef<Round>, SocketError> {
         let deadline = deadline.min(super::now() + LONGEST_WAIT);
         let mut state = self.network.lock();
@@ -617,19 +599,16 @@ mod tests {
     }
 
     #[test]
-    fn connections_go_out_datagrams_both_ways_and_names_are_found() {
+    fn connections_go_out_and_datagrams_both_ways() {
         let (network, mut sockets, mut round) = opened(Limits::default());
         let there: SocketAddr = "10.9.9.9:99".parse().unwrap();
-        network.name("there", there.ip());
         let socket = sockets.connect(there).unwrap();
         let (to, _peer) = network.accept().unwrap();
         let bound = sockets.bind(Local::port(53)).unwrap();
-        let query = sockets.resolve(RRef::new(Text::new("there")).unwrap()).unwrap();
         assert_eq!(to, there);
         assert!(network.datagram(0, 53, there, b"question"));
         round.send_to(bound, there, b"answer").unwrap();
         let round = sockets.exchange(round, 0).unwrap();
-        assert!(round.events().contains(&Event::Resolved { query, address: Some(there.ip()) }));
         assert!(round.events().iter().any(|event| matches!(event, Event::Connected { socket: s, .. } if *s == socket)));
         let datagram = round.events().iter().find_map(|event| match *event {
             Event::Datagram { socket, from, bytes } => Some((socket, from, round.bytes(bytes))),

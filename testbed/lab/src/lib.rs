@@ -35,6 +35,7 @@ mod probe;
 mod report;
 mod run;
 mod schedule;
+mod service;
 mod session;
 mod spread;
 mod stage;
@@ -48,8 +49,8 @@ mod witness;
 pub use error::Error;
 pub use labfile::{ClientNet, ConsoleAddition, LabFile, Limits, Load, RouterNet, SegmentNet};
 pub use options::{
-    Backend, Boot, BoxSettings, Command, Crash, Firmware, Format, Pause, Program, Protocol, RunOptions, Tool, Tools,
-    Vip,
+    Backend, Boot, BoxSettings, Command, Crash, Firmware, Format, Pause, Program, Protocol, RunOptions, Service,
+    ServiceKind, Tool, Tools, Vip,
 };
 pub use report::*;
 pub use run::run;

@@ -16,6 +16,9 @@ pub struct RunOptions {
     pub boot: Boot,
     pub vips: Vec<Vip>,
     pub backends: Vec<Backend>,
+    /// What the box serves at its own address.
+    #[serde(default)]
+    pub services: Vec<Service>,
     pub box_settings: BoxSettings,
     /// `NAME.lab.toml`, or [`LabFile::default`].
     pub lab: LabFile,
@@ -81,6 +84,25 @@ pub struct Backend {
     pub name: String,
     pub ip: Ipv4Addr,
     pub weight: u32,
+}
+
+/// A service of the box's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// The domain that serves, and the network stack below it.
+    pub domain: String,
+    pub stack: String,
+    pub kind: ServiceKind,
+    pub address: Ipv4Addr,
+    pub port: u16,
+}
+
+/// What a service's clients say to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServiceKind {
+    /// Bytes, which come back.
+    Echo,
 }
 
 /// The box's own side of the wire, from the manifest.
@@ -199,6 +221,7 @@ pub(crate) mod tests {
             boot: Boot::Kernel { kernel: "kernel".into(), bundle: "bundle".into() },
             vips: vec![vip(80, Protocol::Tcp), vip(53, Protocol::Udp)],
             backends: vec![backend("b1", 11), backend("b2", 12)],
+            services: Vec::new(),
             box_settings: BoxSettings {
                 ip: Ipv4Addr::new(10, 0, 0, 2),
                 prefix: 24,

@@ -16,6 +16,7 @@ use crate::options::{Boot, Protocol, RunOptions};
 use crate::probe::Probe;
 use crate::report::{Exchange, NicReport, Report};
 use crate::schedule::{Deed, Schedule};
+use crate::service;
 use crate::spread::Spread;
 use crate::status::Status;
 use crate::watch::Watch;
@@ -68,8 +69,11 @@ struct Session<'a> {
 
 /// Makes the run. An error means that there was none; whatever went wrong in it stands in the report.
 pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News) + Sync)) -> Result<Report, Error> {
-    check(&options)?;
     raise_file_limit();
+    if options.vips.is_empty() && !options.services.is_empty() {
+        return service::conduct(&options, &orders, say);
+    }
+    check(&options)?;
     let phase = |name: &str| say(News::Status(Box::new(Status { phase: name.into(), ..Status::default() })));
     phase("building the lab");
     let network = Network::build(&options)?;

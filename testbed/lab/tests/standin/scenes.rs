@@ -43,6 +43,7 @@ fn options(misbehaviour: Option<&str>, seconds: u64) -> RunOptions {
         boot: Boot::Program(Program { program: std::env::current_exe().unwrap(), args: Vec::new(), env }),
         vips: vec![vip(80, Protocol::Tcp), vip(53, Protocol::Udp)],
         backends,
+        services: Vec::new(),
         box_settings: BoxSettings { ip: [10, 9, 0, 2].into(), prefix: 24, mac: [2, 0, 0, 0, 0, 1], cpus: 1, memory: 0 },
         lab,
         duration: Some(Duration::from_secs(seconds)),

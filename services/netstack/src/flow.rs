@@ -1,0 +1,177 @@
+//! Whose a received frame is: the least that must be read of it to find its connection, without asking every socket.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use interfaces::packet::PacketFlags;
+use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket, UdpPacket};
+
+/// Both ends of a connection, as the box sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Flow {
+    pub remote: IpAddr,
+    pub remote_port: u16,
+    pub local: IpAddr,
+    pub local_port: u16,
+}
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame<'a> {
+    Tcp {
+        flow: Flow,
+        /// SYN without ACK: somebody wants to connect.
+        opens: bool,
+    },
+    Udp {
+        flow: Flow,
+        payload: &'a [u8],
+    },
+    /// ARP, or a neighbour's message of ICMPv6: what all instances learn from.
+    Neighbour,
+    /// Anything else that is whole: ICMP, what no socket is for.
+    Other,
+    /// A fragment: there is no reassembly.
+    Fragment,
+    /// Cut off, malformed, or with a wrong checksum.
+    Damaged,
+}
+
+const ARP: u16 = 0x0806;
+const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
+const ETHERNET: usize = 14;
+
+impl Frame<'_> {
+    /// Reads a frame. Checksums of TCP, UDP and of IPv4's header are verified here unless the card has done so; the others are left to smoltcp.
+    pub fn of(frame: &[u8], flags: PacketFlags) -> Frame<'_> {
+        if flags.intersects(PacketFlags::IP_CHECKSUM_BAD | PacketFlags::L4_CHECKSUM_BAD) {
+            return Frame::Damaged;
+        }
+        let Some((header, packet)) = frame.split_at_checked(ETHERNET) else { return Frame::Damaged };
+        match u16::from_be_bytes([header[12], header[13]]) {
+            ARP => Frame::Neighbour,
+            IPV4 => ipv4(packet, flags).unwrap_or(Frame::Damaged),
+            IPV6 => ipv6(packet, flags).unwrap_or(Frame::Damaged),
+            _ => Frame::Other,
+        }
+    }
+}
+
+fn ipv4(packet: &[u8], flags: PacketFlags) -> Option<Frame<'_>> {
+    let ip = Ipv4Packet::new_checked(packet).ok()?;
+    if ip.version() != 4 || !(flags.contains(PacketFlags::IP_CHECKSUM_GOOD) || ip.verify_checksum()) {
+        return None;
+    }
+    if ip.more_frags() || ip.frag_offset() != 0 {
+        return Some(Frame::Fragment);
+    }
+    let (remote, local) = (IpAddr::V4(ip.src_addr()), IpAddr::V4(ip.dst_addr()));
+    transport(ip.next_header(), ip.payload(), remote, local, flags)
+}
+
+fn ipv6(packet: &[u8], flags: PacketFlags) -> Option<Frame<'_>> {
+    let ip = Ipv6Packet::new_checked(packet).ok()?;
+    if ip.version() != 6 {
+        return None;
+    }
+    let (remote, local) = (IpAddr::V6(ip.src_addr()), IpAddr::V6(ip.dst_addr()));
+    let (next, payload) = (ip.next_header(), ip.payload());
+    match (next, payload.first()) {
+        // RFC 4861 §4: router and neighbour solicitation and advertisement.
+        (IpProtocol::Icmpv6, Some(133..=136)) => Some(Frame::Neighbour),
+        (IpProtocol::Ipv6Frag, _) => Some(Frame::Fragment),
+        _ => transport(next, payload, remote, local, flags),
+    }
+}
+
+fn transport(
+    protocol: IpProtocol,
+    payload: &[u8],
+    remote: IpAddr,
+    local: IpAddr,
+    flags: PacketFlags,
+) -> Option<Frame<'_>> {
+    let good = flags.contains(PacketFlags::L4_CHECKSUM_GOOD);
+    match protocol {
+        IpProtocol::Tcp => {
+            let tcp = TcpPacket::new_checked(payload).ok()?;
+            if !(good || tcp.verify_checksum(&remote.into(), &local.into())) {
+                return None;
+            }
+            let flow = Flow { remote, remote_port: tcp.src_port(), local, local_port: tcp.dst_port() };
+            Some(Frame::Tcp { flow, opens: tcp.syn() && !tcp.ack() && !tcp.rst() })
+        }
+        IpProtocol::Udp => {
+            let udp = UdpPacket::new_checked(payload).ok()?;
+            if !(good || udp.verify_checksum(&remote.into(), &local.into())) {
+                return None;
+            }
+            let flow = Flow { remote, remote_port: udp.src_port(), local, local_port: udp.dst_port() };
+            let len = usize::from(udp.len());
+            Some(Frame::Udp { flow, payload: payload.get(8..len)? })
+        }
+        _ => Some(Frame::Other),
+    }
+}
+
+/// Whether an address is one host's.
+pub fn is_host(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => !address.is_multicast() && !address.is_broadcast() && address != Ipv4Addr::UNSPECIFIED,
+        IpAddr::V6(address) => !address.is_multicast() && address != Ipv6Addr::UNSPECIFIED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+    use proptest::prelude::*;
+
+    /// A SYN from 10.0.0.2:1000 to 10.0.0.1:80.
+    fn syn() -> Vec<u8> {
+        let mut frame = alloc::vec![0u8; 54];
+        frame[12..14].copy_from_slice(&[8, 0]);
+        let ip = [0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 2, 10, 0, 0, 1];
+        frame[14..34].copy_from_slice(&ip);
+        frame[34..38].copy_from_slice(&[1000u16.to_be_bytes(), 80u16.to_be_bytes()].concat());
+        frame[46..48].copy_from_slice(&[0x50, 0x02]);
+        let (remote, local) = (Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 1));
+        Ipv4Packet::new_unchecked(&mut frame[14..]).fill_checksum();
+        TcpPacket::new_unchecked(&mut frame[34..]).fill_checksum(&remote.into(), &local.into());
+        frame
+    }
+
+    #[test]
+    fn a_syn_is_found_by_both_its_ends_and_a_wrong_checksum_is_damage() {
+        let flow = Flow {
+            remote: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)),
+            remote_port: 1000,
+            local: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
+            local_port: 80,
+        };
+        let mut frame = syn();
+        assert_eq!(Frame::of(&frame, PacketFlags::empty()), Frame::Tcp { flow, opens: true });
+        assert_eq!(Frame::of(&frame, PacketFlags::L4_CHECKSUM_BAD), Frame::Damaged);
+        frame[50] ^= 1;
+        assert_eq!(Frame::of(&frame, PacketFlags::empty()), Frame::Damaged);
+        let checked = PacketFlags::L4_CHECKSUM_GOOD | PacketFlags::IP_CHECKSUM_GOOD;
+        assert_eq!(Frame::of(&frame, checked), Frame::Tcp { flow, opens: true }, "the card has looked");
+    }
+
+    proptest! {
+        #[test]
+        fn no_frame_makes_it_panic(noise in proptest::collection::vec(any::<u8>(), 0..120), kind in 0..4u8, protocol in any::<u8>(), flags in 0..16u16) {
+            let mut frame = noise;
+            if frame.len() > 24 {
+                match kind {
+                    0 => { frame[12..15].copy_from_slice(&[8, 0, 0x45]); frame[23] = protocol; }
+                    1 => { frame[12..15].copy_from_slice(&[0x86, 0xdd, 0x60]); frame[20] = protocol; }
+                    2 => frame[12..14].copy_from_slice(&[8, 6]),
+                    _ => {}
+                }
+            }
+            Frame::of(&frame, PacketFlags::from_bits_truncate(flags));
+        }
+    }
+}

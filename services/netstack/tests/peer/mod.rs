@@ -1,0 +1,200 @@
+//! A stack under test and its peer, joined by a wire that the test can cut: the peer is smoltcp as its authors mean it to be used, with one `SocketSet`.
+
+use core::net::Ipv4Addr;
+use std::{collections::VecDeque, sync::Arc};
+
+use interfaces::{host, net::MacAddress, packet::PacketFlags};
+use netstack::{Config, stack::Stack};
+use smoltcp::{
+    iface::{Interface, SocketHandle, SocketSet},
+    phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken},
+    socket::tcp,
+    time::Instant,
+    wire::{
+        EthernetAddress, HardwareAddress, Icmpv4Packet, Icmpv4Repr, IpCidr, IpProtocol, Ipv4Packet, Ipv4Repr,
+        TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
+    },
+};
+
+pub const STACK: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+pub const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+
+/// Frames to and from the peer.
+#[derive(Default)]
+pub struct Cable {
+    to_peer: VecDeque<Vec<u8>>,
+    from_peer: VecDeque<Vec<u8>>,
+}
+
+pub struct World {
+    pub stack: Stack,
+    pub now: u64,
+    cable: Cable,
+    peer: Interface,
+    pub sockets: SocketSet<'static>,
+    next_port: u16,
+    /// Every frame that the stack sent.
+    pub sent: Vec<Vec<u8>>,
+}
+
+pub fn config(extra: &str) -> Config {
+    toml::from_str(&format!("address = '10.0.0.1/24'\n{extra}")).unwrap()
+}
+
+impl World {
+    pub fn new(config: Config) -> World {
+        host::connect();
+        let mut cable = Cable::default();
+        let mac = HardwareAddress::Ethernet(EthernetAddress([2, 0, 0, 0, 0, 2]));
+        let mut peer = Interface::new(smoltcp::iface::Config::new(mac), &mut cable, Instant::ZERO);
+        peer.update_ip_addrs(|addresses| addresses.push(IpCidr::new(PEER.into(), 24)).unwrap());
+        let stack = Stack::new(Arc::new(config), MacAddress([2, 0, 0, 0, 0, 1]), 1514, 7, 0);
+        let sockets = SocketSet::new(Vec::new());
+        World { stack, now: 0, cable, peer, sockets, next_port: 50_000, sent: Vec::new() }
+    }
+
+    /// A connection of the peer's, asked for.
+    pub fn connect(&mut self, port: u16) -> SocketHandle {
+        let buffer = || tcp::SocketBuffer::new(vec![0; 8192]);
+        let mut socket = tcp::Socket::new(buffer(), buffer());
+        self.next_port += 1;
+        socket.connect(self.peer.context(), (STACK, port), self.next_port).unwrap();
+        self.sockets.add(socket)
+    }
+
+    pub fn socket(&mut self, handle: SocketHandle) -> &mut tcp::Socket<'static> {
+        self.sockets.get_mut(handle)
+    }
+
+    /// Lets both sides work for so many milliseconds, one at a time.
+    pub fn run(&mut self, millis: u64) {
+        for _ in 0..millis {
+            self.now += 1_000_000;
+            self.peer.poll(Instant::from_micros((self.now / 1_000) as i64), &mut self.cable, &mut self.sockets);
+            while let Some(frame) = self.cable.from_peer.pop_front() {
+                self.input(&frame);
+            }
+            self.stack.output(self.now);
+            while let Some(mut batch) = self.stack.outbox.take() {
+                for packet in batch.packets() {
+                    self.sent.push(packet.data().into());
+                    self.cable.to_peer.push_back(packet.data().into());
+                }
+                batch.clear();
+                self.stack.outbox.put_back(batch);
+            }
+        }
+    }
+
+    /// A SYN as the peer would send it to port 80.
+    pub fn syn_template(&self) -> Vec<u8> {
+        let syn = TcpRepr {
+            src_port: 1,
+            dst_port: 80,
+            control: TcpControl::Syn,
+            seq_number: TcpSeqNumber(1),
+            ack_number: None,
+            window_len: 8192,
+            window_scale: None,
+            max_seg_size: Some(1460),
+            sack_permitted: false,
+            sack_ranges: [None; 3],
+            timestamp: None,
+            payload: &[],
+        };
+        let len = syn.buffer_len();
+        let mut frame = ethernet(20 + len);
+        ipv4(IpProtocol::Tcp, len)
+            .emit(&mut Ipv4Packet::new_unchecked(&mut frame[14..]), &ChecksumCapabilities::default());
+        let mut tcp = TcpPacket::new_unchecked(&mut frame[34..]);
+        syn.emit(&mut tcp, &PEER.into(), &STACK.into(), &ChecksumCapabilities::default());
+        frame
+    }
+
+    /// The same of the `stranger`-th of many that are not there.
+    pub fn syn_from(&self, template: &[u8], stranger: u32) -> Vec<u8> {
+        let mut frame = template.to_vec();
+        let from = Ipv4Addr::from_bits(0x0a00_0064 + stranger % 100);
+        let mut ip = Ipv4Packet::new_unchecked(&mut frame[14..]);
+        ip.set_src_addr(from);
+        ip.fill_checksum();
+        let mut tcp = TcpPacket::new_unchecked(&mut frame[34..]);
+        tcp.set_src_port(1_000 + (stranger / 100) as u16);
+        tcp.fill_checksum(&from.into(), &STACK.into());
+        frame
+    }
+
+    /// The next frame that the peer sends, which doesn't arrive.
+    pub fn next_frame(&mut self) -> Vec<u8> {
+        self.peer.poll(Instant::from_micros((self.now / 1_000) as i64), &mut self.cable, &mut self.sockets);
+        self.cable.from_peer.pop_front().expect("it has something to send")
+    }
+
+    /// The peer sends an echo request.
+    pub fn ping(&mut self) {
+        let echo = Icmpv4Repr::EchoRequest { ident: 1, seq_no: 1, data: b"ping" };
+        let mut frame = ethernet(20 + echo.buffer_len());
+        let ip = ipv4(IpProtocol::Icmp, echo.buffer_len());
+        ip.emit(&mut Ipv4Packet::new_unchecked(&mut frame[14..]), &ChecksumCapabilities::default());
+        echo.emit(&mut Icmpv4Packet::new_unchecked(&mut frame[34..]), &ChecksumCapabilities::default());
+        // The answer has to find the peer: first a connection, which makes the stack ask for its address.
+        self.connect(80);
+        self.run(3);
+        self.input(&frame);
+    }
+
+    pub fn input(&mut self, frame: &[u8]) {
+        if let netstack::stack::Concerns::Asker(_) = self.stack.input(frame, PacketFlags::empty(), self.now) {
+            self.stack.input_stray(frame);
+        }
+    }
+}
+
+fn ethernet(payload: usize) -> Vec<u8> {
+    let mut frame = vec![0; 14 + payload];
+    frame[..14].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0]);
+    frame
+}
+
+fn ipv4(next_header: IpProtocol, payload_len: usize) -> Ipv4Repr {
+    Ipv4Repr { src_addr: PEER, dst_addr: STACK, next_header, payload_len, hop_limit: 64 }
+}
+
+impl Device for Cable {
+    type RxToken<'a> = Frame;
+    type TxToken<'a> = End<'a>;
+
+    fn receive(&mut self, _: Instant) -> Option<(Frame, End<'_>)> {
+        let frame = self.to_peer.pop_front()?;
+        Some((Frame(frame), End(&mut self.from_peer)))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<End<'_>> {
+        Some(End(&mut self.from_peer))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        (capabilities.medium, capabilities.max_transmission_unit) = (Medium::Ethernet, 1514);
+        capabilities
+    }
+}
+
+pub struct Frame(Vec<u8>);
+
+impl RxToken for Frame {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(&self.0)
+    }
+}
+
+pub struct End<'a>(&'a mut VecDeque<Vec<u8>>);
+
+impl TxToken for End<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        let mut frame = vec![0; len];
+        let result = f(&mut frame);
+        self.0.push_back(frame);
+        result
+    }
+}
