@@ -27,7 +27,7 @@ pub fn interop(workspace: &Workspace, tally: &mut Tally) {
 /// What the suite takes of that tier: a driver that we did not write brings the model's link up and moves traffic through it. The rest takes
 /// minutes more, and a network.
 pub fn interop_sample(workspace: &Workspace, tally: &mut Tally) {
-    let sample = ["--workspace", "--test", "interop", "--", "--ignored", "--exact", "linux_ixgbe_accepts_the_model"];
+    let sample = ["--workspace", "--tests", "--", "--ignored", "--exact", "linux_ixgbe_accepts_the_model"];
     cargo_tests(workspace, tally, &sample);
 }
 

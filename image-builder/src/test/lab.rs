@@ -66,9 +66,13 @@ struct Lab<'a> {
 }
 
 impl Lab<'_> {
-    /// This very program, in the clone.
+    /// The program that `./redleaf` hands over to, by its place: the host tier, which compiles it too, may have replaced the file that runs here.
     fn command(&self, arguments: &[&str]) -> Result<Command, String> {
-        let mut command = Command::new(std::env::current_exe().map_err(text)?);
+        let program = self.workspace.target().join("debug/redleaf");
+        if !program.is_file() {
+            return Err(format!("{} isn't there: run `./redleaf`, which builds it", program.display()));
+        }
+        let mut command = Command::new(program);
         command.current_dir(self.workspace.root()).args(arguments);
         command.env("REDLEAF_ROOT", self.workspace.root()).env("REDLEAF_TARGET", self.workspace.target());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

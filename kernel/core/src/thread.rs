@@ -269,7 +269,7 @@ impl ThreadBlock {
     }
 
     /// Index of the domain that the thread is in. A hint: it runs on.
-    pub(crate) fn innermost_domain(&self) -> usize {
+    pub fn innermost_domain(&self) -> usize {
         // SAFETY: `top` points into `frames`, and records are never unmapped.
         unsafe { (*(*self.top.load(Ordering::Relaxed)).record.load(Ordering::Relaxed)).domain() }
     }

@@ -248,6 +248,15 @@ impl Rig {
         });
     }
 
+    /// Waits until so many of the tests' threads are inside the domain, so that what is then done to it happens to them.
+    pub fn until_inside(&self, domain: &str, threads: usize) {
+        let index = self.index(domain);
+        self.until(&format!("{threads} of the tests' threads are inside {domain}"), || {
+            let inside = |thread: &&ThreadBlock| thread.name() == "test" && thread.innermost_domain() == index;
+            thread::all().filter(inside).count() == threads
+        });
+    }
+
     /// What there is when all that earlier tests began has come to an end, and every domain lives.
     pub fn baseline(&self) -> Counts {
         enter();

@@ -98,8 +98,8 @@ fn a_thread_away_in_another_domain_does_not_return_into_a_dead_one() {
     let before = RIG.baseline();
     let generation = RIG.status("b").generation;
     let a = probe("a");
-    let caller = RIG.spawn(0, move || a.relay(2, Deed::Sleep(300_000_000)));
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    let caller = RIG.spawn(0, move || a.relay(2, Deed::Sleep(2_000_000_000)));
+    RIG.until_inside("c", 1);
     RIG.order(Command::Kill, "b");
     // The next generation lives before the thread has come back.
     RIG.until_restarted("b", generation);
@@ -116,8 +116,8 @@ fn what_is_still_in_use_costs_no_barriers() {
     let before = RIG.baseline();
     let generation = RIG.status("b").generation;
     let (a, c) = (probe("a"), probe("c"));
-    let away = RIG.spawn(0, move || a.relay(2, Deed::Sleep(500_000_000)));
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    let away = RIG.spawn(0, move || a.relay(2, Deed::Sleep(2_000_000_000)));
+    RIG.until_inside("c", 1);
     RIG.order(Command::Kill, "b");
     RIG.until_restarted("b", generation);
     let barriers = RIG.machine.barriers.load(Relaxed);
@@ -144,7 +144,7 @@ fn a_kill_diverts_whoever_is_inside() {
         assert_eq!(RIG.run(0, move || b.act(Deed::SpawnSleeper)), Ok(()));
         assert_eq!(RIG.run(0, move || b.act(Deed::SpawnCaller)), Ok(()));
         let inside = [0, 1].map(|cpu| RIG.spawn(cpu, move || b.act(deed)));
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        RIG.until_inside("b", 2);
         RIG.order(Command::Kill, "b");
         for thread in inside {
             assert_eq!(thread.join(), Err(CallError::Crashed), "{deed:?}");
@@ -164,7 +164,7 @@ fn a_crash_with_others_inside_takes_them_along() {
     let c = probe("c");
     let spinning = RIG.spawn(1, move || c.act(Deed::Spin));
     let waiting = RIG.spawn(0, move || c.act(Deed::WaitForever));
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    RIG.until_inside("c", 2);
     assert_eq!(RIG.run(0, move || c.act(Deed::Panic)), Err(CallError::Crashed));
     assert_eq!(spinning.join(), Err(CallError::Crashed));
     assert_eq!(waiting.join(), Err(CallError::Crashed));

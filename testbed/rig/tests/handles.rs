@@ -92,10 +92,11 @@ fn a_handle_that_comes_too_late_is_dropped() {
     let (b, c) = (probe("b"), probe("c"));
     let generation = RIG.status("b").generation;
     // While somebody sleeps in it, c makes no handle.
-    let sleeper = RIG.spawn(0, move || c.act(Deed::Sleep(300_000_000)));
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    let sleeper = RIG.spawn(0, move || c.act(Deed::Sleep(2_000_000_000)));
+    RIG.until_inside("c", 1);
     let asker = RIG.spawn(1, move || b.act(Deed::KeepHandle));
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    // It has come through b.
+    RIG.until_inside("c", 2);
     RIG.order(Command::Kill, "b");
     assert_eq!(asker.join(), Err(CallError::Crashed));
     assert_eq!(sleeper.join(), Ok(()));

@@ -77,11 +77,11 @@ fn what_is_lent_is_seen_and_stays_the_lenders() {
 fn a_loan_outlives_its_lender() {
     let _turn = RIG.turn();
     let before = RIG.baseline();
-    for (deed, lent) in [(Deed::Lend(400 * MILLISECOND), 1), (Deed::LendNested(400 * MILLISECOND), 1)] {
+    for (deed, lent) in [(Deed::Lend(2_000 * MILLISECOND), 1), (Deed::LendNested(2_000 * MILLISECOND), 1)] {
         let (generation, nobodys) = (RIG.status("b").generation, orphans());
         let b = probe("b");
         let caller = RIG.spawn(0, move || b.act(deed));
-        std::thread::sleep(Duration::from_millis(50));
+        RIG.until_inside("c", 1);
         RIG.order(Command::Kill, "b");
         RIG.until_restarted("b", generation);
         RIG.until("the dead lender is reclaimed but for what is lent", || orphans() == nobodys + lent);
@@ -124,10 +124,10 @@ fn a_whole_chain_of_lenders_dies() {
     let a = probe("a");
     let caller = RIG.spawn(0, move || {
         let word = RRef::new(Word(9)).unwrap();
-        let answer = a.look_on(word.lend(), 2, 300 * MILLISECOND);
+        let answer = a.look_on(word.lend(), 2, 2_000 * MILLISECOND);
         (answer, word.0)
     });
-    std::thread::sleep(Duration::from_millis(50));
+    RIG.until_inside("c", 1);
     RIG.order(Command::Kill, "b");
     RIG.order(Command::Kill, "a");
     for (name, generation) in ["a", "b"].into_iter().zip(generations) {
