@@ -4,6 +4,7 @@
 //! Nothing is written outside the clone's `target/` and the user's own cache and configuration.
 
 pub mod build;
+pub mod campaign;
 pub mod flash;
 pub mod graph;
 pub mod image;

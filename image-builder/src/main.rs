@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 use image_builder::build::{BuildError, build};
+use image_builder::campaign::{CampaignError, crashes};
 use image_builder::flash::{self, Consent, FlashError};
 use image_builder::graph;
 use image_builder::image::{self, ImageError};
@@ -84,12 +85,43 @@ enum Job {
         #[command(subcommand)]
         kind: NewKind,
     },
+    /// Run a long randomised test, or go on with it
+    Campaign {
+        #[command(subcommand)]
+        kind: CampaignKind,
+    },
     /// Run the tests: one tier, or the suite
     Test {
         #[arg(value_enum)]
         tier: Option<Tier>,
         /// Only the checks of the tier with this in their names
         pattern: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum CampaignKind {
+    /// Crash domains of a box under load, at random moments in random ways
+    Crashes {
+        /// The manifest, such as configs/maglev.toml
+        manifest: PathBuf,
+        /// Crashes in all
+        #[arg(long, default_value_t = 1000)]
+        count: u32,
+        /// Crashes in one life of a box; the record is written after each
+        #[arg(long, default_value_t = 200)]
+        leg: u32,
+        /// Which domains crash, such as ixgbe0; without it, all
+        #[arg(long = "domain", value_name = "DOMAIN")]
+        domains: Vec<String>,
+        /// Time between two crashes, on the average
+        #[arg(long, value_name = "TIME", default_value = "1s", value_parser = run::parse_time)]
+        gap: Duration,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// The record: made, or gone on with
+        #[arg(long, value_name = "FILE", default_value = "crashes.json")]
+        report: PathBuf,
     },
 }
 
@@ -183,6 +215,18 @@ impl From<ScaffoldError> for Failure {
     }
 }
 
+impl From<CampaignError> for Failure {
+    fn from(error: CampaignError) -> Failure {
+        match error {
+            CampaignError::Run(error) => error.into(),
+            CampaignError::Another { .. } | CampaignError::Unreadable { .. } | CampaignError::Unsuitable(_) => {
+                Failure::Manifest(error.to_string())
+            }
+            CampaignError::Record { .. } => Failure::Job(error.to_string()),
+        }
+    }
+}
+
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Failure {
         match error {
@@ -269,6 +313,32 @@ fn perform(job: Job) -> Result<(), Failure> {
                 println!("{}", path.display());
             }
             println!("next: cargo test -p {name}, ./redleaf check configs/{name}.toml");
+        }
+        Job::Campaign { kind: CampaignKind::Crashes { manifest, count, leg, domains, gap, seed, report } } => {
+            let checked = check(&workspace, &manifest)?;
+            let all: Vec<String> = checked.appliance.domains.iter().map(|domain| domain.name.value.clone()).collect();
+            if let Some(unknown) = domains.iter().find(|name| !all.contains(name)) {
+                return Err(Failure::Manifest(format!(
+                    "{} has no domain {unknown}; it has {}",
+                    checked.name,
+                    all.join(", ")
+                )));
+            }
+            let domains = if domains.is_empty() { all } else { domains };
+            let question =
+                crashes::Question { config: checked.name, domains, gap_ms: gap.as_millis() as u64, leg, seed };
+            let campaign = crashes::Campaign { manifest, question, count, record: report };
+            let record = crashes::run(&workspace, &campaign, |record| {
+                eprintln!(
+                    "{} of {count} crashes, {}",
+                    record.injected(),
+                    if record.ok() { "all well" } else { "not well" }
+                );
+            })?;
+            print!("{}", crashes::render(&record));
+            if !record.ok() {
+                return Err(Failure::Job(String::new()));
+            }
         }
         Job::Test { tier, pattern } => {
             if !test::run(&workspace, tier, pattern.as_deref()) {

@@ -3,7 +3,7 @@
 
 use crate::build::{BuildError, build};
 use crate::image::{self, ImageError};
-use crate::manifest::appliance::Appliance;
+use crate::manifest::appliance::{self, Appliance};
 use crate::manifest::diagnostic::Diagnostics;
 use crate::manifest::{CheckError, check, source};
 use crate::workspace::Workspace;
@@ -250,7 +250,12 @@ fn box_settings(appliance: &Appliance, address: &str) -> Result<BoxSettings, Run
         mac: mac.unwrap_or(DEFAULT_MAC),
         cpus: appliance.machine.cpus.value,
         memory: appliance.machine.memory.value.0,
+        watchdogs: appliance.domains.iter().map(watchdog).collect(),
     })
+}
+
+fn watchdog(domain: &appliance::Domain) -> (String, Duration) {
+    (domain.name.value.clone(), Duration::from_nanos(domain.watchdog.0))
 }
 
 /// `ixgbe0:stack-overflow@8s`

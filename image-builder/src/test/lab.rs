@@ -1,6 +1,7 @@
 //! The lab tier: the command itself, run as an operator runs it, and judged by what the lab saw from outside the box.
 
 use super::{Outcome, Tally};
+use crate::campaign::crashes::Record;
 use crate::workspace::Workspace;
 use interfaces::abi::Reason;
 use lab::Report;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 const MANIFEST: &str = "configs/maglev.toml";
 const ONE_CPU: &str = "configs/maglev-one-cpu.toml";
+const TIGHT: &str = "configs/maglev-tight.toml";
 const TWO_FILTERS: &str = "configs/maglev-two-filters.toml";
 /// Longer than any run here takes, builds included.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -28,6 +30,7 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
     tally.check("the driver crashes in every way, and nobody outside notices", || outcome(lab.driver_crashes()));
     tally.check("the driver hangs, is found, and no connection is lost", || outcome(lab.driver_hangs()));
     tally.check("the balancer crashes, and no connection is moved", || outcome(lab.balancer_crashes()));
+    tally.check("a sample of the campaign of crashes, in a box with 32 MiB to spare", || outcome(lab.campaign()));
     tally.check("the lab's gauge: a box stopped for 3 s is seen to be", || outcome(lab.pause()));
     tally.check("console lines by the clock: a domain stopped and started", || outcome(lab.console()));
     tally.check("two runs beside each other", || outcome(lab.two_at_once()));
@@ -138,6 +141,19 @@ impl Lab<'_> {
         match (found, failed, broken, moved) {
             (true, 0, 0, 0) => Ok(()),
             (found, ..) => Err(format!("found: {found}, {failed} failed, {broken} broken, {moved} moved")),
+        }
+    }
+
+    /// Both domains in random ways, some amid the restart of the other: what the campaign shows at length.
+    fn campaign(&self) -> Result<(), String> {
+        let record = self.folder.join("campaign.json").to_string_lossy().into_owned();
+        let arguments = ["campaign", "crashes", TIGHT, "--count", "16", "--gap", "1s", "--report", &record];
+        let output = finish(&mut self.command(&arguments)?)?;
+        let record: Record =
+            serde_json::from_slice(&fs::read(&record).map_err(text)?).map_err(|error| error.to_string())?;
+        match (output.status, record.legs.as_slice()) {
+            (Some(0), [leg]) if leg.contained == 16 && leg.requests_completed > 0 => Ok(()),
+            (status, legs) => Err(format!("exit status {status:?}: {legs:?}")),
         }
     }
 

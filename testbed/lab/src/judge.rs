@@ -275,8 +275,13 @@ fn stopped_later(evidence: &Evidence, crash: &CrashFacts, at: Moment) -> bool {
 }
 
 fn check_blocked(options: &RunOptions, crashes: &[CrashReport], probe: &ProbeReport, reasons: &mut Vec<String>) {
-    let limit = millis(options.lab.limits.blocked) + probe.max_gap_before_ms;
     for crash in crashes {
+        let mut limit = millis(options.lab.limits.blocked) + probe.max_gap_before_ms;
+        if crash.reason == "watchdog" {
+            // The samples are an eighth of the watchdog's time apart; expiry may take one more at either end.
+            let watchdog = options.box_settings.watchdogs.get(&crash.domain).copied().unwrap_or_default();
+            limit += millis(watchdog + watchdog / 4);
+        }
         if let Some(blocked) = crash.blocked_ms.filter(|blocked| *blocked > limit) {
             reasons.push(format!(
                 "{}'s crash blocked forwarding for {blocked:.0} ms, more than {limit:.0} ms",

@@ -115,6 +115,9 @@ pub struct BoxSettings {
     pub cpus: u32,
     /// Guest memory in bytes.
     pub memory: u64,
+    /// How long each domain may hang before the manifest wants it found.
+    #[serde(default)]
+    pub watchdogs: BTreeMap<String, Duration>,
 }
 
 /// A fault to be injected: `--crash ixgbe0:stack-overflow@8s`.
@@ -228,6 +231,7 @@ pub(crate) mod tests {
                 mac: [2, 0, 0, 0, 0, 1],
                 cpus: 2,
                 memory: 256 << 20,
+                watchdogs: BTreeMap::new(),
             },
             lab: LabFile::default(),
             duration: Some(Duration::from_secs(20)),

@@ -1,40 +1,71 @@
 //! What is to be done when: injections, typed commands and pauses of a run, in order of time.
 
+use crate::facts::Facts;
 use crate::options::{Crash, RunOptions};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deed {
     /// A line for the console.
     Type(String),
+    /// A fault for a domain, as the console's line that injects it. It waits for a domain that lives.
+    Crash {
+        domain: String,
+        line: String,
+    },
     /// Stop the box's time, or let it go on.
     Freeze,
     Thaw,
 }
 
 #[derive(Debug)]
-pub struct Schedule(VecDeque<(Duration, Deed)>);
+pub struct Schedule {
+    deeds: VecDeque<(Duration, Deed)>,
+    /// How many crashes of each domain have been asked for, and when the last was.
+    crashes: BTreeMap<String, (usize, Duration)>,
+}
+
+/// How long a crash that was asked for may take to happen before the next one of that domain is asked for all the same.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Schedule {
     pub fn of(options: &RunOptions) -> Self {
-        let crashes = options.crashes.iter().map(|crash| (crash.at, Deed::Type(line(crash))));
+        let crashes = options
+            .crashes
+            .iter()
+            .map(|crash| (crash.at, Deed::Crash { domain: crash.domain.clone(), line: line(crash) }));
         let commands = options.commands.iter().map(|command| (command.at, Deed::Type(command.line.clone())));
         let pauses =
             options.pauses.iter().flat_map(|pause| [(pause.at, Deed::Freeze), (pause.at + pause.length, Deed::Thaw)]);
         let mut all: Vec<_> = crashes.chain(commands).chain(pauses).collect();
         all.sort_by_key(|(at, _)| *at);
-        Self(all.into())
+        Self { deeds: all.into(), crashes: BTreeMap::new() }
     }
 
-    /// The next deed whose time has come.
-    pub fn due(&mut self, elapsed: Duration) -> Option<Deed> {
-        self.0.pop_front_if(|(at, _)| *at <= elapsed).map(|(_, deed)| deed)
+    /// The first deed whose time has come. A crash waits until its domain lives and the one before it has happened, and holds up nothing else.
+    pub fn due(&mut self, elapsed: Duration, facts: &Facts) -> Option<Deed> {
+        let come = self.deeds.iter().take_while(|(at, _)| *at <= elapsed);
+        let place = come.into_iter().position(|(_, deed)| self.may(deed, elapsed, facts))?;
+        let (_, deed) = self.deeds.remove(place)?;
+        if let Deed::Crash { domain, .. } = &deed {
+            let asked = self.crashes.entry(domain.clone()).or_default();
+            *asked = (asked.0 + 1, elapsed);
+        }
+        Some(deed)
+    }
+
+    fn may(&self, deed: &Deed, elapsed: Duration, facts: &Facts) -> bool {
+        let Deed::Crash { domain, .. } = deed else { return true };
+        let live = facts.domains.get(domain).is_none_or(|facts| facts.state == "live");
+        let happened = facts.crashes.iter().filter(|(_, crash)| crash.domain == *domain).count();
+        let (asked, last) = self.crashes.get(domain).copied().unwrap_or_default();
+        live && (happened >= asked || elapsed >= last + PATIENCE)
     }
 
     /// Deeds whose time never came.
     pub fn left(&self) -> usize {
-        self.0.len()
+        self.deeds.len()
     }
 }
 
@@ -48,6 +79,7 @@ fn line(crash: &Crash) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::feed::DomainFacts;
     use crate::options::{Command, Pause};
 
     #[test]
@@ -56,19 +88,30 @@ mod tests {
         let mut options = crate::options::tests::options();
         options.crashes = vec![
             Crash { domain: "lb".into(), kind: None, at: seconds(8) },
+            Crash { domain: "lb".into(), kind: None, at: seconds(9) },
             Crash { domain: "ixgbe0".into(), kind: Some("stack-overflow".into()), at: seconds(2) },
         ];
         options.commands = vec![Command { line: "domains".into(), at: seconds(5) }];
         options.pauses = vec![Pause { at: seconds(3), length: seconds(1) }];
         let mut schedule = Schedule::of(&options);
-        assert_eq!(schedule.due(seconds(1)), None);
+        let mut facts = Facts::default();
+        let domain =
+            |name: &str, state: &str| (name.to_owned(), DomainFacts { state: state.into(), ..Default::default() });
+        facts.domains.extend([domain("ixgbe0", "restarting"), domain("lb", "live")]);
+        assert_eq!(schedule.due(seconds(1), &facts), None);
+        let typed = |line: &str| Deed::Type(line.into());
+        let crash = |domain: &str, line: &str| Deed::Crash { domain: domain.into(), line: line.into() };
         let mut done = Vec::new();
-        while let Some(deed) = schedule.due(seconds(6)) {
+        while let Some(deed) = schedule.due(seconds(6), &facts) {
             done.push(deed);
         }
-        let typed = |line: &str| Deed::Type(line.into());
-        assert_eq!(done, [typed("crash ixgbe0 stack-overflow"), Deed::Freeze, Deed::Thaw, typed("domains")]);
-        assert_eq!(schedule.left(), 1);
-        assert_eq!(schedule.due(seconds(8)), Some(typed("crash lb")));
+        assert_eq!(done, [Deed::Freeze, Deed::Thaw, typed("domains")]);
+        facts.domains.extend([domain("ixgbe0", "live")]);
+        assert_eq!(schedule.due(seconds(6), &facts), Some(crash("ixgbe0", "crash ixgbe0 stack-overflow")));
+        assert_eq!(schedule.left(), 2);
+        assert_eq!(schedule.due(seconds(8), &facts), Some(crash("lb", "crash lb")));
+        // The first one hasn't happened yet; but nobody waits for ever.
+        assert_eq!(schedule.due(seconds(9), &facts), None);
+        assert_eq!(schedule.due(seconds(13), &facts), Some(crash("lb", "crash lb")));
     }
 }

@@ -140,9 +140,9 @@ pub fn conduct(options: &RunOptions, orders: &Receiver<Order>, say: &(dyn Fn(New
         let mut shown = up;
         while pump(&mut facts, &mut machine, &mut reasons, Some(up)) {
             let elapsed = Moment::now().since(up);
-            while let Some(deed) = schedule.due(elapsed) {
+            while let Some(deed) = schedule.due(elapsed, &facts) {
                 match deed {
-                    Deed::Type(line) => {
+                    Deed::Type(line) | Deed::Crash { line, .. } => {
                         say(News::Line(format!("{:7.3} s  redleaf> {line}", elapsed.as_secs_f64())));
                         if console.ask(&line, Duration::from_secs(5)).is_none() {
                             reasons.push(format!("the console did not answer to \"{line}\""));

@@ -281,7 +281,7 @@ impl Session<'_> {
         let mut shown = (Moment(0), 0);
         while self.pump(text, Some(up)) {
             let elapsed = Moment::now().since(up);
-            while let Some(deed) = schedule.due(elapsed) {
+            while let Some(deed) = schedule.due(elapsed, &self.facts) {
                 self.act(deed, up);
             }
             if self.options.duration.is_some_and(|duration| elapsed >= duration) {
@@ -306,7 +306,7 @@ impl Session<'_> {
 
     fn act(&mut self, deed: Deed, up: Moment) {
         match deed {
-            Deed::Type(line) => {
+            Deed::Type(line) | Deed::Crash { line, .. } => {
                 self.asked.push(Asked { at: Moment::now(), line: line.clone() });
                 self.line(format!("{}redleaf> {line}", since(Some(up))));
                 if self.typist.send(line).is_err() {
