@@ -12,6 +12,7 @@ pub mod command;
 pub mod config;
 pub mod control;
 pub mod datagram;
+pub mod durable;
 pub mod item;
 pub mod meta;
 pub mod server;
