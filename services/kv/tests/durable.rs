@@ -186,9 +186,10 @@ proptest! {
                 (Ok(()), _) => {}
                 (Err(LogError::Medium(Dark)), _) => {
                     // The power may go while the log is opened, too.
+                    let mut outages = 0..3;
                     let found = loop {
                         disk.power(|| chances.next().unwrap());
-                        if chances.next().unwrap() % 4 == 0 {
+                        if chances.next().unwrap() % 2 == 0 && outages.next().is_some() {
                             disk.left = Some(0);
                         }
                         match recover(&mut disk, nonce()) {
