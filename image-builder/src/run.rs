@@ -86,7 +86,8 @@ fn one() -> u32 {
 const BALANCER: &str = "maglev";
 const STACK: &str = "netstack";
 /// Services whose clients the lab can play, and where they are if their config doesn't say.
-const SERVICES: [(&str, ServiceKind, u16); 1] = [("echo", ServiceKind::Echo, 7)];
+const SERVICES: [(&str, ServiceKind, u16); 3] =
+    [("echo", ServiceKind::Echo, 7), ("kv", ServiceKind::Memcached, 11_211), ("httpd", ServiceKind::Http, 80)];
 /// The port that the lab uses of a VIP that serves every port.
 const ANY_PORT: u16 = 8000;
 /// Where the manifest doesn't name the card by its address; locally administered.

@@ -11,6 +11,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+const ECHO: &str = "testbed/appliances/echo.toml";
+const KV: &str = "configs/kv.toml";
+const HTTPD: &str = "configs/httpd.toml";
 const MANIFEST: &str = "configs/maglev.toml";
 const ONE_CPU: &str = "configs/maglev-one-cpu.toml";
 const TIGHT: &str = "configs/maglev-tight.toml";
@@ -35,6 +38,14 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
     tally.check("console lines by the clock: a domain stopped and started", || outcome(lab.console()));
     tally.check("two runs beside each other", || outcome(lab.two_at_once()));
     tally.check("kill -9 leaves no process behind", || outcome(lab.killed()));
+    tally.check("a service on the network stack", || outcome(lab.quiet_service(ECHO)));
+    tally.check("the driver below a network stack crashes, and no connection breaks", || outcome(lab.service_driver()));
+    tally.check("the network stack or the service crashes: open connections alone are reset", || {
+        outcome(lab.service_crashes())
+    });
+    for manifest in [KV, HTTPD] {
+        tally.check(&format!("{manifest} serves"), || outcome(lab.quiet_service(manifest)));
+    }
     let image = folder.path().join("x.img");
     tally.check("an image is made", || outcome(lab.image(&image)));
     for firmware in ["bios", "uefi"] {
@@ -130,6 +141,30 @@ impl Lab<'_> {
             return Err(format!("{} connections moved", report.connections.moved));
         }
         well(report)
+    }
+
+    fn quiet_service(&self, manifest: &str) -> Result<(), String> {
+        well(self.report(manifest, &["--duration", "8s"])?)
+    }
+
+    fn service_driver(&self) -> Result<(), String> {
+        let crashes = ["--crash", "ixgbe0:panic@3s", "--crash", "ixgbe0:page-fault@6s"];
+        well(self.report(ECHO, &[&["--duration", "10s"][..], &crashes].concat())?)
+    }
+
+    /// The lab excuses connections that were open at the moment, and those that were begun in the half second after it; nothing else.
+    fn service_crashes(&self) -> Result<(), String> {
+        let crashes = ["--crash", "stack@3s", "--crash", "echo@7s"];
+        let report = self.report(ECHO, &[&["--duration", "11s"][..], &crashes].concat())?;
+        match report.ok() && report.crashes.len() == 2 && report.connections.broken > 0 {
+            true => Ok(()),
+            false => Err(format!(
+                "{} crashes, {} broken; {}",
+                report.crashes.len(),
+                report.connections.broken,
+                report.reasons.join("; ")
+            )),
+        }
     }
 
     /// An endless loop is found in the manifest's time, which is longer than what the lab allows a crash to block; but nothing is lost by it.

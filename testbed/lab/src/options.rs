@@ -103,6 +103,10 @@ pub struct Service {
 pub enum ServiceKind {
     /// Bytes, which come back.
     Echo,
+    /// memcached's protocol: values are stored, and read again.
+    Memcached,
+    /// HTTP/1.1: the start page.
+    Http,
 }
 
 /// The box's own side of the wire, from the manifest.

@@ -324,8 +324,45 @@ impl ServiceKind {
                 stream.read_exact(&mut back).map_err(|error| format!("receive: {error}"))?;
                 if back == sent { Ok(()) } else { Err("what came back isn't what was sent".to_owned()) }
             }
+            ServiceKind::Memcached => {
+                let key = format!("lab-{:016x}", random.u64(..));
+                let value: String = (0..random.usize(1..4_000)).map(|_| random.alphanumeric()).collect();
+                let set = format!("set {key} 0 60 {}\r\n{value}\r\n", value.len());
+                say(stream, set.as_bytes())?;
+                expect(stream, b"STORED\r\n")?;
+                say(stream, format!("get {key}\r\n").as_bytes())?;
+                expect(stream, format!("VALUE {key} 0 {}\r\n{value}\r\nEND\r\n", value.len()).as_bytes())
+            }
+            ServiceKind::Http => {
+                say(stream, b"GET / HTTP/1.1\r\nHost: box\r\n\r\n")?;
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).map_err(|error| format!("receive: {error}"))?;
+                    head.push(byte[0]);
+                }
+                let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+                if !head.starts_with("http/1.1 200 ") {
+                    return Err(format!("answered {:?}", head.lines().next().unwrap_or_default()));
+                }
+                let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+                let mut body = vec![0; length.ok_or("an answer without its length")?];
+                stream.read_exact(&mut body).map_err(|error| format!("receive: {error}"))?;
+                // The page ends so; what is cut off, or out of step, doesn't.
+                if body.ends_with(b"</html>\n") { Ok(()) } else { Err("the page isn't whole".to_owned()) }
+            }
         }
     }
+}
+
+fn say(stream: &mut TcpStream, bytes: &[u8]) -> Result<(), String> {
+    stream.write_all(bytes).map_err(|error| format!("send: {error}"))
+}
+
+fn expect(stream: &mut TcpStream, expected: &[u8]) -> Result<(), String> {
+    let mut answer = vec![0; expected.len()];
+    stream.read_exact(&mut answer).map_err(|error| format!("receive: {error}"))?;
+    if answer == expected { Ok(()) } else { Err("the answer isn't what is due".to_owned()) }
 }
 
 /// Whether a crash of that domain may break connections: the stack's, or a service's.
