@@ -56,8 +56,8 @@ fn run(arguments: &str, manifest: &str) -> Output {
     let configs = folder.join("configs");
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&configs).unwrap();
-    for entry in fs::read_dir(root().join("configs")).unwrap() {
-        let path = entry.unwrap().path();
+    let beside = fs::read_dir(root().join("configs")).unwrap().map(|entry| entry.unwrap().path());
+    for path in beside.filter(|path| path.is_file()) {
         fs::copy(&path, configs.join(path.file_name().unwrap())).unwrap();
     }
     fs::write(configs.join("census.toml"), manifest).unwrap();
