@@ -3,6 +3,7 @@
 //! A tier is a list of checks. Each passes, fails with a reason, or is skipped with a reason; under `CI=true` a skip is a failure. The last
 //! line is `N passed, N failed, N skipped`. With a pattern only checks with it in their names are made; none is a failure.
 
+mod disk;
 mod fresh;
 mod host;
 mod image;
@@ -145,7 +146,10 @@ pub fn run(workspace: &Workspace, tier: Option<Tier>, pattern: Option<&str>) -> 
             Tier::Host => host::run(workspace, &mut tally),
             Tier::Fresh => fresh::run(workspace, &mut tally),
             Tier::Sabotage => sabotage::run(workspace, &mut tally),
-            Tier::Qemu => qemu::run(workspace, &mut tally),
+            Tier::Qemu => {
+                qemu::run(workspace, &mut tally);
+                disk::run(workspace, &mut tally);
+            }
             Tier::Lab => lab::run(workspace, &mut tally),
             Tier::Interop if tier.is_none() => host::interop_sample(workspace, &mut tally),
             Tier::Interop => host::interop(workspace, &mut tally),

@@ -1,0 +1,261 @@
+//! The part of the qemu tier that is about disks: QEMU's NVMe device under a client that verifies itself (`testbed/domains/block-check`).
+//!
+//! The client says in the console's log which pass over its region is safe (`flushed`), verified, or found at a start. What is judged here is what it says, across
+//! crashes of the driver and across QEMU's death in the midst of writing.
+
+use super::{Outcome, Tally};
+use crate::build::build;
+use crate::manifest::check;
+use crate::workspace::Workspace;
+use prefix::{Prefix, Tool};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+const MANIFEST: &str = "testbed/disk/nvme-shadow.toml";
+/// Two threads' regions of 2,048 blocks, and room.
+const DISK_BYTES: u64 = 64 << 20;
+/// For one step, on a machine under load.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// The kinds of crashes that the driver goes through under load, each so many times.
+const KINDS: [&str; 6] = ["panic", "page-fault", "stack-overflow", "cpu-exception", "quota", "watchdog"];
+const ROUNDS: usize = 3;
+const POWER_LOSSES: usize = 5;
+const PROMPT: &str = "redleaf> ";
+const FOLLOW: &str = "log --follow\n";
+
+pub fn run(workspace: &Workspace, tally: &mut Tally) {
+    let artifacts = check(workspace, &workspace.root().join(MANIFEST))
+        .map_err(|error| error.to_string())
+        .and_then(|checked| {
+            build(workspace, &checked.name, &checked.appliance, &checked.inquiry).map_err(|error| error.to_string())
+        })
+        .and_then(|artifacts| Ok((artifacts, tempfile::tempdir().map_err(|error| error.to_string())?)));
+    let (artifacts, folder) = match artifacts {
+        Ok(ready) => ready,
+        Err(error) => return tally.record("the image with a disk is built", Outcome::Failed(error), false),
+    };
+    for block_size in [512, 4096] {
+        let parts = Parts {
+            kernel: artifacts.kernel_elf.clone(),
+            bundle: artifacts.bundle.clone(),
+            disk: folder.path().join(format!("disk-{block_size}")),
+            block_size,
+        };
+        if let Err(error) = File::create(&parts.disk).and_then(|disk| disk.set_len(DISK_BYTES)) {
+            return tally.record("a disk", Outcome::Failed(error.to_string()), false);
+        }
+        tally
+            .check(&format!("the NVMe driver crashes under load, blocks of {block_size}"), || outcome(crashes(&parts)));
+        tally.check(&format!("power is lost in the midst of writing, blocks of {block_size}"), || {
+            outcome(power_losses(&parts))
+        });
+    }
+}
+
+fn outcome(result: Result<(), String>) -> Outcome {
+    result.map_or_else(Outcome::Failed, |()| Outcome::Passed)
+}
+
+/// What a machine is made of.
+struct Parts {
+    kernel: PathBuf,
+    bundle: PathBuf,
+    disk: PathBuf,
+    block_size: u32,
+}
+
+/// A running box; killed, as a power cut would, when dropped.
+struct Machine {
+    process: Child,
+    console: ChildStdin,
+    said: Arc<Mutex<String>>,
+}
+
+impl Machine {
+    fn boot(parts: &Parts) -> Result<Machine, String> {
+        let prefix = Prefix::ensure(&[Tool::Qemu]).map_err(|error| error.to_string())?;
+        let mut command = prefix.command("qemu-system-x86_64").map_err(|error| error.to_string())?;
+        command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "128M"]);
+        command.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
+        command.args(["-drive", &format!("file={},format=raw,if=none,id=disk", shown(&parts.disk))]);
+        let size = parts.block_size;
+        command.args(["-device", "nvme,id=nvme,serial=RL0001"]);
+        command.args([
+            "-device",
+            &format!("nvme-ns,bus=nvme,drive=disk,logical_block_size={size},physical_block_size={size}"),
+        ]);
+        command.arg("-kernel").arg(&parts.kernel).arg("-initrd").arg(&parts.bundle);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut process = command.spawn().map_err(|error| error.to_string())?;
+        let console = process.stdin.take().ok_or("no console")?;
+        let output = process.stdout.take().ok_or("no console")?;
+        let said = Arc::new(Mutex::new(String::new()));
+        let heard = said.clone();
+        std::thread::spawn(move || listen(output, &heard));
+        let mut machine = Machine { process, console, said };
+        machine.wait_until("the kernel's prompt", |said| said.contains(PROMPT))?;
+        machine.write(FOLLOW)?;
+        Ok(machine)
+    }
+
+    fn said(&self) -> String {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn write(&mut self, text: &str) -> Result<(), String> {
+        write!(self.console, "{text}").and_then(|()| self.console.flush()).map_err(|error| error.to_string())
+    }
+
+    /// Types what brings the prompt back.
+    fn type_in(&mut self, text: &str) -> Result<(), String> {
+        let prompts = |said: &str| said.matches(PROMPT).count();
+        let before = prompts(&self.said());
+        self.write(text)?;
+        self.wait_until("a prompt", |said| prompts(said) > before)
+    }
+
+    /// Types a line, which the log, shown all the time, makes place for; then it is shown again from its beginning.
+    fn say(&mut self, line: &str) -> Result<(), String> {
+        self.type_in("\n")?;
+        self.type_in(&format!("{line}\n"))?;
+        self.write(FOLLOW)
+    }
+
+    fn wait_until(&mut self, what: &str, mut seen: impl FnMut(&str) -> bool) -> Result<(), String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let said = self.said();
+            if let Some(line) = said.lines().find(|line| line.contains("FAILED")) {
+                return Err(line.to_owned());
+            }
+            if seen(&said) {
+                return Ok(());
+            }
+            if let Ok(Some(status)) = self.process.try_wait() {
+                return Err(format!("QEMU ended ({status}) before {what}; it said:\n{}", tail(&said)));
+            }
+            if Instant::now() > deadline {
+                return Err(format!("no {what} within {} s; it said:\n{}", PATIENCE.as_secs(), tail(&said)));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits for so many more verified passes, of both threads.
+    fn wait_for_passes(&mut self, more: u64) -> Result<(), String> {
+        let last = |said: &str, thread| passes(said, "verified", thread).max().unwrap_or(0);
+        let said = self.said();
+        let wanted =
+            [0, 1].map(|thread| last(&said, thread).max(found(&said, thread).map_or(0, |(_, most)| most)) + more);
+        self.wait_until("verified passes", |said| (0..2).all(|thread| last(said, thread) >= wanted[thread]))
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Already gone is as good.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn listen(mut output: ChildStdout, said: &Mutex<String>) {
+    let mut bytes = [0; 4096];
+    while let Ok(count @ 1..) = output.read(&mut bytes) {
+        said.lock().unwrap_or_else(PoisonError::into_inner).push_str(&String::from_utf8_lossy(&bytes[..count]));
+    }
+}
+
+/// The last lines, which are what one wants to see.
+fn tail(said: &str) -> String {
+    let lines: Vec<&str> = said.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}
+
+/// The passes of a thread that the client has said this of, in order: `check: flushed 0 17`.
+fn passes<'a>(said: &'a str, what: &'a str, thread: usize) -> impl Iterator<Item = u64> + 'a {
+    said.lines().filter_map(move |line| {
+        let (_, rest) = line.split_once(&format!("check: {what} {thread} "))?;
+        rest.trim().parse().ok()
+    })
+}
+
+/// What a thread found in its region at the start: `check: found 0 from 16 to 17`.
+fn found(said: &str, thread: usize) -> Option<(u64, u64)> {
+    said.lines().find_map(|line| {
+        let (_, rest) = line.split_once(&format!("check: found {thread} from "))?;
+        let (least, most) = rest.split_once(" to ")?;
+        Some((least.trim().parse().ok()?, most.trim().parse().ok()?))
+    })
+}
+
+/// The driver crashes in each way, while both threads work; the client sees nothing of it, and all that it reads is what it wrote.
+fn crashes(parts: &Parts) -> Result<(), String> {
+    let mut machine = Machine::boot(parts)?;
+    machine.wait_for_passes(1)?;
+    for _ in 0..ROUNDS {
+        for kind in KINDS {
+            machine.say(&format!("crash nvme0 {kind}"))?;
+            machine.wait_for_passes(1)?;
+        }
+        machine.say("kill nvme0")?;
+        machine.wait_for_passes(1)?;
+    }
+    let said = machine.said();
+    let adopted = said.lines().filter(|line| line.contains("nvme0: adopting")).collect::<BTreeSet<_>>().len();
+    // Two kills in a row may find it still on its way.
+    if adopted < ROUNDS * KINDS.len() {
+        return Err(format!("the driver was restarted {adopted} times only:\n{}", tail(&machine.said())));
+    }
+    machine.say("stats shadow")?;
+    machine.wait_until("the shadow's counters", |said| said.contains("shadow.batches.lost 0"))
+}
+
+/// QEMU is killed in the midst of writing: what had been flushed is there at the next start, and each block is wholly one pass or the next.
+fn power_losses(parts: &Parts) -> Result<(), String> {
+    let mut flushed = [0; 2];
+    for round in 0..=POWER_LOSSES {
+        let mut machine = Machine::boot(parts)?;
+        machine.wait_until("what is found", |said| (0..2).all(|thread| found(said, thread).is_some()))?;
+        for (thread, flushed) in flushed.iter().enumerate() {
+            let (least, _) = found(&machine.said(), thread).ok_or("found before")?;
+            if least < *flushed {
+                return Err(format!(
+                    "round {round}: thread {thread} finds a block of pass {least}, {flushed} was flushed"
+                ));
+            }
+        }
+        machine.wait_for_passes(2)?;
+        // Anywhere in a pass.
+        std::thread::sleep(Duration::from_millis(7 * round as u64));
+        machine.process.kill().map_err(|error| error.to_string())?;
+        machine.process.wait().map_err(|error| error.to_string())?;
+        let said = machine.said();
+        flushed = [0, 1].map(|thread| passes(&said, "flushed", thread).max().unwrap_or(flushed[thread]));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The judge reads what the client says, and nothing else.
+    #[test]
+    fn lines_of_the_client() {
+        let said =
+            "  1.5 info  check: found 1 from 0 to 0\n 2.0 info  check: flushed 1 7\n 2.1 info  check: flushed 11 9\n";
+        assert_eq!(found(said, 1), Some((0, 0)));
+        assert_eq!(found(said, 0), None);
+        assert_eq!(passes(said, "flushed", 1).collect::<Vec<_>>(), [7]);
+    }
+}
