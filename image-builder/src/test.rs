@@ -25,7 +25,7 @@ pub enum Tier {
     Fresh,
     /// Every patch in testbed/sabotage must make the suite fail
     Sabotage,
-    /// The kernel's self-test on QEMU's machines, and what a kernel panic looks like
+    /// The kernel's self-test on QEMU's machines, what a kernel panic looks like, and disks
     Qemu,
     /// The command run as an operator runs it: crashes, console, image, judged from outside the box
     Lab,

@@ -278,6 +278,15 @@ impl State {
                 0
             }
             0x09 => entry[11],
+            // Abort: what hasn't been carried out yet comes to an end as aborted on request.
+            0x08 => {
+                let wanted = (entry[10] as u16, (entry[10] >> 16) as u16);
+                let at = self.pending.iter().position(|(queue, entry)| (*queue, (entry[0] >> 16) as u16) == wanted);
+                if let Some((queue, entry)) = at.and_then(|at| self.pending.remove(at)) {
+                    self.complete(queue, (entry[0] >> 16) as u16, 0x07, 0);
+                }
+                u32::from(at.is_none())
+            }
             // Asynchronous events never come.
             0x0C => return,
             _ => 0,
