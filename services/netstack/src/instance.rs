@@ -343,6 +343,10 @@ impl Instances {
                     break;
                 }
                 if core.waiters.is_empty() || now.saturating_sub(core.attended) >= UNATTENDED || core.unattended(now) {
+                    // Under load the queue never lets this thread wait: a service that wants the lock, to open the instance and listen, is to have it first.
+                    drop(guard);
+                    thread::yield_now();
+                    guard = instance.core.lock();
                     match instance.wait(guard, None, now + LONGEST_WAIT) {
                         Ok(back) => guard = back,
                         Err(Ended) => return,
