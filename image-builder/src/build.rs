@@ -9,6 +9,7 @@ mod cargo;
 mod elf;
 mod expanded;
 mod inquire;
+mod instructions;
 mod kernel;
 mod key;
 mod review;
@@ -113,12 +114,15 @@ pub fn build(
     for (domain, elf) in crates.iter().zip(elves) {
         let stripped = elf::strip(&elf)?;
         elf::check(&domain.name, &stripped)?;
+        // With symbols, to name the place.
+        instructions::check(&domain.name, &fs::read(&elf).map_err(BuildError::file("reading", &elf))?)?;
         images.push((domain.name.clone(), stripped, abi::build_hash(workspace, domain, abi)?));
         unstripped.push((domain.name.clone(), elf));
     }
 
     let key = signing_key()?;
     let kernel_elf = kernel::build(workspace, Trust { key: key.public(), abi })?;
+    elf::check_kernel(&fs::read(&kernel_elf).map_err(BuildError::file("reading", &kernel_elf))?)?;
     let bytes = pack(name, appliance, inquiry, &images, &key, abi)?;
     let bundle = workspace.work().join("bundles").join(format!("{name}.bundle"));
     write_whole(&bundle, &bytes)?;

@@ -3,6 +3,7 @@
 //! [`manifest`] knows what an operator wrote and whether it makes sense; [`build`] turns it into a kernel and a signed bundle.
 //! Nothing is written outside the clone's `target/` and the user's own cache and configuration.
 
+pub mod bench;
 pub mod build;
 pub mod campaign;
 pub mod flash;
@@ -13,4 +14,5 @@ pub mod progress;
 pub mod run;
 pub mod scaffold;
 pub mod test;
+pub mod unsafe_lines;
 pub mod workspace;

@@ -1,6 +1,7 @@
 //! `redleaf`, the one command. Exit status: 0 well; 1 the job failed; 2 usage or manifest; 3 the machine lacks something.
 
 use clap::{Parser, Subcommand, ValueEnum};
+use image_builder::bench;
 use image_builder::build::{BuildError, build};
 use image_builder::campaign::{CampaignError, crashes};
 use image_builder::flash::{self, Consent, FlashError};
@@ -10,6 +11,7 @@ use image_builder::manifest::{CheckError, check};
 use image_builder::run::{self, RunError};
 use image_builder::scaffold::{self, ScaffoldError};
 use image_builder::test::{self, Tier};
+use image_builder::unsafe_lines;
 use image_builder::workspace::Workspace;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -90,6 +92,17 @@ enum Job {
         #[command(subcommand)]
         kind: CampaignKind,
     },
+    /// Measure, and compare with what is promised
+    Bench {
+        #[command(subcommand)]
+        kind: BenchKind,
+    },
+    /// Count the lines that say `unsafe`, by tier of trust
+    Unsafe {
+        /// With the files that they are in
+        #[arg(long)]
+        files: bool,
+    },
     /// Run the tests: one tier, or the suite
     Test {
         #[arg(value_enum)]
@@ -122,6 +135,16 @@ enum CampaignKind {
         /// The record: made, or gone on with
         #[arg(long, value_name = "FILE", default_value = "crashes.json")]
         report: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum BenchKind {
+    /// What a call between domains costs, natively, and what a crash does; beside Linux's own ways
+    Ipc {
+        /// Write the rows to this file: a JSON list of row, metric, median, unit
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
     },
 }
 
@@ -338,6 +361,22 @@ fn perform(job: Job) -> Result<(), Failure> {
             print!("{}", crashes::render(&record));
             if !record.ok() {
                 return Err(Failure::Job(String::new()));
+            }
+        }
+        Job::Bench { kind: BenchKind::Ipc { report } } => {
+            if !bench::ipc(&workspace, report.as_deref())? {
+                return Err(Failure::Job(String::new()));
+            }
+        }
+        Job::Unsafe { files } => {
+            let counts = unsafe_lines::count(&workspace).map_err(Failure::Job)?;
+            print!("{}", unsafe_lines::table(&counts));
+            for (path, lines) in counts.iter().flat_map(|(_, count)| &count.places).filter(|_| files) {
+                println!("{lines:>8}  {}", path.display());
+            }
+            let faults = unsafe_lines::faults(&counts);
+            if !faults.is_empty() {
+                return Err(Failure::Job(faults.join("\n")));
             }
         }
         Job::Test { tier, pattern } => {

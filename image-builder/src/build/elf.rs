@@ -27,6 +27,54 @@ const SECTIONS: [&str; 15] = [
     ".text",
 ];
 
+/// The kernel's own sections, as kernel/metal/link.ld lays them out.
+const KERNEL_SECTIONS: [&str; 8] = [".boot", ".bss", ".data", ".data.rel.ro", ".got", ".note.pvh", ".rodata", ".text"];
+
+/// Refuses a kernel that has more in it than its link script says: a section that nobody has placed, something left to relocate, or code that can be written
+/// (but for the first page, which runs before there are page tables, and is never mapped afterwards).
+pub fn check_kernel(bytes: &[u8]) -> Result<(), BuildError> {
+    let image = || "kernel".to_owned();
+    match kernel_faults(bytes) {
+        Err(error) => Err(BuildError::Image { image: image(), reason: format!("no ELF: {error}") }),
+        Ok(faults) if faults.is_empty() => Ok(()),
+        Ok(faults) => Err(BuildError::Refused { image: image(), faults }),
+    }
+}
+
+fn kernel_faults(bytes: &[u8]) -> object::Result<Vec<String>> {
+    let file = ElfFile64::<Endianness>::parse(bytes)?;
+    let endian = file.endian();
+    let mut faults = Vec::new();
+    if file.kind() != ObjectKind::Executable {
+        faults.push("it is not an executable with addresses of its own".to_owned());
+    }
+    let mut boot = None;
+    for section in file.sections() {
+        let name = section.name()?;
+        if name.starts_with(".rel") {
+            faults.push(format!("section {name}: something is left to relocate"));
+        } else if section.address() != 0 && !KERNEL_SECTIONS.contains(&name) {
+            faults.push(format!("section {name} is none of the link script's"));
+        }
+        if name == ".boot" {
+            boot = Some(section.address());
+        }
+    }
+    for header in file.elf_program_headers() {
+        let flags = header.p_flags(endian);
+        let is_boot = boot == Some(header.p_vaddr(endian));
+        match header.p_type(endian) {
+            elf::PT_LOAD if flags & elf::PF_W != 0 && flags & elf::PF_X != 0 && !is_boot => {
+                faults.push(format!("the segment at {:#x} is both writable and executable", header.p_vaddr(endian)));
+            }
+            elf::PT_INTERP | elf::PT_DYNAMIC => faults.push("it wants a dynamic linker".to_owned()),
+            elf::PT_TLS => faults.push("it has thread-local variables".to_owned()),
+            _ => {}
+        }
+    }
+    Ok(faults)
+}
+
 /// Refuses an image that isn't as plain as it should be.
 pub fn check(image: &str, bytes: &[u8]) -> Result<(), BuildError> {
     faults(bytes).map_or_else(
@@ -104,6 +152,16 @@ mod tests {
         let own = std::fs::read("/proc/self/exe").unwrap();
         let Err(BuildError::Refused { faults, .. }) = check("own", &own) else { panic!("accepted") };
         for expected in ["dynamic linker", "thread-local", ".init_array", "defined nowhere", "not relative"] {
+            assert!(faults.iter().any(|fault| fault.contains(expected)), "{expected}: {faults:?}");
+        }
+    }
+
+    /// And all that the kernel must not be.
+    #[test]
+    fn a_host_program_is_no_kernel() {
+        let own = std::fs::read("/proc/self/exe").unwrap();
+        let Err(BuildError::Refused { faults, .. }) = check_kernel(&own) else { panic!("accepted") };
+        for expected in ["addresses of its own", "left to relocate", "dynamic linker", "thread-local", ".init_array"] {
             assert!(faults.iter().any(|fault| fault.contains(expected)), "{expected}: {faults:?}");
         }
     }

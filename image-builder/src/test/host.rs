@@ -1,6 +1,7 @@
 //! The host tier: the tests of every crate, that the crates keep to their tiers of trust, and that all are written in one format.
 
 use super::{Outcome, Tally};
+use crate::unsafe_lines;
 use crate::workspace::Workspace;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -9,6 +10,7 @@ use std::process::{Command, Stdio};
 
 pub fn run(workspace: &Workspace, tally: &mut Tally) {
     tally.check("imports go downhill", || layering(workspace));
+    tally.check("no line of a safe tier is unsafe", || safe_tiers(workspace));
     tally.check("one format", || format(workspace));
     match tally.pattern().map(str::to_owned) {
         None => cargo_tests(workspace, tally, &["--workspace"]),
@@ -101,6 +103,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 /// The same for every domain.
 const DOMAINS_MAY_USE: &[&str] = &["interfaces", "runtime"];
+
+/// Drivers and services are safe code without exception.
+fn safe_tiers(workspace: &Workspace) -> Outcome {
+    match unsafe_lines::count(workspace).map(|counts| unsafe_lines::faults(&counts)) {
+        Ok(faults) if faults.is_empty() => Outcome::Passed,
+        Ok(faults) => Outcome::Failed(faults.join("; ")),
+        Err(error) => Outcome::Failed(error),
+    }
+}
 
 /// Services and drivers know `interfaces` and `runtime`, never each other and never the kernel; `interfaces` knows nobody.
 fn layering(workspace: &Workspace) -> Outcome {

@@ -79,24 +79,20 @@ unsafe fn enter(block: &ThreadBlock, slot: &Slot, body: Body, context: *mut ()) 
         asm!(
             "push rbp",
             "push rbx",
-            // What follows needs some stack, refusals included; a fault in here would be taken for the callee's.
-            "lea rax, [rsp - {reserve}]",
-            "cmp rax, [r8 + {stack_limit}]",
-            "jb 9f",
-            "mov r9, [r8 + {top}]",
-            "cmp r9, [r8 + {last_frame}]",
+            "mov rbx, [r8 + {top}]",
+            "cmp rbx, [r8 + {last_frame}]",
             "jae 7f",
-            "add r9, {frame}",
+            "add rbx, {frame}",
             "lea rax, [rip + 3f]",
             "mov rcx, [rdi]",
-            "mov [r9 + {resume}], rax",
-            "mov [r9 + {sp}], rsp",
-            "mov [r9 + {record}], rcx",
+            "mov [rbx + {resume}], rax",
+            "mov [rbx + {sp}], rsp",
+            "mov [rbx + {record}], rcx",
             "mov rax, [r8 + {visits}]",
             "inc rax",
             "mov [r8 + {visits}], rax",
-            "mov [r9 + {visit}], rax",
-            "mov [r8 + {top}], r9", // published
+            "mov [rbx + {visit}], rax",
+            "mov [r8 + {top}], rbx", // published
             "cmp rcx, [rdi]",
             "jne 5f",
             "mov rax, [rcx + {incarnation}]",
@@ -107,29 +103,40 @@ unsafe fn enter(block: &ThreadBlock, slot: &Slot, body: Body, context: *mut ()) 
             "jb 6f",
             "cmp rax, [r8 + {stack_limit}]",
             "jb 6f",
+            // A callee that returns has kept these two: block and frame.
+            "mov rbp, r8",
             "mov rdi, rcx",
             "call rdx",
             "xor eax, eax",
-            "2:",
-            "mov r8, gs:[0]",
-            "sub qword ptr [r8 + {top}], {frame}", // unpublished
+            "sub rbx, {frame}",
+            "mov [rbp + {top}], rbx", // unpublished
             "jmp 8f",
             "3:",
             "ldmxcsr [rip + {mxcsr}]",
             "fninit",
             "fldcw [rip + {x87}]",
+            "mov r8, gs:[0]",
+            "sub qword ptr [r8 + {top}], {frame}", // unpublished
             "mov eax, 1",
-            "jmp 2b",
+            "jmp 8f",
             "5:",
             "mov eax, 2",
-            "jmp 8f",
+            "jmp 9f",
             "6:",
             "mov eax, 3",
+            // What follows a refusal needs some stack; a fault there would be taken for the callee's.
+            "9:",
+            "lea rcx, [rsp - {reserve}]",
+            "cmp rcx, [r8 + {stack_limit}]",
+            "jae 8f",
+            "sub qword ptr [r8 + {top}], {frame}",
+            "mov eax, 5",
             "jmp 8f",
             "7:",
+            "lea rcx, [rsp - {reserve}]",
+            "cmp rcx, [r8 + {stack_limit}]",
             "mov eax, 4",
-            "jmp 8f",
-            "9:",
+            "jae 8f",
             "mov eax, 5",
             "8:",
             "pop rbx",
@@ -294,7 +301,8 @@ unsafe extern "C" fn body<M: Method>(record: &PortRecord, context: *mut ()) {
     // a capability, which is unique.
     unsafe {
         let arguments = ptr::read(&*context.arguments);
-        context.outcome.write(M::invoke(<M::This<'_> as Receiver>::from_raw(record.object()), arguments));
+        let outcome = ManuallyDrop::new(M::invoke(<M::This<'_> as Receiver>::from_raw(record.object()), arguments));
+        context.outcome.write(M::Outcome::moved(&outcome));
     }
     if <M::Outcome as Outcome>::MOVES {
         set_crossing(thread::current(), true);
@@ -347,7 +355,7 @@ unsafe impl Gate for SlotGate {
             return M::Outcome::failed(error);
         }
         // SAFETY: the body came to its end, and wrote it.
-        let mut outcome = unsafe { context.outcome.assume_init_read() };
+        let mut outcome = unsafe { M::Outcome::moved(context.outcome.assume_init_ref()) };
         give_back::<M>(&context, block);
         let caller = block.innermost_relaxed();
         if caller.state() != state::LIVE {
