@@ -2,6 +2,7 @@
 //! where the record ends when it is started again with the same question.
 
 pub mod crashes;
+pub mod rig;
 
 use serde::{Serialize, de::DeserializeOwned};
 use std::{

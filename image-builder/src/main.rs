@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand, ValueEnum};
 use image_builder::bench;
 use image_builder::build::{BuildError, build};
-use image_builder::campaign::{CampaignError, crashes};
+use image_builder::campaign::{CampaignError, crashes, rig};
 use image_builder::flash::{self, Consent, FlashError};
 use image_builder::graph;
 use image_builder::image::{self, ImageError};
@@ -136,6 +136,10 @@ enum CampaignKind {
         #[arg(long, value_name = "FILE", default_value = "crashes.json")]
         report: PathBuf,
     },
+    /// Restart domains of the rig with their hands full
+    Restarts(rig::Question),
+    /// Walk random graphs of domains in the rig beside a model of who owns what
+    Graphs(rig::Question),
 }
 
 #[derive(Subcommand)]
@@ -282,6 +286,11 @@ fn main() -> ExitCode {
     }
 }
 
+/// Runs a campaign of the rig, which prints its own record.
+fn in_the_rig(workspace: &Workspace, name: &str, question: &rig::Question) -> Result<(), Failure> {
+    if rig::run(workspace, name, question)? { Ok(()) } else { Err(Failure::Job(String::new())) }
+}
+
 fn perform(job: Job) -> Result<(), Failure> {
     let workspace = Workspace::find();
     match job {
@@ -363,6 +372,8 @@ fn perform(job: Job) -> Result<(), Failure> {
                 return Err(Failure::Job(String::new()));
             }
         }
+        Job::Campaign { kind: CampaignKind::Restarts(question) } => in_the_rig(&workspace, "restarts", &question)?,
+        Job::Campaign { kind: CampaignKind::Graphs(question) } => in_the_rig(&workspace, "graphs", &question)?,
         Job::Bench { kind: BenchKind::Ipc { report } } => {
             if !bench::ipc(&workspace, report.as_deref())? {
                 return Err(Failure::Job(String::new()));

@@ -99,6 +99,9 @@ pub trait Probe {
     /// Lends on what was lent to it, `depth` probes further.
     fn look_on(&self, word: Borrowed<'_, Word>, depth: u32, nanos: u64) -> Result<u64, CallError>;
 
+    /// Has the next probe do the least call, as a shadow passes a call on.
+    fn forward(&self, word: u64) -> Result<u64, CallError>;
+
     /// Moves a batch in and back out.
     fn ferry(&self, batch: RRef<Batch>) -> Result<RRef<Batch>, CallError>;
 

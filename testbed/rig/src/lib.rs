@@ -6,6 +6,7 @@
 //! A process has one box. Tests that share it take turns ([`Rig::turn`]).
 
 mod cable;
+pub mod campaign;
 mod card;
 pub mod dma;
 mod images;

@@ -343,7 +343,12 @@ pub struct Running<R>(mpsc::Receiver<std::thread::Result<R>>);
 impl<R> Running<R> {
     /// Waits for it.
     pub fn join(self) -> R {
-        match self.0.recv_timeout(PATIENCE) {
+        self.wait(Duration::from_secs(30))
+    }
+
+    /// Waits for it, at most so long.
+    pub fn wait(self, limit: Duration) -> R {
+        match self.0.recv_timeout(limit) {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => resume_unwind(panic),
             Err(_) => panic!("a test's thread has not come back"),

@@ -59,6 +59,10 @@ impl Probe for Probed {
         }
     }
 
+    fn forward(&self, word: u64) -> Result<u64, CallError> {
+        self.0.next.ok_or(CallError::Gone)?.next(word)
+    }
+
     fn ferry(&self, batch: RRef<Batch>) -> Result<RRef<Batch>, CallError> {
         Ok(batch)
     }

@@ -1,0 +1,146 @@
+//! `campaign NAME [--for TIME] [--count N] [--seed N] [--resume FILE]`: a long randomised test in the rig (`./redleaf campaign restarts|graphs` runs it).
+//!
+//! The record is printed at the end; with `--resume` it also stands in FILE after every leg, and one that stands there already is gone on with. Fails if
+//! anything wasn't as promised. Each graph is a process of its own, since a process has one box.
+
+use std::{
+    path::PathBuf,
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+use rig::{
+    Rig, Settings,
+    campaign::{self, Random, model, restarts},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// What was asked for.
+struct Question {
+    until: Option<Instant>,
+    count: u64,
+    seed: u64,
+    record: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let Some((name, options)) = arguments.split_first() else { return usage() };
+    if name == "graph" {
+        return graph(options);
+    }
+    let mut question = Question { until: None, count: u64::MAX, seed: 1, record: None };
+    for pair in options.chunks(2) {
+        let [flag, value] = pair else { return usage() };
+        let number = value.parse::<u64>();
+        match (flag.as_str(), number) {
+            ("--for", Ok(seconds)) => question.until = Some(Instant::now() + Duration::from_secs(seconds)),
+            ("--count", Ok(count)) => question.count = count,
+            ("--seed", Ok(seed)) => question.seed = seed,
+            ("--resume", _) => question.record = Some(value.into()),
+            _ => return usage(),
+        }
+    }
+    if question.count == u64::MAX && question.until.is_none() {
+        question.count = 1_000;
+    }
+    match name.as_str() {
+        "restarts" => {
+            let rig = Rig::start(Settings::chain(|_| {}));
+            let begin = restarts::Record { seed: question.seed, ..Default::default() };
+            run(
+                &question,
+                begin,
+                1_000,
+                |record| record.restarts,
+                |record, count| restarts::leg(&rig, record, count),
+                |record| (record.ok(), record.render()),
+            )
+        }
+        "graphs" => {
+            let begin = model::Record { schema_version: 1, seed: question.seed, ..Default::default() };
+            run(&question, begin, 1, |record| record.graphs, one_graph, |record| (record.ok(), record.render()))
+        }
+        _ => usage(),
+    }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("campaign restarts|graphs [--for SECONDS] [--count N] [--seed N] [--resume FILE]");
+    ExitCode::from(2)
+}
+
+/// Legs until enough is done, time is up, or something is wrong.
+fn run<R: Serialize + DeserializeOwned>(
+    question: &Question,
+    begin: R,
+    leg_size: u64,
+    done: impl Fn(&R) -> u64,
+    mut leg: impl FnMut(R, u64) -> R,
+    result: impl Fn(&R) -> (bool, String),
+) -> ExitCode {
+    let stands = question.record.as_deref().map_or(Ok(None), campaign::read);
+    let mut record = match stands {
+        Ok(record) => record.unwrap_or(begin),
+        Err(error) => {
+            eprintln!("{}: {error}", question.record.as_deref().unwrap_or("the record".as_ref()).display());
+            return ExitCode::from(2);
+        }
+    };
+    while done(&record) < question.count
+        && question.until.is_none_or(|until| Instant::now() < until)
+        && result(&record).0
+    {
+        let count = leg_size.min(question.count - done(&record));
+        record = leg(record, count);
+        if let Some(path) = &question.record
+            && let Err(error) = campaign::write(path, &record)
+        {
+            eprintln!("{}: {error}", path.display());
+            return ExitCode::FAILURE;
+        }
+        eprintln!("{} done", done(&record));
+    }
+    let (ok, text) = result(&record);
+    print!("{text}");
+    if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Steps in each graph.
+const STEPS: u64 = 300;
+
+/// One graph, in a process of its own.
+fn one_graph(mut record: model::Record, _: u64) -> model::Record {
+    let seed = record.seed.wrapping_add(record.graphs);
+    let output = std::env::current_exe().and_then(|own| Command::new(own).args(["graph", &seed.to_string()]).output());
+    record.graphs += 1;
+    record.steps += STEPS;
+    match output {
+        Ok(output) if output.status.success() => {
+            let deaths = String::from_utf8_lossy(&output.stdout).trim().parse::<u64>();
+            record.deaths += deaths.unwrap_or_default();
+        }
+        Ok(output) => {
+            let words = [output.stdout, output.stderr].concat();
+            record.faults.push(format!("graph of seed {seed}: {}", String::from_utf8_lossy(&words)));
+        }
+        Err(error) => record.faults.push(error.to_string()),
+    }
+    record
+}
+
+/// `graph SEED`: prints how many deaths there were, or what differed from the model.
+fn graph(options: &[String]) -> ExitCode {
+    let [seed] = options else { return usage() };
+    let Ok(seed) = seed.parse() else { return usage() };
+    let mut random = Random(seed);
+    let graph = model::Graph::draw(&mut random);
+    let rig = Rig::start(graph.settings());
+    let (deaths, faults) = model::walk(&rig, &graph, &mut random, STEPS);
+    if faults.is_empty() {
+        println!("{deaths}");
+        return ExitCode::SUCCESS;
+    }
+    println!("{}", faults.join("\n"));
+    ExitCode::FAILURE
+}

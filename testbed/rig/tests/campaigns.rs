@@ -1,0 +1,26 @@
+//! A seeded sample of each campaign (`./redleaf campaign …` runs them for as long as asked).
+
+use std::{process::Command, sync::LazyLock};
+
+use rig::{Rig, Settings, campaign::restarts};
+
+static RIG: LazyLock<Rig> = LazyLock::new(|| Rig::start(Settings::chain(|_| {})));
+
+#[test]
+fn restarts_leave_counts_flat() {
+    let _turn = RIG.turn();
+    let record = restarts::leg(&RIG, restarts::Record { seed: 0x5eed, ..Default::default() }, 300);
+    assert!(record.ok() && record.restarts == 300, "{}", record.render());
+}
+
+/// Random graphs against the model of who owns what, each in a process of its own.
+#[test]
+fn random_graphs_own_what_the_model_says() {
+    let output = Command::new(env!("CARGO_BIN_EXE_campaign"))
+        .args(["graphs", "--count", "6", "--seed", "24333"])
+        .output()
+        .unwrap();
+    let words = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{words}");
+    assert!(words.contains("6 graphs, 1800 steps"), "{words}");
+}
