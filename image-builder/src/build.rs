@@ -92,12 +92,31 @@ pub fn crates_of<'a>(workspace: &'a Workspace, appliance: &Appliance) -> Vec<&'a
     workspace.domain_crates().iter().filter(|domain| named(domain)).collect()
 }
 
+/// Which kernel is built; the domains are the same for either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    Plain,
+    /// With debug assertions; it also counts the locks that threads take, by site.
+    Debug,
+}
+
 /// Builds, verifies and signs everything. `name` is the manifest's name, and that of the bundle.
 pub fn build(
     workspace: &Workspace,
     name: &str,
     appliance: &Appliance,
     inquiry: &Inquiry,
+) -> Result<Artifacts, BuildError> {
+    build_as(workspace, name, appliance, inquiry, Flavour::Plain)
+}
+
+/// The same, with a choice of the kernel.
+pub fn build_as(
+    workspace: &Workspace,
+    name: &str,
+    appliance: &Appliance,
+    inquiry: &Inquiry,
+    flavour: Flavour,
 ) -> Result<Artifacts, BuildError> {
     let _turn = take_turn(workspace)?;
     let crates = crates_of(workspace, appliance);
@@ -121,7 +140,7 @@ pub fn build(
     }
 
     let key = signing_key()?;
-    let kernel_elf = kernel::build(workspace, Trust { key: key.public(), abi })?;
+    let kernel_elf = kernel::build(workspace, Trust { key: key.public(), abi }, flavour)?;
     elf::check_kernel(&fs::read(&kernel_elf).map_err(BuildError::file("reading", &kernel_elf))?)?;
     let bytes = pack(name, appliance, inquiry, &images, &key, abi)?;
     let bundle = workspace.work().join("bundles").join(format!("{name}.bundle"));

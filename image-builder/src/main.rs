@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 use image_builder::bench;
-use image_builder::build::{BuildError, build};
+use image_builder::build::{BuildError, Flavour, build};
 use image_builder::campaign::{CampaignError, crashes, rig};
 use image_builder::flash::{self, Consent, FlashError};
 use image_builder::graph;
@@ -56,6 +56,15 @@ enum Job {
         /// Stop the whole box from outside for a while: LENGTH@TIME, such as 3s@10s
         #[arg(long = "pause", value_name = "PAUSE", value_parser = run::parse_pause)]
         pauses: Vec<lab::Pause>,
+        /// Cut a backend off for a while: BACKEND:LENGTH@TIME, such as b2:6s@5s
+        #[arg(long = "outage", value_name = "OUTAGE", value_parser = run::parse_outage)]
+        outages: Vec<lab::Outage>,
+        /// Put broken frames of every kind on the box's cable beside the load: RATE[:SEED], such as 2000:7
+        #[arg(long, value_name = "RUBBISH", value_parser = run::parse_rubbish)]
+        rubbish: Option<lab::Rubbish>,
+        /// Build the kernel with its debug assertions, which also count the locks that threads take (`locks` at the console)
+        #[arg(long)]
+        debug_kernel: bool,
         /// Write the report to this file, as JSON
         #[arg(long, value_name = "FILE")]
         report: Option<PathBuf>,
@@ -309,7 +318,20 @@ fn perform(job: Job) -> Result<(), Failure> {
             image::pack(&artifacts, &label, &output)?;
             println!("image {}", output.display());
         }
-        Job::Run { target, duration, crashes, commands, pauses, report, format, firmware } => {
+        Job::Run {
+            target,
+            duration,
+            crashes,
+            commands,
+            pauses,
+            outages,
+            rubbish,
+            debug_kernel,
+            report,
+            format,
+            firmware,
+        } => {
+            let flavour = if debug_kernel { Flavour::Debug } else { Flavour::Plain };
             let format = match format {
                 ReportFormat::Human => lab::Format::Human,
                 ReportFormat::Json => lab::Format::Json,
@@ -318,7 +340,19 @@ fn perform(job: Job) -> Result<(), Failure> {
                 FirmwareName::Uefi => lab::Firmware::Uefi,
                 FirmwareName::Bios => lab::Firmware::Bios,
             };
-            let request = run::Request { target, duration, crashes, commands, pauses, report, format, firmware };
+            let request = run::Request {
+                target,
+                duration,
+                crashes,
+                commands,
+                pauses,
+                outages,
+                rubbish,
+                flavour,
+                report,
+                format,
+                firmware,
+            };
             let report = run::run(&workspace, request)?;
             match format {
                 lab::Format::Human => print!("{}", lab::render(&report)),

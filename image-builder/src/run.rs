@@ -1,7 +1,7 @@
 //! `redleaf run`: from a manifest or an image to a run in the lab. What the lab is made of comes from the manifest; how it is loaded from
 //! `NAME.lab.toml` beside it.
 
-use crate::build::{BuildError, build};
+use crate::build::{BuildError, Flavour, build_as};
 use crate::image::{self, ImageError};
 use crate::manifest::appliance::{self, Appliance};
 use crate::manifest::diagnostic::Diagnostics;
@@ -9,8 +9,8 @@ use crate::manifest::{CheckError, check, source};
 use crate::workspace::Workspace;
 use bundle::manifest::DeviceMatch;
 use lab::{
-    Backend, Boot, BoxSettings, Command, Crash, Firmware, LabFile, Pause, Protocol, RunOptions, Service, ServiceKind,
-    Tools, Vip,
+    Backend, Boot, BoxSettings, Command, Crash, Firmware, LabFile, Outage, Pause, Protocol, Rubbish, RunOptions,
+    Service, ServiceKind, Tools, Vip,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -26,6 +26,9 @@ pub struct Request {
     pub crashes: Vec<Crash>,
     pub commands: Vec<Command>,
     pub pauses: Vec<Pause>,
+    pub outages: Vec<Outage>,
+    pub rubbish: Option<Rubbish>,
+    pub flavour: Flavour,
     pub report: Option<PathBuf>,
     pub format: lab::Format,
     pub firmware: Firmware,
@@ -103,7 +106,7 @@ fn options(workspace: &Workspace, request: Request) -> Result<RunOptions, RunErr
     let from_image = request.target.extension().is_some_and(|extension| extension == "img");
     let (name, appliance, table, lab, boot) = match from_image {
         true => of_image(workspace, &request)?,
-        false => of_manifest(workspace, &request.target)?,
+        false => of_manifest(workspace, &request.target, request.flavour)?,
     };
     let balancer = balancer(&appliance, &table)?;
     let stacks = stacks(&appliance, &table)?;
@@ -126,6 +129,8 @@ fn options(workspace: &Workspace, request: Request) -> Result<RunOptions, RunErr
         crashes: request.crashes,
         commands: request.commands,
         pauses: request.pauses,
+        outages: request.outages,
+        rubbish: request.rubbish,
         report: request.report,
         format: request.format,
         live: request.duration.is_none(),
@@ -135,13 +140,13 @@ fn options(workspace: &Workspace, request: Request) -> Result<RunOptions, RunErr
 
 type Parts = (String, Appliance, toml::Table, LabFile, Boot);
 
-fn of_manifest(workspace: &Workspace, path: &Path) -> Result<Parts, RunError> {
+fn of_manifest(workspace: &Workspace, path: &Path, flavour: Flavour) -> Result<Parts, RunError> {
     let mut checked = check(workspace, path)?;
     let lab = lab_file(&checked.files)?;
     if let Some(fault_injection) = lab.console.fault_injection {
         checked.appliance.console.fault_injection = fault_injection;
     }
-    let artifacts = build(workspace, &checked.name, &checked.appliance, &checked.inquiry)?;
+    let artifacts = build_as(workspace, &checked.name, &checked.appliance, &checked.inquiry, flavour)?;
     let boot = Boot::Kernel { kernel: artifacts.kernel_elf, bundle: artifacts.bundle };
     Ok((checked.name, checked.appliance, checked.table, lab, boot))
 }
@@ -229,6 +234,7 @@ fn vip(vip: &VipConfig) -> Vip {
         port: vip.port.unwrap_or(ANY_PORT),
         protocol: vip.protocol,
         backends: vip.backends.iter().map(|share| share.name.clone()).collect(),
+        weights: vip.backends.iter().map(|share| (share.name.clone(), share.weight)).collect(),
     }
 }
 
@@ -284,6 +290,24 @@ pub fn parse_pause(text: &str) -> Result<Pause, String> {
     Ok(Pause { at: parse_time(at)?, length: parse_time(length)? })
 }
 
+/// `b2:6s@5s`: that backend, for six seconds, at five.
+pub fn parse_outage(text: &str) -> Result<Outage, String> {
+    let expected = "expected BACKEND:LENGTH@TIME, such as b2:6s@5s";
+    let (what, at) = text.rsplit_once('@').ok_or(expected)?;
+    let (backend, length) = what.rsplit_once(':').ok_or(expected)?;
+    Ok(Outage { backend: backend.to_owned(), at: parse_time(at)?, length: parse_time(length)? })
+}
+
+/// `2000:7`: so many frames a second, from that seed; the seed is 1 if it isn't said.
+pub fn parse_rubbish(text: &str) -> Result<Rubbish, String> {
+    let (rate, seed) = text.split_once(':').unwrap_or((text, "1"));
+    let expected = |_| "expected RATE[:SEED], such as 2000:7".to_owned();
+    match (rate.parse().map_err(expected)?, seed.parse().map_err(expected)?) {
+        (0, _) => Err("a rate is at least 1 frame a second".into()),
+        (rate, seed) => Ok(Rubbish { rate, seed }),
+    }
+}
+
 /// `20s`; a bare number is seconds.
 pub fn parse_time(text: &str) -> Result<Duration, String> {
     lab::parse_duration(text).map_err(|error| error.to_string())
@@ -306,6 +330,12 @@ mod tests {
         assert!(parse_crash("lb:meltdown@1s").unwrap_err().contains("page-fault"));
         assert!(parse_crash("lb@soon").is_err());
         assert_eq!(parse_command("backend b1 drain@5").unwrap().line, "backend b1 drain");
+        let outage = parse_outage("b2:6s@5s").unwrap();
+        assert_eq!((outage.backend.as_str(), outage.length.as_secs(), outage.at.as_secs()), ("b2", 6, 5));
+        assert!(parse_outage("b2@5s").is_err());
+        assert_eq!(parse_rubbish("2000:7").unwrap(), Rubbish { rate: 2000, seed: 7 });
+        assert_eq!(parse_rubbish("50").unwrap().seed, 1);
+        assert!(parse_rubbish("0").is_err() && parse_rubbish("many").is_err());
         assert_eq!(parse_pause("3s@10s").unwrap().length, Duration::from_secs(3));
     }
 

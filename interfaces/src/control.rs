@@ -111,6 +111,7 @@ pub trait Control {
     /// Fills `page` with the domain's counters from number `first` on.
     fn counters(&self, first: u32, page: RRef<Counters>) -> Result<RRef<Counters>, ControlError>;
 
-    /// Carries out a console line such as `backend b1 drain` and answers with one for the operator to read.
+    /// Carries out a console line such as `backend b1 drain` and answers with one for the operator to read; the answer to a line that it knows and
+    /// refuses begins with `error:`. What it has carried out is told to its next generation again, which begins without it.
     fn command(&self, line: RRef<Text<240>>) -> Result<RRef<Text<240>>, ControlError>;
 }

@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 pub const PROFILE: &str = "box";
+/// Of the kernel alone: the same with debug assertions.
+pub const DEBUG_PROFILE: &str = "box-debug";
 
 /// What domains are compiled with: part of the ABI hash. Frame pointers are for the call chains in crash reports.
 pub const DOMAIN_FLAGS: &[&str] = &[

@@ -1,7 +1,7 @@
 //! Building the kernel; kernel/metal/link.ld says why with these flags.
 
-use super::BuildError;
-use super::cargo::{PROFILE, TARGET, cargo, run};
+use super::cargo::{DEBUG_PROFILE, PROFILE, TARGET, cargo, run};
+use super::{BuildError, Flavour};
 use crate::workspace::Workspace;
 use bundle::Trust;
 use std::path::PathBuf;
@@ -21,7 +21,11 @@ const LINK_ARGUMENTS: &[&str] = &[
 ];
 
 /// Builds the kernel that believes `trust`.
-pub fn build(workspace: &Workspace, trust: Trust) -> Result<PathBuf, BuildError> {
+pub fn build(workspace: &Workspace, trust: Trust, flavour: Flavour) -> Result<PathBuf, BuildError> {
+    let profile = match flavour {
+        Flavour::Plain => PROFILE,
+        Flavour::Debug => DEBUG_PROFILE,
+    };
     let target_folder = workspace.target().join("box");
     let mut command = cargo(workspace, workspace.root(), &target_folder, FLAGS);
     command.args([
@@ -32,7 +36,7 @@ pub fn build(workspace: &Workspace, trust: Trust) -> Result<PathBuf, BuildError>
         "--bin",
         "kernel",
         "--profile",
-        PROFILE,
+        profile,
         "--target",
         TARGET,
         "--",
@@ -43,7 +47,7 @@ pub fn build(workspace: &Workspace, trust: Trust) -> Result<PathBuf, BuildError>
     command.env("REDLEAF_KEY", hex(&trust.key.0)).env("REDLEAF_ABI", trust.abi.to_string());
     eprintln!("building the kernel");
     run(command, "the kernel")?;
-    Ok(target_folder.join(TARGET).join(PROFILE).join("kernel"))
+    Ok(target_folder.join(TARGET).join(profile).join("kernel"))
 }
 
 fn hex(bytes: &[u8]) -> String {

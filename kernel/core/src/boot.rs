@@ -14,7 +14,7 @@ use bundle::{
 use interfaces::abi;
 
 use crate::{
-    console,
+    console, control,
     device::{DeviceClass, Lease},
     domain::{self, Domain},
     feed,
@@ -70,6 +70,7 @@ pub fn boot(boot: Boot) -> Result<(), BootError> {
         feed::spawn();
     }
     supervisor::spawn();
+    control::spawn();
     console::spawn(manifest.console.fault_injection);
     Ok(())
 }

@@ -2,6 +2,8 @@
 //!
 //! A line is read with the least of editing (backspace, Ctrl-C, Ctrl-U), then carried out. Nothing typed here reaches a domain but through its `control`
 //! port, as a contained visit.
+//!
+//! Promise: the answer to a line that is not carried out begins with `error:`, whoever gives it.
 
 use alloc::{format, string::String, vec::Vec};
 use core::{
@@ -16,7 +18,7 @@ use crate::{
     domain::{self, Domain},
     exchange,
     incarnation::Cause,
-    log, machine, packets,
+    lock, log, machine, packets,
     platform::NEVER,
     supervisor::{self, Command},
     thread,
@@ -34,6 +36,7 @@ const HELP: &str = "\
 help                     this
 domains                  each domain's state, generation, restarts and memory
 threads                  each thread, where it is, its visits, and (debug builds) locks taken
+locks                    (debug builds) locks that domains' threads have taken, by the place in the kernel
 stats [NAME]             counters of all domains, or of one
 log [NAME] [--follow]    the log, of all or of one domain; any key ends --follow
 start NAME               start a domain that has stopped, or was given up
@@ -111,6 +114,7 @@ fn carry_out(line: &str) {
         }
         ["domains"] => domains(),
         ["threads"] => threads(),
+        ["locks"] => locks(),
         ["stats"] => domain::all().into_iter().for_each(stats),
         ["stats", name] => with(name, stats),
         ["log"] => show_log(None, false),
@@ -119,37 +123,62 @@ fn carry_out(line: &str) {
         ["log", name, "--follow"] | ["log", "--follow", name] => {
             with(name, |domain| show_log(Some(domain.index), true))
         }
-        ["start", name] => with(name, |domain| supervisor::order(Command::Start(domain))),
-        ["stop", name] => with(name, |domain| supervisor::order(Command::Stop(domain))),
-        ["restart", name] => with(name, |domain| supervisor::order(Command::Restart(domain))),
-        ["kill", name] => with(name, |domain| supervisor::order(Command::Kill(domain))),
+        ["start", name] => with(name, |domain| order(Command::Start(domain), domain, !LIVING.contains(&state(domain)))),
+        ["stop", name] => with(name, |domain| order(Command::Stop(domain), domain, state(domain) != "stopped")),
+        ["restart", name] => with(name, |domain| order(Command::Restart(domain), domain, true)),
+        ["kill", name] => with(name, |domain| order(Command::Kill(domain), domain, LIVING.contains(&state(domain)))),
         ["crash", name] => crash(name, Reason::Panic.name()),
         ["crash", name, kind] => crash(name, kind),
-        ["start" | "stop" | "restart" | "kill" | "crash", ..] => say("name one domain; `domains` lists them\n"),
+        ["start" | "stop" | "restart" | "kill" | "crash", ..] => refuse("name one domain; `domains` lists them"),
         _ => match control::command(line) {
             Some((_, Ok(answer))) => say(format_args!("{}\n", answer.trim_end())),
-            Some((name, Err(error))) => say(format_args!("{name} does not answer: {error:?}\n")),
-            None => say("no such command; `help` lists them\n"),
+            Some((name, Err(error))) => refuse(format_args!("{name} does not answer: {error:?}")),
+            None => refuse("no such command; `help` lists them"),
         },
+    }
+}
+
+/// The line is not carried out.
+fn refuse(why: impl fmt::Display) {
+    say(format_args!("error: {why}\n"));
+}
+
+/// States in which a domain can be killed, and needs no start.
+const LIVING: [&str; 2] = ["live", "starting"];
+
+fn state(domain: &Domain) -> &'static str {
+    domain.status().state
+}
+
+/// Has the supervisor carry out a command, if the domain is in a state for it.
+fn order(command: Command, domain: &Domain, possible: bool) {
+    match possible {
+        true => supervisor::order(command),
+        false => refuse(format_args!("{} is {}", domain.name, state(domain))),
     }
 }
 
 fn with(name: &str, work: impl FnOnce(&'static Domain)) {
     match domain::by_name(name) {
         Some(domain) => work(domain),
-        None => say(format_args!("there is no domain {name}; `domains` lists them\n")),
+        None => refuse(format_args!("there is no domain {name}; `domains` lists them")),
     }
 }
 
 fn crash(name: &str, kind: &str) {
     if !FAULT_INJECTION.load(Ordering::Relaxed) {
-        say("this box's manifest does not allow fault injection (console.fault-injection)\n");
+        refuse("this box's manifest does not allow fault injection (console.fault-injection)");
         return;
     }
     match Reason::from_name(kind) {
-        None => say(format_args!("there is no kind of crash {kind}; `help` lists them\n")),
-        Some(Reason::Killed) => with(name, |domain| supervisor::order(Command::Kill(domain))),
-        Some(reason) => with(name, |domain| supervisor::order(Command::Inject(domain, reason))),
+        None => refuse(format_args!("there is no kind of crash {kind}; `help` lists them")),
+        Some(reason) => with(name, |domain| {
+            let command = match reason {
+                Reason::Killed => Command::Kill(domain),
+                reason => Command::Inject(domain, reason),
+            };
+            order(command, domain, LIVING.contains(&state(domain)));
+        }),
     }
 }
 
@@ -203,6 +232,15 @@ fn threads() {
             Some(at) => say(format_args!("  {}:{}\n", at.file(), at.line())),
             None => say("\n"),
         }
+    }
+}
+
+fn locks() {
+    if !cfg!(debug_assertions) {
+        return refuse("this kernel does not count locks; `redleaf run --debug-kernel` makes one that does");
+    }
+    for ((file, line), taken) in lock::sites() {
+        say(format_args!("{taken:>12}  {file}:{line}\n"));
     }
 }
 

@@ -91,10 +91,17 @@ fn emit(line: String) {
     PENDING.fire();
 }
 
-/// Counters of all domains, and packets by CPU as the domains that count them so (`cpu.N.received`) say.
+/// Packets and new connections by CPU, as the domains that count them so (`cpu.N.received`, `cpu.N.opened`) say.
+fn by_cpu(counter: &str) -> Option<(usize, usize)> {
+    let (cpu, what) = counter.strip_prefix("cpu.")?.split_once('.')?;
+    let place = ["received", "opened"].iter().position(|name| *name == what)?;
+    cpu.parse().ok().filter(|cpu| *cpu < machine().cpus()).map(|cpu| (cpu, place))
+}
+
+/// Counters of all domains, and what they add up to by CPU.
 fn stats() {
     let mut line = format!(r#"{{"event":"stats","at_ns":{},"domains":["#, machine().now());
-    let mut cpus = BTreeMap::<usize, u64>::new();
+    let mut cpus = BTreeMap::<usize, [u64; 2]>::new();
     for (at, domain) in domain::all().into_iter().enumerate() {
         let counters = control::counters(domain);
         let status = domain.status();
@@ -110,20 +117,16 @@ fn stats() {
         );
         for (at, (name, value)) in counters.iter().enumerate() {
             let _ = write!(line, "{}{}:{value}", if at == 0 { "" } else { "," }, Json(name));
-            let cpu = name
-                .strip_prefix("cpu.")
-                .and_then(|rest| rest.strip_suffix(".received"))
-                .and_then(|cpu| cpu.parse().ok());
-            if let Some(cpu) = cpu.filter(|cpu| *cpu < machine().cpus()) {
-                *cpus.entry(cpu).or_default() += value;
+            if let Some((cpu, place)) = by_cpu(name) {
+                cpus.entry(cpu).or_default()[place] += value;
             }
         }
         line.push_str("}}");
     }
     line.push_str(r#"],"cpus":["#);
     for cpu in 0..machine().cpus() {
-        let packets = cpus.get(&cpu).copied().unwrap_or(0);
-        let _ = write!(line, r#"{}{{"packets":{packets}}}"#, if cpu == 0 { "" } else { "," });
+        let [packets, flows] = cpus.get(&cpu).copied().unwrap_or_default();
+        let _ = write!(line, r#"{}{{"packets":{packets},"flows":{flows}}}"#, if cpu == 0 { "" } else { "," });
     }
     line.push_str("]}");
     emit(line);

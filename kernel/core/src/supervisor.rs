@@ -15,7 +15,7 @@ use bundle::manifest::RestartPolicy;
 use interfaces::{CallError, abi::Reason};
 
 use crate::{
-    capability, domain,
+    capability, control, domain,
     domain::{Domain, Life, Phase, Started, Then},
     exchange, feed,
     incarnation::{Cause, Incarnation},
@@ -275,6 +275,7 @@ fn starting(domain: &'static Domain, incarnation: &Arc<Incarnation>) {
             let generation = incarnation.generation();
             log::kernel(Level::Info, format_args!("{} is live, generation {generation}", domain.name));
             feed::domain(domain);
+            control::started();
             if recovering {
                 feed::recovered(domain);
             }

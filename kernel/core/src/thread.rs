@@ -239,6 +239,10 @@ impl ThreadBlock {
     pub fn count_lock(&self, at: &'static Location<'static>) {
         self.locks.store(self.locks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.last_lock.store(ptr::from_ref(at).cast_mut(), Ordering::Relaxed);
+        // Who has nothing to do but sleep holds nobody up by a lock.
+        if self.own.load(Ordering::Relaxed) != 0 && self.blocked.load(Ordering::Relaxed) == 0 {
+            crate::lock::count_at(at);
+        }
     }
 
     /// How many locks of the kernel this thread has taken in its life, and where the last one (debug builds; 0 otherwise).

@@ -17,6 +17,8 @@ use crate::{
     table::BackendId,
 };
 
+const USAGE: &str = "it is `backend NAME up|down|drain`";
+
 /// The domain's `control` port.
 pub struct Console {
     pub config: Arc<Config>,
@@ -54,9 +56,9 @@ impl Console {
                 self.shared.wish(BackendId(backend as u16), wish);
                 write!(answer, "{name} {meaning}")
             }
-            (Some(_), None) => write!(answer, "backend {name}: up, down or drain?"),
+            (Some(_), None) => write!(answer, "error: {USAGE}"),
             (None, _) => {
-                let _ = write!(answer, "no backend is named \"{name}\"; there are:");
+                let _ = write!(answer, "error: no backend is named \"{name}\"; there are:");
                 self.config.backends.iter().try_for_each(|backend| write!(answer, " {}", backend.name))
             }
         };
@@ -84,6 +86,11 @@ impl Control for Console {
             (Some("backend"), Some(name), Some(wish), None) => {
                 let answer = self.backend_command(name, wish);
                 *line = answer;
+                Ok(line)
+            }
+            (Some("backend"), ..) => {
+                *line = Text::default();
+                let _ = write!(line, "error: {USAGE}");
                 Ok(line)
             }
             _ => Err(ControlError::UnknownCommand),

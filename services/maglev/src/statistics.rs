@@ -106,5 +106,6 @@ pub fn show(config: &Config, cpus: &[Arc<CpuCounters>], mut show: impl FnMut(cor
     for (i, cpu) in cpus.iter().enumerate() {
         show(format_args!("cpu.{i}.received"), cpu.received.get());
         show(format_args!("cpu.{i}.forwarded"), cpu.forwarded.get());
+        show(format_args!("cpu.{i}.opened"), cpu.vips.iter().map(|vip| vip.opened.get()).sum());
     }
 }

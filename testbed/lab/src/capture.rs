@@ -5,6 +5,7 @@
 
 use crate::clock::{Moment, WallClock};
 use crate::error::Error;
+use crate::frame::Frame;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
@@ -104,7 +105,7 @@ impl Capture {
     }
 
     /// Hands every frame that the kernel has finished with to `see`, oldest first.
-    pub fn drain(&mut self, mut see: impl FnMut(Moment, Way, &[u8])) {
+    pub fn drain(&mut self, mut see: impl FnMut(Moment, Way, Frame)) {
         let clock = WallClock::sample();
         // At most one round, so that a flood can't hold us here.
         for _ in 0..BLOCKS {
@@ -162,7 +163,7 @@ impl Drop for Capture {
 }
 
 /// Walks a block by the offsets in its headers; offsets that lead out of the block end the walk.
-fn for_each_frame(block: &[u8], clock: &WallClock, see: &mut impl FnMut(Moment, Way, &[u8])) {
+fn for_each_frame(block: &[u8], clock: &WallClock, see: &mut impl FnMut(Moment, Way, Frame)) {
     let Some(description) = read::<libc::tpacket_block_desc>(block, 0) else { return };
     // SAFETY: TPACKET_V3 blocks always carry the first and only variant.
     let header = unsafe { description.hdr.bh1 };
@@ -173,7 +174,8 @@ fn for_each_frame(block: &[u8], clock: &WallClock, see: &mut impl FnMut(Moment, 
         let start = at + usize::from(frame.tp_mac);
         let (Some(link), Some(bytes)) = (link, block.get(start..start + frame.tp_snaplen as usize)) else { return };
         let way = if link.sll_pkttype == libc::PACKET_OUTGOING { Way::Out } else { Way::In };
-        see(clock.moment(frame.tp_sec, frame.tp_nsec), way, bytes);
+        let untagged = frame.tp_status & libc::TP_STATUS_VLAN_VALID != 0;
+        see(clock.moment(frame.tp_sec, frame.tp_nsec), way, Frame::parse(bytes, untagged));
         at += frame.tp_next_offset as usize;
     }
 }

@@ -4,6 +4,9 @@ use crate::clock::Moment;
 use crate::feed::{Booted, CpuFacts, CrashFacts, DomainFacts, Event, Heard, NicFacts, Recovered};
 use std::collections::BTreeMap;
 
+/// What the box calls a domain that has started.
+const LIVE: &str = "live";
+
 /// Lines of the feed that weren't understood are kept up to this many.
 const GARBLED_KEPT: usize = 20;
 
@@ -16,6 +19,8 @@ pub struct Facts {
     pub crashes: Vec<(Moment, CrashFacts)>,
     pub recoveries: Vec<(Moment, Recovered)>,
     pub stats_heard: u64,
+    /// By domain: pages that its first generation had when it had started.
+    pub pages_at_first: BTreeMap<String, u64>,
     pub nic: Option<NicFacts>,
     pub garbled: Vec<String>,
     pub closed: bool,
@@ -54,6 +59,9 @@ impl Facts {
                 Turn::Booted
             }
             Event::Domain(domain) => {
+                if domain.generation == 1 && domain.state == LIVE {
+                    self.pages_at_first.entry(domain.name.clone()).or_insert(domain.pages);
+                }
                 let known = self.domains.entry(domain.name.clone()).or_default();
                 let counters = std::mem::take(&mut known.counters);
                 *known = domain;

@@ -90,6 +90,9 @@ pub struct Stats {
 pub struct CpuFacts {
     #[serde(default)]
     pub packets: u64,
+    /// Connections that began there.
+    #[serde(default)]
+    pub flows: u64,
     /// Whatever else the box says of a CPU.
     #[serde(flatten)]
     pub more: BTreeMap<String, serde_json::Value>,

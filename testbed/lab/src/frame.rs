@@ -1,4 +1,4 @@
-//! What the lab wants to know of a captured frame: Ethernet, IPv4 (RFC 791 §3.1), TCP (RFC 9293 §3.1), UDP (RFC 768).
+//! What the lab wants to know of a frame: Ethernet with at most one tag (802.1Q §9), IPv4 (RFC 791 §3.1), TCP (RFC 9293 §3.1), UDP (RFC 768).
 //!
 //! Parsing never fails loudly: what isn't understood is [`Kind::Other`], and is counted as such.
 
@@ -45,20 +45,28 @@ pub enum Transport {
     Other,
 }
 
+/// 802.1Q and 802.1ad: the kernel takes either out of what it receives.
+pub const TAGS: [u16; 2] = [0x8100, 0x88a8];
+
 /// RFC 9293 §3.1.
 pub const SYN: u8 = 0x02;
 pub const ACK: u8 = 0x10;
 
 impl Frame {
-    pub fn parse(bytes: &[u8]) -> Option<Frame> {
-        let destination = *bytes.first_chunk::<6>()?;
-        let source = *bytes.get(6..)?.first_chunk::<6>()?;
-        let kind = match be16(bytes, 12)? {
-            0x0806 => Kind::Arp,
-            0x0800 => ip(&bytes[14..]).map_or(Kind::Other, Kind::Ip),
-            _ => Kind::Other,
-        };
-        Some(Frame { destination, source, kind })
+    /// `untagged`: the host's kernel has taken a tag out of these bytes, as it does on receipt; then another one is looked through no more.
+    pub fn parse(bytes: &[u8], untagged: bool) -> Frame {
+        let address = |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default();
+        Frame { destination: address(0), source: address(6), kind: kind(bytes, untagged).unwrap_or(Kind::Other) }
+    }
+}
+
+fn kind(bytes: &[u8], untagged: bool) -> Option<Kind> {
+    let tagged = !untagged && TAGS.contains(&be16(bytes, 12)?);
+    let at = if tagged { 16 } else { 12 };
+    match be16(bytes, at)? {
+        0x0806 => Some(Kind::Arp),
+        0x0800 => ip(bytes.get(at + 2..)?).map(Kind::Ip),
+        _ => None,
     }
 }
 
@@ -117,28 +125,41 @@ mod tests {
 
     #[test]
     fn a_probe_is_recognised_with_its_number() {
-        let frame = Frame::parse(&probe_frame(77)).unwrap();
+        let frame = Frame::parse(&probe_frame(77), false);
         assert_eq!(frame.source, [2, 0, 0, 0, 0, 8]);
         let Kind::Ip(ip) = frame.kind else { panic!("{frame:?}") };
         assert_eq!(ip.destination, Ipv4Addr::new(10, 0, 0, 2));
         assert_eq!(ip.transport, Transport::Udp { source: 12345, destination: 53, probe: Some(77) });
     }
 
+    /// Else the sums of two captures, one before and one after the kernel took the tag out, would differ.
+    #[test]
+    fn a_tag_makes_no_difference_whether_it_is_there_or_was_taken_out() {
+        let plain = probe_frame(5);
+        let mut tagged = plain[..12].to_vec();
+        tagged.extend([0x81, 0, 0, 0]);
+        tagged.extend(&plain[12..]);
+        let kind = Frame::parse(&plain, true).kind;
+        assert!(matches!(kind, Kind::Ip(_)));
+        assert_eq!(Frame::parse(&tagged, false).kind, kind);
+        assert_eq!(Frame::parse(&tagged, true).kind, Kind::Other);
+    }
+
     #[test]
     fn a_later_fragment_has_no_ports() {
         let mut bytes = probe_frame(1);
         bytes[14 + 7] = 1;
-        let Kind::Ip(ip) = Frame::parse(&bytes).unwrap().kind else { panic!() };
+        let Kind::Ip(ip) = Frame::parse(&bytes, false).kind else { panic!() };
         assert_eq!(ip.transport, Transport::Other);
     }
 
     proptest! {
         /// Captures hold whatever was on the wire.
         #[test]
-        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..128), cut in 0usize..64) {
-            Frame::parse(&bytes);
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..128), cut in 0usize..64, untagged: bool) {
+            Frame::parse(&bytes, untagged);
             let probe = probe_frame(3);
-            Frame::parse(&probe[..cut.min(probe.len())]);
+            Frame::parse(&probe[..cut.min(probe.len())], untagged);
         }
     }
 }

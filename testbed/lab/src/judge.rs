@@ -1,17 +1,20 @@
 //! From what was seen to a verdict: the report, its reasons, and the run's checks of itself.
 
 mod checks;
+mod outages;
 
 use crate::clock::Moment;
 use crate::facts::Facts;
 use crate::feed::CrashFacts;
 use crate::gaps::{Gaps, Window};
 use crate::load::{Kind, Tally};
-use crate::options::RunOptions;
+use crate::options::{Protocol, RunOptions, Vip};
+use crate::probe::THIN;
 use crate::report::{
     BackendReport, Connections, CrashReport, DomainReport, Exchange, KindReport, NicReport, PauseReport, ProbeReport,
     Report, Requests, SCHEMA_VERSION, VipReport,
 };
+use crate::rubbish::RubbishReport;
 use crate::witness::{Arrival, Service, Witness};
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -66,6 +69,7 @@ pub struct Evidence {
     /// The box lived to the end, and all traffic had ended: only then do sums agree.
     pub settled: bool,
     pub captures_missed: u64,
+    pub rubbish: Option<RubbishReport>,
     pub console: Vec<Exchange>,
     pub facts: Facts,
     pub asked: Vec<Asked>,
@@ -90,6 +94,7 @@ impl Evidence {
             nic_detail: String::new(),
             settled: false,
             captures_missed: 0,
+            rubbish: None,
             console: Vec::new(),
             facts: Facts::default(),
             asked: Vec::new(),
@@ -113,18 +118,27 @@ pub fn report(options: &RunOptions, evidence: &Evidence, witness: &Witness) -> R
     let crashes = crashes(evidence, &gaps, up, &mut reasons);
     check_blocked(options, &crashes, &probe, &mut reasons);
     let first_change = evidence.asked.iter().filter(|asked| asked.changes_backends()).map(|asked| asked.at).min();
+    let changed = |at| first_change.is_some_and(|change| at >= change);
     let tally = evidence.tally.clone().unwrap_or_default();
     let connections = Connections {
         opened: tally.opened,
         broken: tally.broken,
         moved: witness.moves.len() as u64,
-        moved_after_backend_change: witness
-            .moves
-            .iter()
-            .filter(|one| first_change.is_some_and(|change| one.at >= change))
-            .count() as u64,
+        moved_after_backend_change: witness.moves.iter().filter(|one| changed(one.at)).count() as u64,
+        moved_from_the_dead: witness.moves.iter().filter(|one| outages::excuse(witness, one.from, one.at)).count()
+            as u64,
     };
-    check_load(evidence, &tally, &connections, &probe, &mut reasons);
+    let unexcused =
+        witness.moves.iter().filter(|one| !changed(one.at) && !outages::excuse(witness, one.from, one.at)).count();
+    if unexcused > 0 {
+        reasons.push(format!("{unexcused} connections were moved to another backend"));
+    }
+    let vips = vips(options, evidence, witness);
+    let losses = outages::Losses::new(options, &tally, witness);
+    check_load(evidence, &tally, &losses, &probe, &mut reasons);
+    for (name, _) in vips.iter().filter(|(_, vip)| vip.probes_sent > 0 && vip.probes_received == 0) {
+        reasons.push(format!("no probe arrived through {name}"));
+    }
     let checks = checks::all(evidence, witness);
     reasons.extend(
         checks
@@ -148,14 +162,16 @@ pub fn report(options: &RunOptions, evidence: &Evidence, witness: &Witness) -> R
             .map(|at| millis(at.since(evidence.started))),
         requests: requests(&tally),
         connections,
-        backends: backends(options, &tally, witness),
-        vips: vips(options, witness),
+        backends: backends(options, &tally, witness, up),
+        vips,
         domains: domains(facts, &crashes),
         cpus: facts.cpus.clone(),
         crashes,
         pauses: pauses(evidence, &gaps, up),
+        outages: outages::reports(options, &losses, witness, up, evidence.load_end),
+        rubbish: evidence.rubbish.clone(),
         probe,
-        nic: evidence.nic.unwrap_or_default(),
+        nic: evidence.nic.clone().unwrap_or_default(),
         checks,
         console: evidence.console.clone(),
     }
@@ -210,7 +226,15 @@ fn crashes(evidence: &Evidence, gaps: &Gaps, up: Moment, reasons: &mut Vec<Strin
                 crash.domain, crash.reason, crash.last_words
             )),
         }
-        reports.push(crash_report(evidence, gaps, up, crash, *heard, Window { from, to: at }, cause.is_some()));
+        let report = crash_report(evidence, gaps, up, crash, *heard, Window { from, to: at }, cause.is_some());
+        // At the crash the domain may have held more, by what it was doing, than when it had just started.
+        let (had, has) = (report.pages_at_first.or(report.pages_before), report.pages_after);
+        if let (Some(had), Some(has)) = (had, has)
+            && has > had
+        {
+            reasons.push(format!("{} has {has} pages after its crash, and had {had} at first", crash.domain));
+        }
+        reports.push(report);
         if facts.recovery_of(crash).is_none() && !stopped_later(evidence, crash, at) {
             reasons.push(format!(
                 "{} did not come back after its crash at {:.0} ms",
@@ -261,6 +285,7 @@ fn crash_report(
         blocked_ms: gaps.blocked(Window { from: around.from, to }).map(millis),
         pages_before: crash.pages_before,
         pages_after: recovery.and_then(|(_, recovered)| recovered.pages_after),
+        pages_at_first: facts.pages_at_first.get(&crash.domain).copied(),
         restart_ms: restart.map(|(_, recovered)| millis(Duration::from_nanos(recovered.at_ns - crash.at_ns))),
         cpu: crash.cpu,
         chain: crash.chain.clone(),
@@ -294,20 +319,21 @@ fn check_blocked(options: &RunOptions, crashes: &[CrashReport], probe: &ProbeRep
 fn check_load(
     evidence: &Evidence,
     tally: &Tally,
-    connections: &Connections,
+    losses: &outages::Losses,
     probe: &ProbeReport,
     reasons: &mut Vec<String>,
 ) {
-    if tally.failed() > 0 {
-        let why: Vec<_> = tally.failures.iter().map(|(reason, count)| format!("{count} × {reason}")).collect();
-        reasons.push(format!("{} requests failed: {}", tally.failed(), why.join("; ")));
+    let failed = tally.failed() - losses.failed();
+    if failed > 0 {
+        let why = tally.failures.iter().filter_map(|(reason, count)| {
+            let left = count - losses.excused_for(reason);
+            (left > 0).then(|| format!("{left} × {reason}"))
+        });
+        reasons.push(format!("{failed} requests failed: {}", why.collect::<Vec<_>>().join("; ")));
     }
-    if connections.broken > 0 {
-        reasons.push(format!("{} connections were broken", connections.broken));
-    }
-    let unexcused = connections.moved - connections.moved_after_backend_change;
-    if unexcused > 0 {
-        reasons.push(format!("{unexcused} connections were moved to another backend"));
+    let broken = tally.broken - losses.broken();
+    if broken > 0 {
+        reasons.push(format!("{broken} connections were broken"));
     }
     if evidence.up.is_some() && evidence.tally.is_some() && tally.completed() == 0 {
         reasons.push("no request was completed".into());
@@ -343,7 +369,7 @@ fn requests(tally: &Tally) -> Requests {
     }
 }
 
-fn backends(options: &RunOptions, tally: &Tally, witness: &Witness) -> BTreeMap<String, BackendReport> {
+fn backends(options: &RunOptions, tally: &Tally, witness: &Witness, up: Moment) -> BTreeMap<String, BackendReport> {
     let all: u64 = witness.backends.iter().map(|seen| seen.connections).sum();
     let reports = options.backends.iter().zip(&witness.backends).map(|(backend, seen)| {
         let report = BackendReport {
@@ -353,13 +379,15 @@ fn backends(options: &RunOptions, tally: &Tally, witness: &Witness) -> BTreeMap<
             requests: tally.by_backend.get(&backend.name).copied().unwrap_or(0),
             frames: seen.from_box,
             probes: seen.probes,
+            last_connection_ms: seen.last_connection.map(|at| millis(at.since(up))),
+            last_frame_ms: seen.last_frame.map(|at| millis(at.since(up))),
         };
         (backend.name.clone(), report)
     });
     reports.collect()
 }
 
-fn vips(options: &RunOptions, witness: &Witness) -> BTreeMap<String, VipReport> {
+fn vips(options: &RunOptions, evidence: &Evidence, witness: &Witness) -> BTreeMap<String, VipReport> {
     let reports = options.vips.iter().map(|vip| {
         let service = Service { address: vip.address, port: vip.port, protocol: vip.protocol };
         let flows = witness.shares.get(&service).cloned().unwrap_or_else(|| vec![0; options.backends.len()]);
@@ -368,10 +396,41 @@ fn vips(options: &RunOptions, witness: &Witness) -> BTreeMap<String, VipReport> 
             .iter()
             .zip(&flows)
             .filter(|(backend, flows)| **flows > 0 || vip.backends.contains(&backend.name));
-        let backends = members.map(|(backend, flows)| (backend.name.clone(), *flows)).collect();
-        (service.to_string(), VipReport { flows: flows.iter().sum(), backends })
+        let backends: BTreeMap<String, u64> = members.map(|(backend, flows)| (backend.name.clone(), *flows)).collect();
+        let (probes_sent, probes_received) = probes(evidence, witness, service);
+        let worst_share = worst_share(vip, &backends);
+        (
+            service.to_string(),
+            VipReport { flows: flows.iter().sum(), backends, worst_share, probes_sent, probes_received },
+        )
     });
     reports.collect()
+}
+
+/// Probes to a service under load, and the distinct ones that arrived.
+fn probes(evidence: &Evidence, witness: &Witness, service: Service) -> (u64, u64) {
+    let thin = |number: u64| number.div_ceil(THIN);
+    let (range, arrived): (_, HashSet<u64>) = match witness.others.get(&service) {
+        _ if witness.stream == Some(service) => {
+            (evidence.probe_begin..evidence.probe_sent, witness.arrivals.iter().map(|arrival| arrival.number).collect())
+        }
+        _ if service.protocol == Protocol::Tcp || witness.stream.is_none() => return (0, 0),
+        arrived => {
+            (thin(evidence.probe_begin)..thin(evidence.probe_sent), arrived.into_iter().flatten().copied().collect())
+        }
+    };
+    (range.end - range.start, arrived.iter().filter(|number| range.contains(number)).count() as u64)
+}
+
+/// By how much the worst share is off what the weights ask for; none without flows.
+fn worst_share(vip: &Vip, flows: &BTreeMap<String, u64>) -> Option<f64> {
+    let weight = |name: &String| f64::from(vip.weights.get(name).copied().unwrap_or(1));
+    let (all, weights) = (flows.values().sum::<u64>() as f64, vip.backends.iter().map(weight).sum::<f64>());
+    let off = vip.backends.iter().map(|name| {
+        let wanted = all * weight(name) / weights;
+        (flows.get(name).copied().unwrap_or(0) as f64 / wanted - 1.0).abs()
+    });
+    off.filter(|_| all > 0.0).reduce(f64::max)
 }
 
 fn domains(facts: &Facts, crashes: &[CrashReport]) -> BTreeMap<String, DomainReport> {

@@ -90,9 +90,9 @@ pub struct Load {
     pub upload_size: u64,
     #[serde(with = "size_text")]
     pub upload_rate: u64,
-    /// Datagrams a second of the sequence-numbered stream to the first UDP VIP.
+    /// Datagrams a second of the sequence-numbered stream to the first UDP VIP; every other one gets a tenth of it.
     pub probe_rate: u32,
-    /// Datagrams a second to each UDP VIP, every one from another port: shows how a VIP's flows are shared out.
+    /// Flows a second to each VIP, every one from another port and of a single packet: shows how a VIP's flows are shared out.
     pub spread_rate: u32,
 }
 

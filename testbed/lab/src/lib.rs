@@ -33,6 +33,7 @@ mod offload;
 mod options;
 mod probe;
 mod report;
+mod rubbish;
 mod run;
 mod schedule;
 mod service;
@@ -49,10 +50,11 @@ mod witness;
 pub use error::Error;
 pub use labfile::{ClientNet, ConsoleAddition, LabFile, Limits, Load, RouterNet, SegmentNet};
 pub use options::{
-    Backend, Boot, BoxSettings, Command, Crash, Firmware, Format, Pause, Program, Protocol, RunOptions, Service,
-    ServiceKind, Tool, Tools, Vip,
+    Backend, Boot, BoxSettings, Command, Crash, Firmware, Format, Outage, Pause, Program, Protocol, Rubbish,
+    RunOptions, Service, ServiceKind, Tool, Tools, Vip,
 };
 pub use report::*;
+pub use rubbish::RubbishReport;
 pub use run::run;
 pub use stage::stage;
 pub use table::render;

@@ -6,7 +6,7 @@
 mod exchange;
 mod tally;
 
-pub use tally::{Kind, Tally};
+pub use tally::{Kind, Loss, Tally};
 
 use crate::backend::{LONG_SEED, SMALL_SEED};
 use crate::content;
@@ -169,23 +169,23 @@ impl Ground {
     async fn get(&self, connection: &mut Connection, kind: Kind, path: &str, expected: &Expected) -> bool {
         let begun = Instant::now();
         let outcome = connection.get(path, expected).await;
-        self.judge(kind, begun, outcome.map(|()| connection.answered_by().to_owned()))
+        self.judge(kind, begun, connection, outcome)
     }
 
-    fn judge(&self, kind: Kind, begun: Instant, outcome: Result<String, Fault>) -> bool {
+    fn judge(&self, kind: Kind, begun: Instant, connection: &Connection, outcome: Result<(), Fault>) -> bool {
         let took = begun.elapsed();
         let mut tally = self.tally();
         match outcome {
-            Ok(backend) if took <= TIMELY => {
-                tally.complete(kind, &backend, took);
+            Ok(()) if took <= TIMELY => {
+                tally.complete(kind, connection.answered_by(), took);
                 true
             }
-            Ok(_) => {
-                tally.fail(kind, &Fault::Late);
+            Ok(()) => {
+                tally.lose(kind, &Fault::Late, connection.client_port(), connection.target());
                 true
             }
             Err(fault) => {
-                tally.fail(kind, &fault);
+                tally.lose(kind, &fault, connection.client_port(), connection.target());
                 !fault.breaks()
             }
         }
@@ -231,7 +231,7 @@ async fn uploads(ground: Arc<Ground>, number: u32) {
         let begun = Instant::now();
         let seed = (u64::from(number) << 32) | turn;
         let outcome = connection.put(&name, seed, ground.load.upload_size, ground.load.upload_rate).await;
-        ground.judge(Kind::Upload, begun, outcome.map(|()| connection.answered_by().to_owned()));
+        ground.judge(Kind::Upload, begun, &connection, outcome);
         turn += 1;
     }
 }

@@ -34,7 +34,17 @@ pub struct Network {
     pub nic: Namespace,
     /// In the order of the options' backends.
     pub backends: Vec<Namespace>,
-    mtu: u32,
+    /// Of the box's own cable, which carries longer frames than the hosts send when rubbish is asked for.
+    cable_mtu: u32,
+}
+
+/// The cable's MTU where frames too long for the box's card are to reach it.
+const JUMBO_MTU: u32 = 3900;
+
+/// MTU of the box's own cable.
+pub fn cable_mtu(options: &RunOptions) -> u32 {
+    let mtu = options.lab.segment.mtu;
+    if options.rubbish.is_some() { mtu.max(JUMBO_MTU) } else { mtu }
 }
 
 impl Network {
@@ -49,7 +59,7 @@ impl Network {
                 .iter()
                 .map(|backend| Namespace::create(&backend.name))
                 .collect::<Result<_, _>>()?,
-            mtu: options.lab.segment.mtu,
+            cable_mtu: cable_mtu(options),
         };
         let mtu = options.lab.segment.mtu;
         for host in network.hosts() {
@@ -70,19 +80,29 @@ impl Network {
             })?;
         }
         // The model speaks for the box here; the interface itself must stay silent, so it gets no address.
-        network.nic.run(|| host_port(mac(2), mtu).map(drop))?;
+        network.nic.run(|| host_port(mac(2), network.cable_mtu).map(drop))?;
         Ok(network)
     }
 
     /// Joins the box's port to the segment. Only once its NIC watches the wire: every frame that came before would be missed by nobody.
     pub fn plug_in(&self) -> Result<(), Error> {
-        let mtu = self.mtu;
+        let mtu = self.cable_mtu;
         self.segment.run(|| Netlink::open()?.up(NIC_SEGMENT_PORT, Some(mtu)))
     }
 
     /// Cuts the router off the segment: what it has sent to a VIP until now is all that it will have sent.
     pub fn cut_router(&self) -> Result<(), Error> {
         self.router.run(|| Netlink::open()?.down(PORT))
+    }
+
+    /// Pulls a backend's cable at the segment's end, or puts it back. The backend itself keeps its addresses and routes, as a host does whose switch
+    /// has gone.
+    pub fn connect_backend(&self, number: usize, connected: bool) -> Result<(), Error> {
+        let port = port_of_backend(number);
+        self.segment.run(|| {
+            let link = Netlink::open()?;
+            if connected { link.up(&port, None) } else { link.down(&port) }
+        })
     }
 
     /// Cuts the box off.
@@ -101,7 +121,7 @@ impl Network {
             link.up(BRIDGE, Some(mtu))?;
             let hosts = [&self.router, &self.nic].into_iter().chain(&self.backends);
             for (number, host) in hosts.enumerate() {
-                let port = format!("port{number}");
+                let port = segment_port(number);
                 link.veth(&port, PORT, host.raw_fd())?;
                 offload::switch_off(&port)?;
                 link.attach(&port, BRIDGE)?;
@@ -151,6 +171,15 @@ pub fn router_on_segment(options: &RunOptions) -> Ipv4Addr {
         let host_bits = u32::MAX.checked_shr(u32::from(options.box_settings.prefix)).unwrap_or(0);
         Ipv4Addr::from((u32::from(options.box_settings.ip) | host_bits) - 1)
     })
+}
+
+/// The bridge's port to the segment's host of that number: router, box, backends.
+fn segment_port(host: usize) -> String {
+    format!("port{host}")
+}
+
+fn port_of_backend(number: usize) -> String {
+    segment_port(2 + number)
 }
 
 /// The VIPs that a backend serves, each once.

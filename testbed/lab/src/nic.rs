@@ -43,10 +43,14 @@ impl Nic {
     /// What was counted up to now. Frames that still wait in the packet buffer are neither received nor missed.
     pub fn report(&self) -> NicReport {
         let seen = self.counters.snapshot();
+        let used = seen.rx_queue.iter().rposition(|frames| *frames > 0).map_or(0, |last| last + 1);
+        let queues = seen.rx_queue[..used].to_vec();
         NicReport {
             rx: seen.rx_delivered,
             missed: seen.rx_missed() + seen.rx_filtered() + seen.rx_bad_length + seen.wire_overrun,
             tx: seen.tx_wire,
+            rx_control: seen.rx_control,
+            rx_queues: queues,
         }
     }
 

@@ -27,6 +27,8 @@ pub struct RunOptions {
     pub crashes: Vec<Crash>,
     pub commands: Vec<Command>,
     pub pauses: Vec<Pause>,
+    pub outages: Vec<Outage>,
+    pub rubbish: Option<Rubbish>,
     /// Where the JSON report goes.
     pub report: Option<PathBuf>,
     pub format: Format,
@@ -77,6 +79,9 @@ pub struct Vip {
     pub protocol: Protocol,
     /// Names from [`RunOptions::backends`].
     pub backends: Vec<String>,
+    /// What their shares of this VIP are to be in proportion to; 1 where nothing is said.
+    #[serde(default)]
+    pub weights: BTreeMap<String, u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,6 +151,23 @@ pub struct Command {
 pub struct Pause {
     pub at: Duration,
     pub length: Duration,
+}
+
+/// A backend cut off from the segment for a known time: `--outage b2:6s@5s`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outage {
+    pub backend: String,
+    pub at: Duration,
+    pub length: Duration,
+}
+
+/// Frames on the box's cable that are right in no more than some of their parts, beside the load and as long as it: `--rubbish 2000:7`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rubbish {
+    /// Frames a second.
+    pub rate: u32,
+    /// The same seed gives the same frames in the same order.
+    pub seed: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -221,6 +243,7 @@ pub(crate) mod tests {
             port,
             protocol,
             backends: backends.clone(),
+            weights: BTreeMap::new(),
         };
         let backend = |name: &str, host| Backend { name: name.into(), ip: Ipv4Addr::new(10, 0, 0, host), weight: 1 };
         RunOptions {
@@ -242,6 +265,8 @@ pub(crate) mod tests {
             crashes: Vec::new(),
             commands: Vec::new(),
             pauses: Vec::new(),
+            outages: Vec::new(),
+            rubbish: None,
             report: None,
             format: Format::Human,
             live: false,

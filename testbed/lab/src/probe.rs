@@ -1,4 +1,5 @@
-//! The probe: a stream of numbered datagrams to a UDP VIP at a fixed rate, sent by the clock. When they arrive is read from the captures.
+//! The probe: a stream of numbered datagrams to a UDP VIP at a fixed rate, sent by the clock; and a thinner one, by the same clock, to every other UDP
+//! VIP. When they arrive is read from the captures.
 
 use crate::clock::Moment;
 use crate::error::Error;
@@ -18,7 +19,8 @@ pub struct Probe {
 }
 
 impl Probe {
-    pub fn start(client: &Namespace, address: Ipv4Addr, port: u16, rate: u32) -> Result<Self, Error> {
+    /// The stream goes to the first of the services, every tenth number also to each of the others, counted from 0 there.
+    pub fn start(client: &Namespace, services: Vec<SocketAddrV4>, rate: u32) -> Result<Self, Error> {
         let socket = client.run(|| {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(Error::io("probe's socket"))?;
             // Waiting for room would shift all later probes; one that finds none is lost, and seen to be.
@@ -28,10 +30,9 @@ impl Probe {
         let sent = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
         let (counter, stopped) = (sent.clone(), stop.clone());
-        let target = SocketAddrV4::new(address, port);
         let thread = thread::Builder::new()
             .name("probe".into())
-            .spawn(move || send(&socket, target, rate, &counter, &stopped))
+            .spawn(move || send(&socket, &services, rate, &counter, &stopped))
             .map_err(Error::io("probe's thread"))?;
         Ok(Self { sent, stop, thread: Some(thread) })
     }
@@ -57,7 +58,10 @@ impl Drop for Probe {
     }
 }
 
-fn send(socket: &UdpSocket, target: SocketAddrV4, rate: u32, sent: &AtomicU64, stop: &AtomicBool) {
+/// How many numbers of the stream there are to one of a thinner one.
+pub const THIN: u64 = 10;
+
+fn send(socket: &UdpSocket, services: &[SocketAddrV4], rate: u32, sent: &AtomicU64, stop: &AtomicBool) {
     let interval = Duration::from_secs(1) / rate.max(1);
     let start = Moment::now();
     let mut number = 0u64;
@@ -67,12 +71,19 @@ fn send(socket: &UdpSocket, target: SocketAddrV4, rate: u32, sent: &AtomicU64, s
         if now < due {
             thread::sleep(due.since(now));
         }
-        let mut datagram = [0; 24];
-        datagram[..8].copy_from_slice(&PROBE_MAGIC);
-        datagram[8..16].copy_from_slice(&number.to_be_bytes());
-        datagram[16..].copy_from_slice(&Moment::now().0.to_be_bytes());
-        // "No route yet" and "no room" are lost probes: the receivers' count says so.
-        let _ = socket.send_to(&datagram, target);
+        for (place, service) in services.iter().enumerate() {
+            let number = match place {
+                0 => number,
+                _ if number.is_multiple_of(THIN) => number / THIN,
+                _ => continue,
+            };
+            let mut datagram = [0; 24];
+            datagram[..8].copy_from_slice(&PROBE_MAGIC);
+            datagram[8..16].copy_from_slice(&number.to_be_bytes());
+            datagram[16..].copy_from_slice(&Moment::now().0.to_be_bytes());
+            // "No route yet" and "no room" are lost probes: the receivers' count says so.
+            let _ = socket.send_to(&datagram, service);
+        }
         number += 1;
         sent.store(number, Ordering::Release);
     }

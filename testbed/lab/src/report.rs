@@ -1,6 +1,7 @@
 //! The report of a run: what the JSON file holds. Keys are snake_case with their units; additions don't change `schema_version`, other changes do.
 
 use crate::feed::CpuFacts;
+use crate::rubbish::RubbishReport;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -28,6 +29,9 @@ pub struct Report {
     pub cpus: Vec<CpuFacts>,
     pub crashes: Vec<CrashReport>,
     pub pauses: Vec<PauseReport>,
+    pub outages: Vec<OutageReport>,
+    /// What was put on the box's cable beside the load, if that was asked for.
+    pub rubbish: Option<RubbishReport>,
     pub probe: ProbeReport,
     /// The NIC model's counts.
     pub nic: NicReport,
@@ -63,8 +67,10 @@ pub struct Connections {
     pub broken: u64,
     /// Seen at another backend than the one that got the SYN, while that one lived.
     pub moved: u64,
-    /// Those of `moved` that moved after the set of backends had changed in this run.
+    /// Those of `moved` that moved after somebody at the console had changed the set of backends in this run.
     pub moved_after_backend_change: u64,
+    /// Those of `moved` whose backend had been cut off.
+    pub moved_from_the_dead: u64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -79,6 +85,9 @@ pub struct BackendReport {
     /// VIP frames from the box.
     pub frames: u64,
     pub probes: u64,
+    /// Since the box was up: when its last new connection and the last VIP frame came.
+    pub last_connection_ms: Option<f64>,
+    pub last_frame_ms: Option<f64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -87,6 +96,11 @@ pub struct VipReport {
     pub flows: u64,
     /// How many of them each of its backends got.
     pub backends: BTreeMap<String, u64>,
+    /// The worst backend's share of the flows, by how much it is off what its weight asks for: 0.1 is a tenth too many or too few.
+    pub worst_share: Option<f64>,
+    /// Of a UDP VIP: numbered datagrams to it under load, and distinct ones that arrived.
+    pub probes_sent: u64,
+    pub probes_received: u64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -112,6 +126,8 @@ pub struct CrashReport {
     pub blocked_ms: Option<f64>,
     pub pages_before: Option<u64>,
     pub pages_after: Option<u64>,
+    /// What the domain had when its first generation had started.
+    pub pages_at_first: Option<u64>,
     /// From the crash to the domain's next start, by the box's own clock; none if it did not come back.
     pub restart_ms: Option<f64>,
     pub cpu: Option<u32>,
@@ -129,6 +145,21 @@ pub struct PauseReport {
     pub blocked_ms: Option<f64>,
 }
 
+/// A backend cut off from outside, as asked for.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct OutageReport {
+    pub backend: String,
+    pub at_ms: f64,
+    pub length_ms: f64,
+    /// How long the box went on sending to it.
+    pub given_up_after_ms: Option<f64>,
+    /// How long after its return the box sent to it again.
+    pub found_again_after_ms: Option<f64>,
+    /// Connections of its own that it cost, and requests on them. They are no fault of the box's.
+    pub broken: u64,
+    pub failed: u64,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProbeReport {
     pub sent: u64,
@@ -143,11 +174,17 @@ pub struct ProbeReport {
     pub reordered: u64,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NicReport {
     pub rx: u64,
     pub missed: u64,
     pub tx: u64,
+    /// Pause frames, which the card keeps for itself.
+    #[serde(default)]
+    pub rx_control: u64,
+    /// `rx` by queue, up to the last that got anything.
+    #[serde(default)]
+    pub rx_queues: Vec<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

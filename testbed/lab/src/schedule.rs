@@ -1,4 +1,4 @@
-//! What is to be done when: injections, typed commands and pauses of a run, in order of time.
+//! What is to be done when: injections, typed commands, pauses and outages of a run, in order of time.
 
 use crate::facts::Facts;
 use crate::options::{Crash, RunOptions};
@@ -17,6 +17,9 @@ pub enum Deed {
     /// Stop the box's time, or let it go on.
     Freeze,
     Thaw,
+    /// Cut a backend off, or connect it again.
+    CutOff(String),
+    Connect(String),
 }
 
 #[derive(Debug)]
@@ -38,7 +41,11 @@ impl Schedule {
         let commands = options.commands.iter().map(|command| (command.at, Deed::Type(command.line.clone())));
         let pauses =
             options.pauses.iter().flat_map(|pause| [(pause.at, Deed::Freeze), (pause.at + pause.length, Deed::Thaw)]);
-        let mut all: Vec<_> = crashes.chain(commands).chain(pauses).collect();
+        let outages = options.outages.iter().flat_map(|outage| {
+            let name = outage.backend.clone();
+            [(outage.at, Deed::CutOff(name.clone())), (outage.at + outage.length, Deed::Connect(name))]
+        });
+        let mut all: Vec<_> = crashes.chain(commands).chain(pauses).chain(outages).collect();
         all.sort_by_key(|(at, _)| *at);
         Self { deeds: all.into(), crashes: BTreeMap::new() }
     }
@@ -80,7 +87,7 @@ fn line(crash: &Crash) -> String {
 mod tests {
     use super::*;
     use crate::feed::DomainFacts;
-    use crate::options::{Command, Pause};
+    use crate::options::{Command, Outage, Pause};
 
     #[test]
     fn deeds_come_in_the_order_of_their_times_and_never_early() {
@@ -93,6 +100,8 @@ mod tests {
         ];
         options.commands = vec![Command { line: "domains".into(), at: seconds(5) }];
         options.pauses = vec![Pause { at: seconds(3), length: seconds(1) }];
+        options.outages =
+            vec![Outage { backend: "b1".into(), at: Duration::from_millis(4500), length: Duration::from_millis(2500) }];
         let mut schedule = Schedule::of(&options);
         let mut facts = Facts::default();
         let domain =
@@ -105,9 +114,10 @@ mod tests {
         while let Some(deed) = schedule.due(seconds(6), &facts) {
             done.push(deed);
         }
-        assert_eq!(done, [Deed::Freeze, Deed::Thaw, typed("domains")]);
+        assert_eq!(done, [Deed::Freeze, Deed::Thaw, Deed::CutOff("b1".into()), typed("domains")]);
         facts.domains.extend([domain("ixgbe0", "live")]);
         assert_eq!(schedule.due(seconds(6), &facts), Some(crash("ixgbe0", "crash ixgbe0 stack-overflow")));
+        assert_eq!(schedule.due(seconds(7), &facts), Some(Deed::Connect("b1".into())));
         assert_eq!(schedule.left(), 2);
         assert_eq!(schedule.due(seconds(8), &facts), Some(crash("lb", "crash lb")));
         // The first one hasn't happened yet; but nobody waits for ever.

@@ -6,22 +6,24 @@ use crate::console::Console;
 use crate::control::{News, Order};
 use crate::error::Error;
 use crate::facts::{Facts, Turn};
-use crate::feed::{self, Heard};
+use crate::feed::{self, Heard, NicFacts};
 use crate::judge::{self, Asked, Evidence};
 use crate::load::{self, Load};
 use crate::machine::{self, Machine};
-use crate::network::Network;
+use crate::network::{Network, cable_mtu};
 use crate::nic::Nic;
-use crate::options::{Boot, Protocol, RunOptions};
+use crate::options::{Boot, Protocol, RunOptions, Vip};
 use crate::probe::Probe;
 use crate::report::{Exchange, NicReport, Report};
+use crate::rubbish::Rubbish;
 use crate::schedule::{Deed, Schedule};
 use crate::service;
 use crate::spread::Spread;
 use crate::status::Status;
 use crate::watch::Watch;
-use crate::witness::Witness;
+use crate::witness::{Service, Witness};
 use std::io::Write;
+use std::net::SocketAddrV4;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
@@ -86,9 +88,12 @@ pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News)
         .collect::<Result<Vec<_>, _>>()?;
     let vips = options.vips.iter().map(|vip| vip.address);
     let watch = Watch::start(&network, Witness::new(vips, options.box_settings.mac, options.backends.len()))?;
-    let mut probe = match options.vips.iter().find(|vip| vip.protocol == Protocol::Udp) {
-        Some(vip) => Some(Probe::start(&network.client, vip.address, vip.port, options.lab.load.probe_rate)?),
-        None => None,
+    let probed: Vec<Service> = options.vips.iter().filter(|vip| vip.protocol == Protocol::Udp).map(service).collect();
+    watch.witness().stream = probed.first().copied();
+    let probed: Vec<_> = probed.iter().map(|service| SocketAddrV4::new(service.address, service.port)).collect();
+    let mut probe = match probed.is_empty() {
+        true => None,
+        false => Some(Probe::start(&network.client, probed, options.lab.load.probe_rate)?),
     };
     let passed_without_box = load::passes(&network.client, &options, QUIET)?;
     thread::sleep(QUIET);
@@ -96,7 +101,7 @@ pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News)
     phase("booting");
     let nic = match options.boot {
         Boot::Program(_) => None,
-        _ => Some(Nic::serve(&network.nic, &machine::nic_socket(), options.box_settings.mac, options.lab.segment.mtu)?),
+        _ => Some(Nic::serve(&network.nic, &machine::nic_socket(), options.box_settings.mac, cable_mtu(&options))?),
     };
     let started = Moment::now();
     let (machine, lines) = Machine::start(&options, &network.nic)?;
@@ -142,15 +147,17 @@ pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News)
         evidence.probe_begin = probe.as_ref().map_or(0, Probe::sent);
         let load = Load::start(&session.network.client, &options)?;
         let mut spread = Spread::start(&session.network.client, &options)?;
+        let mut rubbish = Rubbish::start(&session.network.segment, &options)?;
         session.run(up, load.as_ref(), &text);
         evidence.load_end = Moment::now();
         spread.stop();
+        evidence.rubbish = rubbish.as_mut().map(Rubbish::stop);
         evidence.probe_sent = probe.as_ref().map_or(0, Probe::sent);
         evidence.settled = session.settle(load.as_ref(), probe.as_mut(), &text)?;
         evidence.tally = load.map(|load| load.tally().clone());
     }
     evidence.nic = session.nic_report();
-    evidence.nic_sent = session.sent.or(evidence.nic.map(|nic| (nic.tx, nic.tx)));
+    evidence.nic_sent = session.sent.or(evidence.nic.as_ref().map(|nic| (nic.tx, nic.tx)));
     evidence.nic_detail = session.nic.as_ref().map(Nic::detail).unwrap_or_default();
     evidence.captures_missed = session.watch.stop();
     if let Some(reason) = session.nic.as_mut().and_then(Nic::stop) {
@@ -175,6 +182,9 @@ fn check(options: &RunOptions) -> Result<(), Error> {
                 vip.address, vip.port
             )));
         }
+    }
+    if let Some(outage) = options.outages.iter().find(|outage| !known(&outage.backend)) {
+        return Err(Error::Options(format!("no backend is named \"{}\" that could be cut off", outage.backend)));
     }
     if options.vips.is_empty() || options.backends.is_empty() {
         return Err(Error::Options("a lab needs at least one VIP and one backend".into()));
@@ -293,6 +303,9 @@ impl Session<'_> {
             thread::sleep(TICK);
         }
         self.thaw();
+        for name in self.options.outages.iter().map(|outage| outage.backend.clone()) {
+            self.connect_if_cut(&name, up);
+        }
         if schedule.left() > 0 {
             self.reasons.push(format!(
                 "{} things that were asked for did not come to pass: the load ended before their time",
@@ -319,6 +332,32 @@ impl Session<'_> {
                 self.freeze(true);
             }
             Deed::Thaw => self.thaw(),
+            Deed::CutOff(name) => self.connect(&name, false, up),
+            Deed::Connect(name) => self.connect(&name, true, up),
+        }
+    }
+
+    /// Pulls a backend's cable, or puts it back.
+    fn connect(&mut self, name: &str, connected: bool, up: Moment) {
+        let Some(number) = self.options.backends.iter().position(|backend| backend.name == name) else { return };
+        let now = Moment::now();
+        match connected {
+            true => self.watch.witness().is_back(number, now),
+            false => self.watch.witness().cut_off(number, now),
+        }
+        self.line(format!("{}{name} is {}", since(Some(up)), if connected { "back" } else { "cut off" }));
+        if let Err(error) = self.network.connect_backend(number, connected) {
+            self.reasons.push(error.to_string());
+        }
+    }
+
+    /// What the end of the load found cut off.
+    fn connect_if_cut(&mut self, name: &str, up: Moment) {
+        let open = self.watch.witness().outages.iter().any(|outage| {
+            outage.to.is_none() && self.options.backends.get(outage.backend).is_some_and(|backend| backend.name == name)
+        });
+        if open {
+            self.connect(name, true, up);
         }
     }
 
@@ -430,13 +469,21 @@ impl Session<'_> {
     fn nic_report(&self) -> Option<NicReport> {
         match &self.nic {
             Some(nic) => Some(nic.report()),
-            None => self.facts.nic.map(|nic| NicReport { rx: nic.rx, missed: nic.missed, tx: nic.tx }),
+            None => {
+                let told =
+                    |nic: NicFacts| NicReport { rx: nic.rx, missed: nic.missed, tx: nic.tx, ..Default::default() };
+                self.facts.nic.map(told)
+            }
         }
     }
 
     fn exchange(&self, typed: &Typed, up: Moment) -> Exchange {
         Exchange { at_ms: judge::millis(typed.at.since(up)), line: typed.line.clone(), reply: typed.reply.clone() }
     }
+}
+
+fn service(vip: &Vip) -> Service {
+    Service { address: vip.address, port: vip.port, protocol: vip.protocol }
 }
 
 /// The run's clock, for lines that are shown.

@@ -1,10 +1,17 @@
-//! Datagrams to every UDP VIP, each from a port of its own: what shows how a VIP's flows are shared out among its backends.
+//! Short flows to every VIP, each from a port of its own: what shows how a VIP's flows are shared out among its backends.
+//!
+//! To a UDP VIP a flow is one datagram. To a TCP VIP it is a connect that is given up at once: the SYN passes the box, the backend answers the client, and
+//! the client, which knows of no such connection any more, refuses with a RST.
 
 use crate::clock::Moment;
 use crate::error::Error;
 use crate::namespace::Namespace;
 use crate::options::{Protocol, RunOptions};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -20,8 +27,8 @@ pub struct Spread {
 
 impl Spread {
     pub fn start(client: &Namespace, options: &RunOptions) -> Result<Self, Error> {
-        let udp = options.vips.iter().filter(|vip| vip.protocol == Protocol::Udp);
-        let targets: Vec<_> = udp.map(|vip| SocketAddrV4::new(vip.address, vip.port)).collect();
+        let targets: Vec<_> =
+            options.vips.iter().map(|vip| (SocketAddrV4::new(vip.address, vip.port), vip.protocol)).collect();
         let rate = options.lab.load.spread_rate;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
@@ -46,7 +53,7 @@ impl Drop for Spread {
     }
 }
 
-fn send(targets: &[SocketAddrV4], rate: u32, stop: &AtomicBool) {
+fn send(targets: &[(SocketAddrV4, Protocol)], rate: u32, stop: &AtomicBool) {
     let start = Moment::now();
     for (turn, port) in PORTS.cycle().enumerate() {
         let due = start + Duration::from_secs_f64(turn as f64 / f64::from(rate));
@@ -56,14 +63,29 @@ fn send(targets: &[SocketAddrV4], rate: u32, stop: &AtomicBool) {
             }
             thread::sleep(due.since(Moment::now()).min(Duration::from_millis(50)));
         }
-        // A port that somebody else has is passed over, and a datagram that finds no room is lost: neither says anything about shares.
-        if let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)) {
-            for target in targets {
-                let _ = socket.send_to(b"spread", target);
-            }
+        for (target, protocol) in targets {
+            // A port that somebody else has is passed over, and what finds no room is lost: neither says anything about shares.
+            let _ = match protocol {
+                Protocol::Udp => datagram(port, *target),
+                Protocol::Tcp => connect_and_give_up(port, *target),
+            };
         }
         if stop.load(Ordering::Acquire) {
             return;
         }
+    }
+}
+
+fn datagram(port: u16, target: SocketAddrV4) -> io::Result<()> {
+    UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?.send_to(b"spread", target).map(drop)
+}
+
+fn connect_and_give_up(port: u16, target: SocketAddrV4) -> io::Result<()> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
+    bind(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)))?;
+    match connect(socket.as_raw_fd(), &SockaddrIn::from(target)) {
+        Ok(()) | Err(Errno::EINPROGRESS) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }

@@ -24,6 +24,28 @@ pub fn render(report: &Report) -> String {
         }
         add(table);
     }
+    if !report.outages.is_empty() {
+        let mut table = table(&["cut off at", "backend", "for", "given up after", "found again after", "broken"]);
+        for outage in &report.outages {
+            table.add_row(row(&[
+                ms(outage.at_ms),
+                outage.backend.clone(),
+                ms(outage.length_ms),
+                maybe_ms(outage.given_up_after_ms),
+                maybe_ms(outage.found_again_after_ms),
+                outage.broken.to_string(),
+            ]));
+        }
+        add(table);
+    }
+    if let Some(rubbish) = &report.rubbish {
+        let mut table = table(&["rubbish", "frames"]);
+        for (sort, frames) in &rubbish.by_sort {
+            table.add_row(row(&[sort.clone(), frames.to_string()]));
+        }
+        table.add_row(row(&[format!("all, seed {}", rubbish.seed), rubbish.sent.to_string()]));
+        add(table);
+    }
     for check in &report.checks {
         let mark = match check.holds {
             Some(true) => "holds    ",
@@ -133,7 +155,7 @@ fn backends(report: &Report) -> Table {
 }
 
 fn vips(report: &Report) -> Table {
-    let mut table = table(&["VIP", "flows", "shared out"]);
+    let mut table = table(&["VIP", "flows", "probes", "shared out"]);
     for (name, vip) in &report.vips {
         let parts = vip
             .backends
@@ -142,6 +164,12 @@ fn vips(report: &Report) -> Table {
         table.add_row([
             Cell::new(name),
             Cell::new(vip.flows).set_alignment(CellAlignment::Right),
+            Cell::new(if vip.probes_sent > 0 {
+                format!("{} of {}", vip.probes_received, vip.probes_sent)
+            } else {
+                "–".into()
+            })
+            .set_alignment(CellAlignment::Right),
             Cell::new(parts.collect::<Vec<_>>().join(", ")),
         ]);
     }

@@ -78,9 +78,7 @@ fn watch(mut captures: Vec<(Place, Capture)>, witness: &Mutex<Witness>, stop: &A
         }
         let now = Moment::now();
         for (place, capture) in &mut captures {
-            capture.drain(|at, way, bytes| {
-                held.extend(Frame::parse(bytes).map(|frame| Passed { at, place: *place, way, frame }));
-            });
+            capture.drain(|at, way, frame| held.push(Passed { at, place: *place, way, frame }));
         }
         held.sort_by_key(|passed| passed.at);
         let ripe = if stopping { held.len() } else { held.partition_point(|passed| passed.at <= now - HOLD) };

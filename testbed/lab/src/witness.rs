@@ -10,6 +10,7 @@ use crate::options::Protocol;
 use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Display, Formatter};
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 /// Where a capture sits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,28 @@ pub struct Arrival {
     pub number: u64,
 }
 
+/// A time in which a backend was cut off, and what the box made of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outage {
+    pub backend: usize,
+    pub from: Moment,
+    pub to: Option<Moment>,
+    /// The last frame that the box sent its way while it was cut off.
+    pub last_sent: Option<Moment>,
+    /// The first that it sent when the backend was back.
+    pub first_after: Option<Moment>,
+}
+
+impl Outage {
+    /// How long after its end an outage is still answerable for a connection that it cost: a client may notice late.
+    const AFTERMATH: Duration = Duration::from_secs(40);
+
+    /// Whether what happened to a connection of `backend` at this moment is this outage's doing.
+    pub fn excuses(&self, backend: usize, at: Moment) -> bool {
+        self.backend == backend && at >= self.from && self.to.is_none_or(|to| at <= to + Self::AFTERMATH)
+    }
+}
+
 /// A connection of which a segment reached another backend than the one that got its SYN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Move {
@@ -96,6 +119,9 @@ pub struct Seen {
     /// Distinct TCP connections, by their SYN.
     pub connections: u64,
     pub probes: u64,
+    /// When the last frame and the last new connection came.
+    pub last_frame: Option<Moment>,
+    pub last_connection: Option<Moment>,
 }
 
 pub struct Witness {
@@ -107,8 +133,13 @@ pub struct Witness {
     /// Distinct flows (for TCP: connections) of each service, by backend.
     pub shares: HashMap<Service, Vec<u64>>,
     pub moves: Vec<Move>,
-    /// In order of arrival, over all backends.
+    /// The stream by whose gaps crashes are measured; without one, every probe counts as one of it.
+    pub stream: Option<Service>,
+    /// Of that stream, in order of arrival, over all backends.
     pub arrivals: Vec<Arrival>,
+    /// Numbers of the probes that arrived through other VIPs.
+    pub others: HashMap<Service, Vec<u64>>,
+    pub outages: Vec<Outage>,
     pub router_vip: u64,
     pub nic_in: Port,
     pub nic_out: Port,
@@ -125,7 +156,10 @@ impl Witness {
             datagram_flows: HashSet::new(),
             shares: HashMap::new(),
             moves: Vec::new(),
+            stream: None,
             arrivals: Vec::new(),
+            others: HashMap::new(),
+            outages: Vec::new(),
             router_vip: 0,
             nic_in: Port::default(),
             nic_out: Port::default(),
@@ -144,11 +178,41 @@ impl Witness {
             (Place::Router, Way::Out, Some(_)) => self.router_vip += 1,
             (Place::Router, ..) => {}
             (Place::ToBox, Way::In, vip) => self.nic_in.count(vip.is_some()),
-            (Place::FromBox, Way::In, vip) => self.nic_out.count(vip.is_some()),
+            (Place::FromBox, Way::In, vip) => {
+                self.nic_out.count(vip.is_some());
+                self.note_outages(at, frame);
+            }
             (Place::ToBox | Place::FromBox, Way::Out, _) => {}
             (Place::Backend(number), Way::In, Some(ip)) => self.at_backend(number, at, frame, ip),
             (Place::Backend(_), ..) => {}
         }
+    }
+
+    fn note_outages(&mut self, at: Moment, frame: &Frame) {
+        let here = |outage: &Outage| frame.destination == network::mac_of_backend(outage.backend);
+        for outage in self.outages.iter_mut().filter(|outage| at >= outage.from && here(outage)) {
+            match outage.to {
+                Some(to) if at >= to => drop(outage.first_after.get_or_insert(at)),
+                _ => outage.last_sent = Some(at),
+            }
+        }
+    }
+
+    /// Notes that a backend is cut off from this moment on, or is back. The captures lag behind, so this is known before the frames are seen.
+    pub fn cut_off(&mut self, backend: usize, at: Moment) {
+        self.outages.push(Outage { backend, from: at, to: None, last_sent: None, first_after: None });
+    }
+
+    pub fn is_back(&mut self, backend: usize, at: Moment) {
+        let last = self.outages.iter_mut().rev().find(|outage| outage.backend == backend);
+        if let Some(outage) = last {
+            outage.to.get_or_insert(at);
+        }
+    }
+
+    /// The backend that got the SYN of the last connection from this port of the client's.
+    pub fn backend_of(&self, client: Ipv4Addr, client_port: u16, service: Service) -> Option<usize> {
+        self.connections.get(&Flow { client, client_port, service }).map(|connection| connection.backend)
     }
 
     fn at_backend(&mut self, number: usize, at: Moment, frame: &Frame, ip: Ip) {
@@ -162,6 +226,7 @@ impl Witness {
         }
         self.first_vip_frame.get_or_insert(at);
         self.backends[number].from_box += 1;
+        self.backends[number].last_frame = Some(at);
         let flow = |client_port, port, protocol| Flow {
             client: ip.source,
             client_port,
@@ -178,7 +243,11 @@ impl Witness {
                 }
                 if let Some(probe) = probe {
                     self.backends[number].probes += 1;
-                    self.arrivals.push(Arrival { at, number: probe });
+                    if self.stream.is_none_or(|stream| stream == flow.service) {
+                        self.arrivals.push(Arrival { at, number: probe });
+                    } else {
+                        self.others.entry(flow.service).or_default().push(probe);
+                    }
                 }
             }
             Transport::Other => {}
@@ -203,6 +272,7 @@ impl Witness {
             }
             _ if opens => {
                 self.backends[number].connections += 1;
+                self.backends[number].last_connection = Some(at);
                 self.share(flow.service)[number] += 1;
                 self.connections.insert(flow, Connection { backend: number, sequence, moved: false });
             }
@@ -242,7 +312,7 @@ mod tests {
     fn arrive(witness: &mut Witness, backend: usize, bytes: &[u8]) {
         let mut bytes = bytes.to_vec();
         bytes[..6].copy_from_slice(&network::mac_of_backend(backend));
-        witness.see(Place::Backend(backend), Moment(1), Way::In, &Frame::parse(&bytes).unwrap());
+        witness.see(Place::Backend(backend), Moment(1), Way::In, &Frame::parse(&bytes, false));
     }
 
     #[test]
@@ -290,9 +360,29 @@ mod tests {
     #[test]
     fn frames_flooded_by_the_bridge_are_nobodys() {
         let mut w = witness();
-        let for_other = Frame::parse(&tcp(1000, 5, SYN)).unwrap();
+        let for_other = Frame::parse(&tcp(1000, 5, SYN), false);
         w.see(Place::Backend(1), Moment(1), Way::In, &for_other);
         assert_eq!(w.backends[1], Seen::default());
+    }
+
+    /// What is blamed on an outage, and what isn't: only the backend that was cut off, only from then on.
+    #[test]
+    fn an_outage_is_seen_by_what_the_box_sends_and_excuses_its_own_connections_only() {
+        let mut w = witness();
+        let mut bytes = tcp(1000, 5, SYN);
+        bytes[..6].copy_from_slice(&network::mac_of_backend(1));
+        let frame = Frame::parse(&bytes, false);
+        let second = 1_000_000_000;
+        w.cut_off(1, Moment(2 * second));
+        w.is_back(1, Moment(6 * second));
+        for at in [1, 3, 4, 9, 10] {
+            w.see(Place::FromBox, Moment(at * second), Way::In, &frame);
+        }
+        let outage = w.outages[0];
+        assert_eq!((outage.last_sent, outage.first_after), (Some(Moment(4 * second)), Some(Moment(9 * second))));
+        assert!(outage.excuses(1, Moment(7 * second)));
+        assert!(!outage.excuses(0, Moment(7 * second)) && !outage.excuses(1, Moment(second)));
+        assert!(!outage.excuses(1, Moment(60 * second)));
     }
 
     #[test]
@@ -300,7 +390,7 @@ mod tests {
         let mut w = witness();
         let mut arp = vec![0xff; 6];
         arp.extend([2, 0, 0, 0, 0, 7, 0x08, 0x06]);
-        let (arp, syn) = (Frame::parse(&arp).unwrap(), Frame::parse(&tcp(1, 1, SYN)).unwrap());
+        let (arp, syn) = (Frame::parse(&arp, false), Frame::parse(&tcp(1, 1, SYN), false));
         w.see(Place::ToBox, Moment(1), Way::In, &arp);
         w.see(Place::ToBox, Moment(1), Way::In, &syn);
         w.see(Place::FromBox, Moment(1), Way::In, &syn);

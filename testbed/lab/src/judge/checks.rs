@@ -55,13 +55,17 @@ fn captures(evidence: &Evidence) -> Check {
     check(NAME, evidence.captures_missed == 0, format!("{} frames missed", evidence.captures_missed))
 }
 
-/// VIP frames that the router sent, and whatever else reached the port, are what the NIC received or missed.
+/// VIP frames that the router sent, rubbish that reads as such, and whatever else reached the port, are what the NIC received, kept for itself or missed.
 fn received(evidence: &Evidence, witness: &Witness) -> Check {
     const NAME: &str = "router's VIP frames + control frames = NIC received + missed";
+    let rubbish = evidence.rubbish.as_ref().map_or(0, |rubbish| rubbish.to_vips);
     with_nic(NAME, evidence, |nic| {
-        let (seen, counted) = (witness.router_vip + witness.nic_in.control, nic.rx + nic.missed);
+        let seen = witness.router_vip + rubbish + witness.nic_in.control;
+        let counted = nic.rx + nic.missed + nic.rx_control;
+        let of_rubbish = if rubbish > 0 { format!(" + {rubbish} of rubbish") } else { String::new() };
+        let pauses = if nic.rx_control > 0 { format!(" + {} pause frames", nic.rx_control) } else { String::new() };
         let detail = format!(
-            "{} (at the box's port: {}) + {} and {} + {}",
+            "{}{of_rubbish} (at the box's port: {}) + {} and {} + {}{pauses}",
             witness.router_vip, witness.nic_in.vip, witness.nic_in.control, nic.rx, nic.missed
         );
         check(NAME, seen == counted, explained(detail, seen == counted, evidence))
@@ -81,8 +85,8 @@ fn sent(evidence: &Evidence, witness: &Witness) -> Check {
     })
 }
 
-fn with_nic(name: &str, evidence: &Evidence, compare: impl Fn(NicReport) -> Check) -> Check {
-    match evidence.nic {
+fn with_nic(name: &str, evidence: &Evidence, compare: impl Fn(&NicReport) -> Check) -> Check {
+    match &evidence.nic {
         _ if !evidence.settled => unknown(name, UNSETTLED),
         _ if evidence.captures_missed > 0 => unknown(name, "the captures are not complete"),
         Some(nic) => compare(nic),
@@ -97,7 +101,7 @@ fn explained(detail: String, holds: bool, evidence: &Evidence) -> String {
 /// What the NIC received the box has forwarded, answered or dropped for a reason that it names.
 fn accounted(evidence: &Evidence) -> Check {
     const NAME: &str = "NIC received = forwarded + answered + drops by reason";
-    let Some(nic) = evidence.nic else { return unknown(NAME, "nobody counted the NIC's frames") };
+    let Some(nic) = &evidence.nic else { return unknown(NAME, "nobody counted the NIC's frames") };
     let facts = &evidence.facts;
     if !evidence.settled {
         return unknown(NAME, UNSETTLED);
@@ -153,7 +157,7 @@ mod tests {
         witness.backends[1].from_box = 7;
         let mut evidence = Evidence::new(Moment(1_000));
         evidence.settled = true;
-        evidence.nic = Some(NicReport { rx: 104, missed: 1, tx: 101 });
+        evidence.nic = Some(NicReport { rx: 104, missed: 1, tx: 101, ..NicReport::default() });
         evidence.facts.take(parse(
             Moment(2_000),
             r#"{"event":"stats","domains":[{"name":"lb","restarts":0,"counters":{"received":104,"forwarded":97,"answered":3,"drop.runt":4,"cpu.0.received":104}}]}"#,
@@ -182,6 +186,20 @@ mod tests {
         assert_eq!(violated(&evidence, &witness).len(), 1);
         let (mut evidence, witness) = scene();
         evidence.facts.domains.get_mut("lb").unwrap().counters.insert("drop.runt".into(), 3);
+        assert_eq!(violated(&evidence, &witness).len(), 1);
+    }
+
+    /// Rubbish goes past the router, and a pause frame goes no further than the card.
+    #[test]
+    fn rubbish_and_pause_frames_have_their_place_in_the_sums() {
+        let (mut evidence, mut witness) = scene();
+        evidence.rubbish = Some(crate::rubbish::RubbishReport { to_vips: 7, ..Default::default() });
+        witness.nic_in.vip += 7;
+        witness.nic_in.control += 2;
+        let nic = evidence.nic.as_mut().unwrap();
+        (nic.missed, nic.rx_control) = (nic.missed + 7, 2);
+        assert_eq!(violated(&evidence, &witness), Vec::<String>::new());
+        evidence.nic.as_mut().unwrap().rx_control = 1;
         assert_eq!(violated(&evidence, &witness).len(), 1);
     }
 

@@ -14,6 +14,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use sha2::{Digest, Sha256};
 use std::convert::Infallible;
+use std::net::SocketAddrV4;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -67,6 +68,7 @@ pub struct Connection {
     target: Target,
     sender: SendRequest<Body>,
     answered_by: String,
+    client_port: u16,
 }
 
 impl Connection {
@@ -77,18 +79,27 @@ impl Connection {
             .map_err(|_| Fault::Connect("no answer".into()))?
             .map_err(connect)?;
         stream.set_nodelay(true).map_err(connect)?;
+        let client_port = stream.local_addr().map_err(connect)?.port();
         let (sender, connection) =
             handshake(TokioIo::new(stream)).await.map_err(|error| Fault::Connect(error.to_string()))?;
         // What goes wrong there also shows at the sender.
         tokio::spawn(async move {
             let _ = connection.await;
         });
-        Ok(Self { target: target.clone(), sender, answered_by: String::new() })
+        Ok(Self { target: target.clone(), sender, answered_by: String::new(), client_port })
     }
 
     /// The backend that gave the last good answer.
     pub fn answered_by(&self) -> &str {
         &self.answered_by
+    }
+
+    pub fn client_port(&self) -> u16 {
+        self.client_port
+    }
+
+    pub fn target(&self) -> SocketAddrV4 {
+        self.target.address
     }
 
     pub async fn get(&mut self, path: &str, expected: &Expected) -> Result<(), Fault> {

@@ -1,7 +1,9 @@
 //! What became of the requests and connections that the client began.
 
 use super::exchange::Fault;
+use crate::clock::Moment;
 use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
 use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +36,21 @@ pub struct Counts {
     pub took_us: Vec<u32>,
 }
 
+/// A request that failed on a connection that had been made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loss {
+    pub at: Moment,
+    pub target: SocketAddrV4,
+    pub client_port: u16,
+    /// As in [`Tally::failures`].
+    pub why: String,
+    /// Whether it was the connection's end, too.
+    pub broke: bool,
+}
+
+/// Enough to judge by; more than this and nothing is excused any more.
+const LOSSES_KEPT: usize = 10_000;
+
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tally {
     pub opened: u64,
@@ -42,6 +59,8 @@ pub struct Tally {
     pub by_backend: BTreeMap<String, u64>,
     /// Why requests failed, and how many did so.
     pub failures: BTreeMap<String, u64>,
+    /// Those of the failures that happened on a connection, in order.
+    pub losses: Vec<Loss>,
 }
 
 impl Tally {
@@ -52,10 +71,20 @@ impl Tally {
         *self.by_backend.entry(backend.to_owned()).or_default() += 1;
     }
 
+    /// A request failed that had no connection yet.
     pub fn fail(&mut self, kind: Kind, fault: &Fault) {
         self.by_kind.entry(kind).or_default().failed += 1;
         self.broken += u64::from(fault.breaks());
         *self.failures.entry(format!("{}: {fault}", kind.name())).or_default() += 1;
+    }
+
+    /// A request failed on a connection between these two.
+    pub fn lose(&mut self, kind: Kind, fault: &Fault, client_port: u16, target: SocketAddrV4) {
+        self.fail(kind, fault);
+        if self.losses.len() < LOSSES_KEPT {
+            let why = format!("{}: {fault}", kind.name());
+            self.losses.push(Loss { at: Moment::now(), target, client_port, why, broke: fault.breaks() });
+        }
     }
 
     pub fn completed(&self) -> u64 {

@@ -19,6 +19,11 @@ pub const MISBEHAVIOUR: &str = "LAB_MISBEHAVIOUR";
 /// How long a domain of the stand-in is away after a crash.
 pub const RESTART: Duration = Duration::from_millis(80);
 
+/// Without its check sequence.
+const LONGEST: usize = 1514;
+/// How long a backend is believed that doesn't answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 type Mac = [u8; 6];
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,6 +41,8 @@ enum Misbehaviour {
     Crash,
     /// Ends of its own accord.
     Die,
+    /// Has a page more after each crash.
+    Grow,
 }
 
 #[derive(Default)]
@@ -56,12 +63,16 @@ struct Director {
     feed: UnixStream,
     console: UnixStream,
     started: Instant,
-    macs: HashMap<Ipv4Addr, Mac>,
+    /// By backend: its link address, and when it was last heard.
+    macs: HashMap<Ipv4Addr, (Mac, Instant)>,
+    /// By flow: the backend that it was given to.
+    flows: HashMap<u64, Ipv4Addr>,
     counts: Counts,
     generations: HashMap<String, u64>,
     /// The domain that is down, since when, and until when.
     down: Option<(String, Instant)>,
     moved: bool,
+    last_forwarded: Option<Instant>,
     /// Frames that could have been spoilt.
     tempted: u32,
 }
@@ -76,6 +87,7 @@ pub fn play() -> ! {
         Ok("slow") => Misbehaviour::Slow,
         Ok("crash") => Misbehaviour::Crash,
         Ok("die") => Misbehaviour::Die,
+        Ok("grow") => Misbehaviour::Grow,
         Ok(other) => panic!("no such misbehaviour: {other}"),
         Err(_) => Misbehaviour::None,
     };
@@ -87,10 +99,12 @@ pub fn play() -> ! {
         console: UnixStream::connect(variable("LAB_CONSOLE")).unwrap(),
         started: Instant::now(),
         macs: HashMap::new(),
+        flows: HashMap::new(),
         counts: Counts::default(),
         generations: [("lb".to_owned(), 1), ("ixgbe0".to_owned(), 1)].into(),
         down: None,
         moved: false,
+        last_forwarded: None,
         tempted: 0,
     };
     director.serve();
@@ -132,7 +146,10 @@ impl Director {
                 self.take_frames();
             }
             // The first frame says that the cable is plugged in.
-            if !booted && self.counts.received > 0 && asked.is_none_or(|at| at.elapsed() > Duration::from_millis(100)) {
+            let pace = Duration::from_millis(if booted { 300 } else { 100 });
+            // And silence says that the run is at its end: what is sent when it has been pulled out again would reach nobody.
+            let quiet = self.last_forwarded.is_some_and(|at| at.elapsed() > Duration::from_millis(200));
+            if self.counts.received > 0 && !quiet && asked.is_none_or(|at| at.elapsed() > pace) {
                 asked = Some(Instant::now());
                 for backend in self.options.backends.clone() {
                     self.ask_for(backend.ip);
@@ -218,6 +235,7 @@ impl Director {
             }
             ["crash", domain, ..] => format!("error: there is no domain \"{domain}\""),
             ["domains"] => "lb running\r\nixgbe0 running".into(),
+            ["backend", name, "drain"] => format!("{name} keeps its connections"),
             _ => "error: no such command".into(),
         }
     }
@@ -239,11 +257,12 @@ impl Director {
         *generation += 1;
         let generation = *generation;
         let at_ns = self.now_ns();
-        self.tell(serde_json::json!({"event": "recovered", "domain": domain, "generation": generation, "at_ns": at_ns, "pages_after": 40}));
+        let pages = if self.misbehaviour == Misbehaviour::Grow { 40 + generation } else { 40 };
+        self.tell(serde_json::json!({"event": "recovered", "domain": domain, "generation": generation, "at_ns": at_ns, "pages_after": pages}));
     }
 
     fn take_frames(&mut self) {
-        let mut buffer = [0; 2048];
+        let mut buffer = [0; 8192];
         for _ in 0..256 {
             let Some(length) = self.wire.receive(&mut buffer) else { return };
             self.counts.received += 1;
@@ -253,6 +272,8 @@ impl Director {
 
     fn direct(&mut self, frame: &mut [u8]) {
         match frame.get(12..14) {
+            // What a card's MAC would not take.
+            _ if frame.len() > LONGEST => self.counts.strange += 1,
             Some([0x08, 0x06]) if frame.len() >= 42 => self.arp(frame),
             Some([0x08, 0x00]) if frame.len() >= 34 => self.ip(frame),
             _ => self.counts.strange += 1,
@@ -266,7 +287,7 @@ impl Director {
     fn arp(&mut self, frame: &mut [u8]) {
         let (sender_mac, sender, target) = (mac(frame, 22), address(frame, 28), address(frame, 38));
         if self.options.backends.iter().any(|backend| backend.ip == sender) {
-            self.macs.insert(sender, sender_mac);
+            self.macs.insert(sender, (sender_mac, Instant::now()));
         }
         if frame[21] == 1 && self.owns(target) {
             let reply = arp(2, (self.options.box_settings.mac, target), (sender_mac, sender), sender_mac);
@@ -298,9 +319,8 @@ impl Director {
         let Some(vip) = vip else { return self.counts.strange += 1 };
         let mut hash = DefaultHasher::new();
         (source, a, b, destination, port, protocol).hash(&mut hash);
-        let number = (hash.finish() as usize + usize::from(self.moved)) % vip.backends.len();
-        let backend = self.options.backends.iter().find(|backend| backend.name == vip.backends[number]).unwrap();
-        let Some(to) = self.macs.get(&backend.ip).copied() else { return self.counts.strange += 1 };
+        let flow = hash.finish();
+        let Some(to) = self.choose(flow, &vip.backends.clone()) else { return self.counts.strange += 1 };
         frame[..6].copy_from_slice(&to);
         frame[6..12].copy_from_slice(&self.options.box_settings.mac);
         if self.spoils(frame.len()) {
@@ -312,7 +332,23 @@ impl Director {
             frame.swap(end - 3, end - 7);
         }
         self.counts.forwarded += 1;
+        self.last_forwarded = Some(Instant::now());
         self.send(frame);
+    }
+
+    /// The backend that a flow has, while that is heard; else one by its hash of those that are.
+    fn choose(&mut self, flow: u64, names: &[String]) -> Option<Mac> {
+        let alive = |(mac, heard): &(Mac, Instant)| (heard.elapsed() < PATIENCE).then_some(*mac);
+        let known = self.flows.get(&flow).and_then(|backend| self.macs.get(backend)).and_then(alive);
+        if let Some(mac) = known.filter(|_| self.misbehaviour != Misbehaviour::Move) {
+            return Some(mac);
+        }
+        let members = self.options.backends.iter().filter(|backend| names.contains(&backend.name));
+        let living: Vec<_> =
+            members.filter_map(|backend| Some((backend.ip, alive(self.macs.get(&backend.ip)?)?))).collect();
+        let (backend, mac) = *living.get((flow as usize + usize::from(self.moved)) % living.len().max(1))?;
+        self.flows.insert(flow, backend);
+        Some(mac)
     }
 
     fn send(&mut self, frame: &[u8]) {

@@ -2,7 +2,8 @@
 
 use crate::director::{MISBEHAVIOUR, RESTART};
 use lab::{
-    Backend, Boot, BoxSettings, Crash, Format, LabFile, Pause, Program, Protocol, Report, RunOptions, Tool, Tools, Vip,
+    Backend, Boot, BoxSettings, Command as Line, Crash, Format, LabFile, Outage, Pause, Program, Protocol, Report,
+    Rubbish, RunOptions, Tool, Tools, Vip,
 };
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -32,7 +33,13 @@ fn options(misbehaviour: Option<&str>, seconds: u64) -> RunOptions {
     let backends: Vec<_> =
         (1..=3).map(|n| Backend { name: format!("b{n}"), ip: [10, 9, 0, 10 + n].into(), weight: 1 }).collect();
     let names: Vec<_> = backends.iter().map(|backend| backend.name.clone()).collect();
-    let vip = |port, protocol| Vip { address: [203, 0, 113, 10].into(), port, protocol, backends: names.clone() };
+    let vip = |port, protocol| Vip {
+        address: [203, 0, 113, 10].into(),
+        port,
+        protocol,
+        backends: names.clone(),
+        weights: BTreeMap::new(),
+    };
     let env: BTreeMap<_, _> = misbehaviour.map(|how| (MISBEHAVIOUR.to_owned(), how.to_owned())).into_iter().collect();
     let mut lab = LabFile::default();
     lab.load.think_time = Duration::from_millis(500);
@@ -41,7 +48,7 @@ fn options(misbehaviour: Option<&str>, seconds: u64) -> RunOptions {
     RunOptions {
         name: "stand-in".into(),
         boot: Boot::Program(Program { program: std::env::current_exe().unwrap(), args: Vec::new(), env }),
-        vips: vec![vip(80, Protocol::Tcp), vip(53, Protocol::Udp)],
+        vips: vec![vip(80, Protocol::Tcp), vip(53, Protocol::Udp), vip(54, Protocol::Udp)],
         backends,
         services: Vec::new(),
         box_settings: BoxSettings {
@@ -57,6 +64,8 @@ fn options(misbehaviour: Option<&str>, seconds: u64) -> RunOptions {
         crashes: Vec::new(),
         commands: Vec::new(),
         pauses: Vec::new(),
+        outages: Vec::new(),
+        rubbish: None,
         report: None,
         format: Format::Human,
         live: false,
@@ -93,8 +102,66 @@ pub fn right() {
     assert!((5_500..7_000).contains(&report.probe.sent), "{} probes in 6 s", report.probe.sent);
     assert!(report.backends.values().all(|backend| backend.connections > 0 && backend.requests > 0));
     assert!(report.first_packet_ms.is_some() && report.boot_ms.is_some());
-    let datagrams = &report.vips["203.0.113.10:53/udp"];
-    assert!(datagrams.flows > 90 && datagrams.backends.values().all(|flows| *flows > 10), "{datagrams:?}");
+    for name in ["203.0.113.10:53/udp", "203.0.113.10:54/udp", "203.0.113.10:80/tcp"] {
+        let vip = &report.vips[name];
+        assert!(vip.flows > 90 && vip.backends.values().all(|flows| *flows > 10), "{name}: {vip:?}");
+        assert!(vip.worst_share.unwrap() < 0.5, "{name}: {vip:?}");
+    }
+    let other = &report.vips["203.0.113.10:54/udp"];
+    assert!(other.probes_sent > 500 && other.probes_received == other.probes_sent, "{other:?}");
+}
+
+/// Rubbish costs a right box nothing, and the sums hold to the frame: also with tags, frames too long, and pauses.
+pub fn rubbish() {
+    let mut options = options(None, 6);
+    options.rubbish = Some(Rubbish { rate: 1500, seed: 11 });
+    let report = run(options);
+    assert!(report.ok(), "{:#?}", report.reasons);
+    assert!(report.checks.iter().all(|check| check.holds == Some(true)), "{:#?}", report.checks);
+    let rubbish = report.rubbish.unwrap();
+    assert!(rubbish.sent > 5_000 && rubbish.refused == 0 && rubbish.by_sort.len() == 13, "{rubbish:#?}");
+    assert!((1_000..rubbish.sent).contains(&rubbish.to_vips), "{rubbish:#?}");
+}
+
+/// One backend goes and returns: only its own connections break, and the run is well nevertheless.
+pub fn outage() {
+    let mut options = options(None, 10);
+    options.outages = vec![Outage { backend: "b2".into(), at: Duration::from_secs(3), length: Duration::from_secs(4) }];
+    let report = run(options);
+    assert!(report.ok(), "{:#?}", report.reasons);
+    let [outage] = report.outages.as_slice() else { panic!("{:?}", report.outages) };
+    let given_up = outage.given_up_after_ms.unwrap();
+    assert!((300.0..1_500.0).contains(&given_up), "given up after {given_up} ms");
+    assert!(outage.found_again_after_ms.unwrap() < 2_000.0, "{outage:?}");
+    assert!(outage.broken > 5, "{outage:?}");
+    assert_eq!(report.connections.broken, outage.broken);
+    assert_eq!(report.connections.moved, report.connections.moved_from_the_dead);
+}
+
+/// A connection lost to anybody else than the backend that is gone is still a fault.
+pub fn outage_and_moves() {
+    let mut options = options(Some("move"), 8);
+    options.outages = vec![Outage { backend: "b2".into(), at: Duration::from_secs(2), length: Duration::from_secs(1) }];
+    let report = run(options);
+    assert!(report.connections.moved > report.connections.moved_from_the_dead, "{:?}", report.connections);
+    blames(&report, "moved to another backend");
+    blames(&report, "connections were broken");
+}
+
+pub fn growing() {
+    let mut options = options(Some("grow"), 6);
+    options.crashes = vec![Crash { domain: "ixgbe0".into(), kind: None, at: Duration::from_secs(2) }];
+    blames(&run(options), "ixgbe0 has 42 pages after its crash, and had 40 at first");
+}
+
+/// Each refusal that a box may give to a line by the clock, and no other answer.
+pub fn refusing() {
+    let mut options = options(None, 5);
+    let line = |line: &str, at| Line { line: line.into(), at: Duration::from_secs(at) };
+    options.commands = vec![line("dance", 1), line("domains", 2), line("backend b1 drain", 3)];
+    let report = run(options);
+    blames(&report, "\"dance\": error: no such command");
+    assert_eq!(report.reasons.len(), 1, "{:#?}", report.reasons);
 }
 
 pub fn crash() {

@@ -1,0 +1,58 @@
+//! What a backend that was cut off cost, and what is therefore no fault of the box's: its own connections, and nobody else's.
+
+use super::millis;
+use crate::clock::Moment;
+use crate::load::{Loss, Tally};
+use crate::options::{Protocol, RunOptions};
+use crate::report::OutageReport;
+use crate::witness::{Service, Witness};
+
+/// Whether an outage answers for what happened to a connection of this backend at this moment.
+pub fn excuse(witness: &Witness, backend: usize, at: Moment) -> bool {
+    witness.outages.iter().any(|outage| outage.excuses(backend, at))
+}
+
+/// Failures of requests on connections of backends that were cut off.
+pub struct Losses<'a>(Vec<(usize, &'a Loss)>);
+
+impl<'a> Losses<'a> {
+    pub fn new(options: &RunOptions, tally: &'a Tally, witness: &Witness) -> Self {
+        let excused = tally.losses.iter().filter_map(|loss| {
+            let (address, port) = (*loss.target.ip(), loss.target.port());
+            let service = Service { address, port, protocol: Protocol::Tcp };
+            let backend = witness.backend_of(options.lab.client.address, loss.client_port, service)?;
+            excuse(witness, backend, loss.at).then_some((backend, loss))
+        });
+        Self(excused.collect())
+    }
+
+    pub fn failed(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    pub fn broken(&self) -> u64 {
+        self.0.iter().filter(|(_, loss)| loss.broke).count() as u64
+    }
+
+    /// How many of the failures of this kind are excused.
+    pub fn excused_for(&self, why: &str) -> u64 {
+        self.0.iter().filter(|(_, loss)| loss.why == why).count() as u64
+    }
+}
+
+pub fn reports(options: &RunOptions, losses: &Losses, witness: &Witness, up: Moment, end: Moment) -> Vec<OutageReport> {
+    let reports = witness.outages.iter().map(|outage| {
+        let to = outage.to.unwrap_or(end);
+        let own = losses.0.iter().filter(|(backend, loss)| outage.excuses(*backend, loss.at));
+        OutageReport {
+            backend: options.backends[outage.backend].name.clone(),
+            at_ms: millis(outage.from.since(up)),
+            length_ms: millis(to.since(outage.from)),
+            given_up_after_ms: outage.last_sent.map(|at| millis(at.since(outage.from))),
+            found_again_after_ms: outage.first_after.map(|at| millis(at.since(to))),
+            broken: own.clone().filter(|(_, loss)| loss.broke).count() as u64,
+            failed: own.count() as u64,
+        }
+    });
+    reports.collect()
+}
