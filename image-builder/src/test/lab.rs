@@ -47,7 +47,10 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
     });
     tally.check("a sample of the campaign of crashes, in a box with 32 MiB to spare", || outcome(lab.campaign()));
     tally.check("the lab's gauge: a box stopped for 3 s is seen to be", || outcome(lab.pause()));
-    tally.check("console lines by the clock: a domain stopped and started", || outcome(lab.console()));
+    tally.check(
+        "console lines by the clock: a domain stopped and started, told again what it was told, a refusal",
+        || outcome(lab.console()),
+    );
     tally.check("two runs beside each other", || outcome(lab.two_at_once()));
     tally.check("kill -9 leaves no process behind", || outcome(lab.killed()));
     tally.check("a service on the network stack", || outcome(lab.quiet_service(ECHO)));
@@ -359,18 +362,28 @@ impl Lab<'_> {
         }
     }
 
+    /// A domain stopped and started; what the operator had told it before, it is told again; a line that is refused fails the run.
     fn console(&self) -> Result<(), String> {
-        let lines = ["--console", "domains@2s", "--console", "stop lb@4s", "--console", "start lb@6s"];
-        let report = self.report(MANIFEST, &[&["--duration", "12s"][..], &lines].concat())?;
+        let lines =
+            ["domains@2s", "backend b3 down@3s", "stop lb@4s", "start lb@6s", "stats lb@9s", "backend b9 down@9500ms"];
+        let typed = lines.iter().flat_map(|line| ["--console", line]);
+        let report = self.report(MANIFEST, &["--duration", "12s"].into_iter().chain(typed).collect::<Vec<_>>())?;
         let unanswered = report.console.iter().find(|exchange| exchange.reply.is_none());
-        let listed = report.console.first().and_then(|exchange| exchange.reply.as_deref()).unwrap_or_default();
-        match unanswered {
-            Some(exchange) => Err(format!("no answer to `{}`", exchange.line)),
-            None if report.console.len() != 3 => Err(format!("{} of 3 lines", report.console.len())),
-            None if !(listed.contains("ixgbe0") && listed.contains("lb")) => Err(format!("`domains` said: {listed}")),
-            None if report.requests.completed == 0 => Err("nothing completed".into()),
-            None => Ok(()),
+        let replies: Vec<&str> = report.console.iter().filter_map(|exchange| exchange.reply.as_deref()).collect();
+        let [listed, _, _, _, stats, refused] = replies[..] else {
+            let unanswered = unanswered.map_or("", |exchange| &exchange.line);
+            return Err(format!("{} of {} lines, no answer to `{unanswered}`", replies.len(), lines.len()));
+        };
+        if !(listed.contains("ixgbe0") && listed.contains("lb")) {
+            return Err(format!("`domains` said: {listed}"));
         }
+        if !stats.lines().any(|line| line.trim() == "lb.backend.b3.down 1") {
+            return Err(format!("b3 was up again after a restart: {stats}"));
+        }
+        if !refused.starts_with("error:") || !report.reasons.iter().any(|reason| reason.contains("b9")) {
+            return Err(format!("`backend b9 down` was answered by {refused}, and the run said {:?}", report.reasons));
+        }
+        if report.requests.completed == 0 { Err("nothing completed".into()) } else { Ok(()) }
     }
 
     fn two_at_once(&self) -> Result<(), String> {

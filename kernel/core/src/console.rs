@@ -132,7 +132,7 @@ fn carry_out(line: &str) {
         ["start" | "stop" | "restart" | "kill" | "crash", ..] => refuse("name one domain; `domains` lists them"),
         _ => match control::command(line) {
             Some((_, Ok(answer))) => say(format_args!("{}\n", answer.trim_end())),
-            Some((name, Err(error))) => refuse(format_args!("{name} does not answer: {error:?}")),
+            Some((name, Err(error))) => refuse(format_args!("{name} does not answer: {error}")),
             None => refuse("no such command; `help` lists them"),
         },
     }

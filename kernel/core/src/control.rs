@@ -6,7 +6,7 @@
 use alloc::{string::String, vec::Vec};
 
 use interfaces::{
-    Interface, InterfaceId, RRef,
+    CallError, Interface, InterfaceId, RRef,
     control::{Control, ControlError, Counters, Text},
 };
 
@@ -60,15 +60,25 @@ fn remind() {
             for line in lines {
                 let told = port(domain).zip(RRef::new(Text::new(&line)).ok());
                 let answer = told.map(|(port, text)| port.command(text));
-                match answer {
-                    Some(Ok(_)) => log::kernel(Level::Info, format_args!("{} is told again: {line}", domain.name)),
-                    // The generation after it will be told, if this one is dead.
-                    _ => log::kernel(Level::Warn, format_args!("{} could not be told again: {line}", domain.name)),
-                }
+                let outcome = match answer {
+                    Some(Ok(_)) => "is told again",
+                    // Else it would be told so, and crash, for ever.
+                    Some(Err(ControlError::Call(CallError::Crashed))) => {
+                        forget(domain, &line);
+                        "crashed when it was told again, and won't be any more"
+                    }
+                    // It is dead already, or busy dying: the generation after it will be told.
+                    _ => "could not be told again",
+                };
+                log::kernel(Level::Info, format_args!("{} {outcome}: {line}", domain.name));
             }
         }
         STARTED.wait(NEVER);
     }
+}
+
+fn forget(domain: &Domain, line: &str) {
+    TOLD.lock().retain(|told| told.domain != domain.index || told.line != line);
 }
 
 fn remember(domain: &Domain, line: &str) {
@@ -107,8 +117,10 @@ pub(crate) fn counters(domain: &Domain) -> Vec<(String, u64)> {
     counters
 }
 
-/// Hands a line to the domains that take commands, one after the other, until one knows it; its answer, with the domain's name.
-pub(crate) fn command(line: &str) -> Option<(String, Result<String, ControlError>)> {
+/// Hands a line to the domains that take commands, one after the other, until one knows it; its answer, with the domain's name. If
+/// none does, but one didn't answer, that is the answer.
+pub(crate) fn command(line: &str) -> Option<(String, Result<String, CallError>)> {
+    let mut silent = None;
     for domain in domain::all() {
         let Some(port) = port(domain) else { continue };
         let Ok(text) = RRef::new(Text::new(line)) else { continue };
@@ -121,8 +133,8 @@ pub(crate) fn command(line: &str) -> Option<(String, Result<String, ControlError
                 return Some((domain.name.clone(), Ok(answer.as_str().into())));
             }
             // One that doesn't answer now is no reason not to ask the others.
-            Err(ControlError::Call(_)) => {}
+            Err(ControlError::Call(error)) => drop(silent.get_or_insert_with(|| (domain.name.clone(), Err(error)))),
         }
     }
-    None
+    silent
 }

@@ -16,8 +16,11 @@ use crate::{lock::Lock, machine, platform::PAGE, thread};
 const STRIDE: usize = size_of::<BufferHead>() + HEADROOM + BUFFER_SIZE;
 /// Pages that are asked for at once.
 const CHUNK_PAGES: usize = 64;
-/// Free buffers that one thread keeps at most; half of it moves at once.
-const CACHE: usize = 128;
+/// Free buffers that one thread keeps at most; half of it moves at once. Half must be more than a usual transmit ring holds: what a slow device keeps
+/// there and gives back at once is then taken from here and put back here, without the pool's lock.
+const CACHE: usize = 1280;
+/// A thread takes no more than this part of what is left in the pool, so that where buffers are few, all get some.
+const FAIR_PART: usize = 4;
 
 #[derive(Clone, Copy)]
 struct FreeBuffer(NonNull<BufferHead>);
@@ -47,7 +50,8 @@ impl BufferCache {
     #[cold]
     fn refill(&mut self) {
         let mut pool = POOL.lock();
-        while self.len < CACHE / 2
+        let wanted = (CACHE / 2).min(pool.len().div_ceil(FAIR_PART));
+        while self.len < wanted
             && let Some(buffer) = pool.pop()
         {
             self.buffers[self.len] = Some(buffer.0);

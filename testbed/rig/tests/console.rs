@@ -61,11 +61,30 @@ fn it_lists_domains_counters_and_the_log() {
 #[test]
 fn mistakes_are_answered() {
     let _turn = RIG.turn();
-    assert!(ask("stop nobody").contains("there is no domain nobody"));
-    assert!(ask("crash c oddly").contains("there is no kind of crash oddly"));
-    assert!(ask("frobnicate").contains("no such command"));
-    assert!(ask("stop").contains("name one domain"));
+    assert!(ask("stop nobody").contains("error: there is no domain nobody"));
+    assert!(ask("crash c oddly").contains("error: there is no kind of crash oddly"));
+    assert!(ask("frobnicate").contains("error: no such command"));
+    assert!(ask("stop").contains("error: name one domain"));
+    assert!(ask("start c").contains("error: c is live"));
     assert!(ask("frob\x7f\x7f\x7f\x7fhelp").contains("log [NAME]"), "backspace");
+}
+
+/// The operator's wishes outlive a generation: the last of those that differ in their last word only, once.
+#[test]
+fn what_a_domain_was_told_its_next_generation_is_told_again() {
+    let _turn = RIG.turn();
+    for name in ["ann", "bob"] {
+        assert!(ask(&format!("greet {name}")).contains(name));
+    }
+    let generation = RIG.status("hello").generation;
+    ask("kill hello");
+    RIG.until_restarted("hello", generation);
+    RIG.until("it is told", || ask("stats hello").contains("hello.greeted 1"));
+    assert!(ask("log").contains("hello is told again: greet bob"));
+    // One that crashes it is told once more at most.
+    assert!(ask("fail").contains("error: hello does not answer"));
+    RIG.until_restarted("hello", generation + 1);
+    RIG.until("it is told", || ask("stats hello").contains("hello.greeted 1"));
 }
 
 /// Every kind, also in a domain that is visited by nobody: its own thread commits the fault.

@@ -21,8 +21,10 @@ pub const RESTART: Duration = Duration::from_millis(80);
 
 /// Without its check sequence.
 const LONGEST: usize = 1514;
-/// How long a backend is believed that doesn't answer.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Between two questions to each backend.
+const PACE: Duration = Duration::from_millis(200);
+/// A backend is believed to be there until so many questions have had no answer: time in which the stand-in itself stood still counts for nothing.
+const PATIENCE: u32 = 4;
 
 type Mac = [u8; 6];
 
@@ -63,8 +65,8 @@ struct Director {
     feed: UnixStream,
     console: UnixStream,
     started: Instant,
-    /// By backend: its link address, and when it was last heard.
-    macs: HashMap<Ipv4Addr, (Mac, Instant)>,
+    /// By backend: its link address, and how often it was asked since it was last heard.
+    macs: HashMap<Ipv4Addr, (Mac, u32)>,
     /// By flow: the backend that it was given to.
     flows: HashMap<u64, Ipv4Addr>,
     counts: Counts,
@@ -72,7 +74,7 @@ struct Director {
     /// The domain that is down, since when, and until when.
     down: Option<(String, Instant)>,
     moved: bool,
-    last_forwarded: Option<Instant>,
+    last_of_client: Option<Instant>,
     /// Frames that could have been spoilt.
     tempted: u32,
 }
@@ -104,7 +106,7 @@ pub fn play() -> ! {
         generations: [("lb".to_owned(), 1), ("ixgbe0".to_owned(), 1)].into(),
         down: None,
         moved: false,
-        last_forwarded: None,
+        last_of_client: None,
         tempted: 0,
     };
     director.serve();
@@ -146,10 +148,9 @@ impl Director {
                 self.take_frames();
             }
             // The first frame says that the cable is plugged in.
-            let pace = Duration::from_millis(if booted { 300 } else { 100 });
             // And silence says that the run is at its end: what is sent when it has been pulled out again would reach nobody.
-            let quiet = self.last_forwarded.is_some_and(|at| at.elapsed() > Duration::from_millis(200));
-            if self.counts.received > 0 && !quiet && asked.is_none_or(|at| at.elapsed() > pace) {
+            let quiet = self.last_of_client.is_some_and(|at| at.elapsed() > Duration::from_millis(200));
+            if self.counts.received > 0 && !quiet && asked.is_none_or(|at| at.elapsed() > PACE) {
                 asked = Some(Instant::now());
                 for backend in self.options.backends.clone() {
                     self.ask_for(backend.ip);
@@ -286,8 +287,9 @@ impl Director {
 
     fn arp(&mut self, frame: &mut [u8]) {
         let (sender_mac, sender, target) = (mac(frame, 22), address(frame, 28), address(frame, 38));
-        if self.options.backends.iter().any(|backend| backend.ip == sender) {
-            self.macs.insert(sender, (sender_mac, Instant::now()));
+        let possible = sender_mac[0] & 1 == 0 && sender_mac != [0; 6];
+        if possible && self.options.backends.iter().any(|backend| backend.ip == sender) {
+            self.macs.insert(sender, (sender_mac, 0));
         }
         if frame[21] == 1 && self.owns(target) {
             let reply = arp(2, (self.options.box_settings.mac, target), (sender_mac, sender), sender_mac);
@@ -299,6 +301,9 @@ impl Director {
     }
 
     fn ask_for(&mut self, backend: Ipv4Addr) {
+        if let Some((_, unanswered)) = self.macs.get_mut(&backend) {
+            *unanswered += 1;
+        }
         let settings = &self.options.box_settings;
         let request = arp(1, (settings.mac, settings.ip), ([0; 6], backend), [0xff; 6]);
         self.send(&request);
@@ -306,6 +311,7 @@ impl Director {
 
     fn ip(&mut self, frame: &mut [u8]) {
         let (source, destination) = (address(frame, 26), address(frame, 30));
+        self.last_of_client = Some(Instant::now());
         let ports = 14 + usize::from(frame[14] & 0xf) * 4;
         let protocol = match frame[23] {
             6 => Protocol::Tcp,
@@ -332,13 +338,12 @@ impl Director {
             frame.swap(end - 3, end - 7);
         }
         self.counts.forwarded += 1;
-        self.last_forwarded = Some(Instant::now());
         self.send(frame);
     }
 
     /// The backend that a flow has, while that is heard; else one by its hash of those that are.
     fn choose(&mut self, flow: u64, names: &[String]) -> Option<Mac> {
-        let alive = |(mac, heard): &(Mac, Instant)| (heard.elapsed() < PATIENCE).then_some(*mac);
+        let alive = |(mac, unanswered): &(Mac, u32)| (*unanswered < PATIENCE).then_some(*mac);
         let known = self.flows.get(&flow).and_then(|backend| self.macs.get(backend)).and_then(alive);
         if let Some(mac) = known.filter(|_| self.misbehaviour != Misbehaviour::Move) {
             return Some(mac);
