@@ -98,7 +98,8 @@ impl Console {
 /// What stands between the echo of `line` and the next prompt.
 fn reply(text: &str, line: &str) -> Option<String> {
     let end = text.rfind(PROMPT.trim_end())?;
-    let body = text[..end].trim_start_matches(PROMPT);
+    // The last prompt's blank may come in after the line was typed.
+    let body = text[..end].trim_start_matches(PROMPT).trim_start();
     let body = body.strip_prefix(line).unwrap_or(body);
     Some(body.trim().to_owned())
 }
@@ -135,6 +136,16 @@ mod tests {
         let mut console = Console::listen(ours, |_| {}).unwrap();
         assert_eq!(console.ask("domains", Duration::from_secs(5)).unwrap(), "lb running\nixgbe0 running");
         assert_eq!(console.ask("domains", Duration::from_secs(5)).unwrap(), "lb running\nixgbe0 running");
+    }
+
+    #[test]
+    fn an_echo_is_no_answer_wherever_the_prompt_was_cut() {
+        for text in
+            ["dance\nerror: no\nredleaf> ", " dance\nerror: no\nredleaf> ", "redleaf> dance\nerror: no\nredleaf>"]
+        {
+            assert_eq!(reply(text, "dance").as_deref(), Some("error: no"), "{text:?}");
+        }
+        assert_eq!(reply("dance\nerr", "dance"), None);
     }
 
     #[test]
