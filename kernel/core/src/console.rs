@@ -259,6 +259,7 @@ fn show_log(of: Option<usize>, follow: bool) {
     loop {
         let (lines, after) = log::read(next, of);
         next = after;
+        let nothing = lines.is_empty();
         for line in lines {
             let (seconds, micros) = (line.at / 1_000_000_000, line.at / 1_000 % 1_000_000);
             let text = line.text();
@@ -270,6 +271,9 @@ fn show_log(of: Option<usize>, follow: bool) {
             ));
         }
         if !follow {
+            if nothing {
+                say("nothing has been logged\n");
+            }
             return;
         }
         machine().console_vector().wait(machine().now() + FOLLOW);

@@ -32,6 +32,8 @@ const REASONS: [&str; 7] = ["panic", "stack-overflow", "page-fault", "cpu-except
 pub struct Asked {
     pub at: Moment,
     pub line: String,
+    /// Somebody's at the live console, whose mistakes are no fault of the run's.
+    pub by_hand: bool,
 }
 
 impl Asked {
@@ -243,7 +245,7 @@ fn crashes(evidence: &Evidence, gaps: &Gaps, up: Moment, reasons: &mut Vec<Strin
             ));
         }
     }
-    for (asked, domain, _) in wanted {
+    for (asked, domain, _) in wanted.into_iter().filter(|(asked, ..)| !asked.by_hand) {
         reasons.push(format!(
             "\"{}\" at {:.0} ms: the box reported no crash of {domain}",
             asked.line,

@@ -240,7 +240,7 @@ impl Session<'_> {
             match order {
                 Order::Stop => self.stopped_early = true,
                 Order::Type(line) => {
-                    self.asked.push(Asked { at: Moment::now(), line: line.clone() });
+                    self.asked.push(Asked { at: Moment::now(), line: line.clone(), by_hand: true });
                     // A box that is gone is noticed below.
                     let _ = self.keyboard.write_all(format!("{line}\n").as_bytes());
                 }
@@ -320,7 +320,7 @@ impl Session<'_> {
     fn act(&mut self, deed: Deed, up: Moment) {
         match deed {
             Deed::Type(line) | Deed::Crash { line, .. } => {
-                self.asked.push(Asked { at: Moment::now(), line: line.clone() });
+                self.asked.push(Asked { at: Moment::now(), line: line.clone(), by_hand: false });
                 self.line(format!("{}redleaf> {line}", since(Some(up))));
                 if self.typist.send(line).is_err() {
                     self.reasons.push("the console can't be typed at any more".into());

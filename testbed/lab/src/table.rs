@@ -79,6 +79,13 @@ fn row(cells: &[String]) -> Vec<Cell> {
     cells.iter().map(|cell| Cell::new(cell).set_alignment(align(cell))).collect()
 }
 
+/// Words that may be many, as a table has room for them; the JSON report has them all.
+fn one_line(words: &str) -> String {
+    const ROOM: usize = 40;
+    let line = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= ROOM { line } else { line.chars().take(ROOM - 1).chain(['…']).collect() }
+}
+
 fn ms(value: f64) -> String {
     if value >= 1000.0 { format!("{:.3} s", value / 1e3) } else { format!("{value:.1} ms") }
 }
@@ -189,7 +196,7 @@ fn crashes(report: &Report) -> Table {
             maybe_ms(crash.restart_ms),
             maybe_ms(crash.blocked_ms),
             format!("{} → {}", pages(crash.pages_before), pages(crash.pages_after)),
-            crash.last_words.clone(),
+            one_line(&crash.last_words),
         ]));
     }
     table

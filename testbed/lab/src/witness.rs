@@ -70,7 +70,8 @@ pub struct Outage {
     pub backend: usize,
     pub from: Moment,
     pub to: Option<Moment>,
-    /// The last frame that the box sent its way while it was cut off.
+    /// VIP frames that the box sent its way while it was cut off, and the last of them. They reached nobody, but for a few at the very begin.
+    pub sent: u64,
     pub last_sent: Option<Moment>,
     /// The first that it sent when the backend was back.
     pub first_after: Option<Moment>,
@@ -180,7 +181,9 @@ impl Witness {
             (Place::ToBox, Way::In, vip) => self.nic_in.count(vip.is_some()),
             (Place::FromBox, Way::In, vip) => {
                 self.nic_out.count(vip.is_some());
-                self.note_outages(at, frame);
+                if vip.is_some() {
+                    self.note_outages(at, frame);
+                }
             }
             (Place::ToBox | Place::FromBox, Way::Out, _) => {}
             (Place::Backend(number), Way::In, Some(ip)) => self.at_backend(number, at, frame, ip),
@@ -193,14 +196,14 @@ impl Witness {
         for outage in self.outages.iter_mut().filter(|outage| at >= outage.from && here(outage)) {
             match outage.to {
                 Some(to) if at >= to => drop(outage.first_after.get_or_insert(at)),
-                _ => outage.last_sent = Some(at),
+                _ => (outage.sent, outage.last_sent) = (outage.sent + 1, Some(at)),
             }
         }
     }
 
     /// Notes that a backend is cut off from this moment on, or is back. The captures lag behind, so this is known before the frames are seen.
     pub fn cut_off(&mut self, backend: usize, at: Moment) {
-        self.outages.push(Outage { backend, from: at, to: None, last_sent: None, first_after: None });
+        self.outages.push(Outage { backend, from: at, to: None, sent: 0, last_sent: None, first_after: None });
     }
 
     pub fn is_back(&mut self, backend: usize, at: Moment) {
@@ -379,7 +382,8 @@ mod tests {
             w.see(Place::FromBox, Moment(at * second), Way::In, &frame);
         }
         let outage = w.outages[0];
-        assert_eq!((outage.last_sent, outage.first_after), (Some(Moment(4 * second)), Some(Moment(9 * second))));
+        assert_eq!((outage.sent, outage.last_sent), (2, Some(Moment(4 * second))));
+        assert_eq!(outage.first_after, Some(Moment(9 * second)));
         assert!(outage.excuses(1, Moment(7 * second)));
         assert!(!outage.excuses(0, Moment(7 * second)) && !outage.excuses(1, Moment(second)));
         assert!(!outage.excuses(1, Moment(60 * second)));

@@ -77,10 +77,13 @@ fn sent(evidence: &Evidence, witness: &Witness) -> Check {
     with_nic(NAME, evidence, |nic| {
         let arrived: u64 = witness.backends.iter().map(|seen| seen.from_box).sum();
         let (before, after) = evidence.nic_sent.unwrap_or((nic.tx, nic.tx));
-        let holds = (before..=after).contains(&(arrived + witness.nic_out.control));
+        let to_nobody: u64 = witness.outages.iter().map(|outage| outage.sent).sum();
+        let least = arrived + witness.nic_out.control;
+        let holds = before <= least + to_nobody && least <= after;
         let told = if before == after { after.to_string() } else { format!("{before} to {after}") };
         let detail =
             format!("{told} and {arrived} (at the box's port: {}) + {}", witness.nic_out.vip, witness.nic_out.control);
+        let detail = if to_nobody > 0 { format!("{detail} + {to_nobody} to backends cut off") } else { detail };
         check(NAME, holds, explained(detail, holds, evidence))
     })
 }
@@ -186,6 +189,18 @@ mod tests {
         assert_eq!(violated(&evidence, &witness).len(), 1);
         let (mut evidence, witness) = scene();
         evidence.facts.domains.get_mut("lb").unwrap().counters.insert("drop.runt".into(), 3);
+        assert_eq!(violated(&evidence, &witness).len(), 1);
+    }
+
+    /// What was sent to a backend that had gone arrived nowhere; no more than that is missing.
+    #[test]
+    fn frames_to_a_backend_cut_off_need_not_arrive() {
+        let (mut evidence, mut witness) = scene();
+        witness.cut_off(1, Moment(3_000));
+        witness.outages[0].sent = 7;
+        witness.backends[1].from_box = 0;
+        assert_eq!(violated(&evidence, &witness), Vec::<String>::new());
+        evidence.nic.as_mut().unwrap().tx += 1;
         assert_eq!(violated(&evidence, &witness).len(), 1);
     }
 

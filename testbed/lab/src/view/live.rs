@@ -1,6 +1,6 @@
 //! The live view on a terminal: status above, the box's console below, a line to type at.
 //!
-//! Ctrl-C ends the run, Up and Down walk through earlier lines. The terminal is put back however the command ends but by `kill -9`.
+//! Ctrl-C ends the run, Up and Down walk through earlier lines, Page Up and Page Down through what the console has said. The terminal is put back however the command ends but by `kill -9`.
 
 use super::Keys;
 use crate::control::News;
@@ -17,7 +17,9 @@ use std::io;
 use std::time::Duration;
 
 /// Lines of console text that are kept for drawing.
-const SCROLL: usize = 500;
+const SCROLL: usize = 2000;
+/// Lines that Page Up and Page Down move by.
+const PAGE: usize = 10;
 
 pub struct Live {
     terminal: DefaultTerminal,
@@ -25,11 +27,13 @@ pub struct Live {
     colour: bool,
     status: Status,
     /// Console text and the lab's own lines, the last of them perhaps unfinished.
-    lines: Vec<String>,
+    lines: Transcript,
     input: String,
     typed: Vec<String>,
     /// Which earlier line is shown, counted from the newest; 0: what is being typed.
     recalled: usize,
+    /// How many lines below the console's window are not shown; 0: it follows.
+    back: usize,
 }
 
 impl Live {
@@ -41,10 +45,11 @@ impl Live {
             // https://no-color.org
             colour: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
             status: Status::default(),
-            lines: vec![String::new()],
+            lines: Transcript::new(),
             input: String::new(),
             typed: Vec::new(),
             recalled: 0,
+            back: 0,
         })
     }
 
@@ -58,25 +63,10 @@ impl Live {
                     self.status.phase = status.phase;
                 }
             }
-            News::Line(line) => self.print(&format!("· {line}\n")),
-            News::Console(text) => self.print(&text),
+            News::Line(line) => self.lines.note(&line),
+            News::Console(text) => self.lines.print(&text),
             News::Report(_) | News::Failed { .. } => {}
         }
-    }
-
-    fn print(&mut self, text: &str) {
-        for character in text.chars() {
-            match character {
-                '\n' => self.lines.push(String::new()),
-                // Backspace, as a console's echo has it.
-                '\u{8}' => drop(self.lines.last_mut().and_then(String::pop)),
-                // Nothing else that would move the cursor or change the terminal.
-                character if character.is_control() => {}
-                character => self.lines.last_mut().expect("never empty").push(character),
-            }
-        }
-        let extra = self.lines.len().saturating_sub(SCROLL);
-        self.lines.drain(..extra);
     }
 
     pub fn keys(&mut self) -> Keys {
@@ -93,7 +83,10 @@ impl Live {
                 (KeyCode::Backspace, _) => drop(self.input.pop()),
                 (KeyCode::Up, _) => self.recall(self.recalled + 1),
                 (KeyCode::Down, _) => self.recall(self.recalled.saturating_sub(1)),
+                (KeyCode::PageUp, _) => self.back = (self.back + PAGE).min(self.lines.0.len() - 1),
+                (KeyCode::PageDown, _) => self.back = self.back.saturating_sub(PAGE),
                 (KeyCode::Enter, _) => {
+                    self.back = 0;
                     let line = std::mem::take(&mut self.input);
                     if !line.is_empty() {
                         self.typed.push(line.clone());
@@ -104,7 +97,8 @@ impl Live {
                 _ => {}
             }
         }
-        let Self { terminal, name, colour, status, lines, input, .. } = self;
+        let Self { terminal, name, colour, status, lines, input, back, .. } = self;
+        let lines = &lines.0[..lines.0.len() - (*back).min(lines.0.len() - 1)];
         // A terminal that is gone sends SIGHUP, which ends the run.
         let _ = terminal.draw(|frame| draw(frame, name, *colour, status, lines, input));
         keys
@@ -116,6 +110,38 @@ impl Live {
         } else if let Some(line) = self.typed.len().checked_sub(back).and_then(|place| self.typed.get(place)) {
             (self.recalled, self.input) = (back, line.clone());
         }
+    }
+}
+
+/// What stands in the console's window; never empty, the last line may be unfinished.
+struct Transcript(Vec<String>);
+
+impl Transcript {
+    fn new() -> Self {
+        Self(vec![String::new()])
+    }
+
+    /// A line of the lab's own, above the one that the console hasn't finished (its prompt, as a rule).
+    fn note(&mut self, line: &str) {
+        let unfinished = self.0.pop().unwrap_or_default();
+        self.0.push(String::new());
+        self.print(&format!("· {}\n", line.split('\n').map(str::trim_end).collect::<Vec<_>>().join("; ")));
+        self.print(&unfinished);
+    }
+
+    fn print(&mut self, text: &str) {
+        for character in text.chars() {
+            match character {
+                '\n' => self.0.push(String::new()),
+                // Backspace, as a console's echo has it.
+                '\u{8}' => drop(self.0.last_mut().and_then(String::pop)),
+                // Nothing else that would move the cursor or change the terminal.
+                character if character.is_control() => {}
+                character => self.0.last_mut().expect("never empty").push(character),
+            }
+        }
+        let extra = self.0.len().saturating_sub(SCROLL);
+        self.0.drain(..extra);
     }
 }
 
@@ -172,8 +198,11 @@ fn draw(frame: &mut Frame, name: &str, colour: bool, status: &Status, lines: &[S
 fn draw_heading(frame: &mut Frame, area: Rect, name: &str, colour: bool, status: &Status) {
     let of = status.duration_s.map_or_else(String::new, |duration| format!(" of {duration:.0}"));
     let first = format!(
-        "{name} · {} · {:.0}{of} s · {:.0} packets/s · {} crashes      Ctrl-C ends",
-        status.phase, status.elapsed_s, status.packets_per_s, status.crashes
+        "{name} · {} · {:.0}{of} s · {:.0} packets/s · {}      Ctrl-C ends, PgUp scrolls",
+        status.phase,
+        status.elapsed_s,
+        status.packets_per_s,
+        if status.crashes == 1 { "1 crash".into() } else { format!("{} crashes", status.crashes) }
     );
     let bad = status.failed + status.broken + status.moved > 0;
     let second = Line::from(format!(
@@ -193,6 +222,18 @@ mod tests {
     use super::*;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
+
+    /// A crash is told while somebody types: the prompt stays the last line.
+    #[test]
+    fn the_labs_own_lines_leave_the_prompt_where_it_is() {
+        let mut lines = Transcript::new();
+        lines.print("pages 5\nredleaf> cra");
+        lines.note("lb crashed: panicked at x.rs:1:\nwords");
+        lines.print("sh\u{8}\u{7}");
+        assert_eq!(lines.0, ["pages 5", "· lb crashed: panicked at x.rs:1:; words", "redleaf> cras"]);
+        (0..2 * SCROLL).for_each(|_| lines.note("more"));
+        assert_eq!((lines.0.len(), lines.0.last().unwrap().as_str()), (SCROLL, "redleaf> cras"));
+    }
 
     #[test]
     fn the_status_shows_what_somebody_looks_for() {
