@@ -198,8 +198,8 @@ impl Lab<'_> {
     /// One run for all that is a matter of numbers: shares by weight (10 %), probes through each UDP VIP, flows by CPU (a quarter of them at least), and
     /// locks by site (none in 100,000 forwarded frames), with a kernel that counts them.
     fn five_backends(&self) -> Result<(), String> {
-        let lines = ["--console", "locks@6s", "--console", "stats lb@6s", "--console", "locks@36s"];
-        let report = self.report(FIVE_BACKENDS, &[&["--debug-kernel", "--duration", "38s"][..], &lines].concat())?;
+        let lines = ["--console", "locks@6s", "--console", "stats lb@6s", "--console", "locks@43s"];
+        let report = self.report(FIVE_BACKENDS, &[&["--debug-kernel", "--duration", "44s"][..], &lines].concat())?;
         let udp = report.vips.iter().filter(|(_, vip)| vip.probes_sent > 0);
         if udp.clone().count() != 2 {
             return Err(format!("probes through {} of 2 UDP VIPs", udp.count()));
