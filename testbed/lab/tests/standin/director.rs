@@ -310,6 +310,9 @@ impl Director {
     }
 
     fn ip(&mut self, frame: &mut [u8]) {
+        if !is_sound(frame) {
+            return self.counts.strange += 1;
+        }
         let (source, destination) = (address(frame, 26), address(frame, 30));
         self.last_of_client = Some(Instant::now());
         let ports = 14 + usize::from(frame[14] & 0xf) * 4;
@@ -368,6 +371,19 @@ fn mac(frame: &[u8], at: usize) -> Mac {
 fn address(frame: &[u8], at: usize) -> Ipv4Addr {
     let octets: [u8; 4] = frame[at..at + 4].try_into().unwrap();
     octets.into()
+}
+
+/// Whether the IPv4 header is one that a bridge passes on: where the host filters bridged frames, it looks at them as a router would (RFC 1812 §5.2.2).
+fn is_sound(frame: &[u8]) -> bool {
+    let length = usize::from(frame[14] & 0xf) * 4;
+    let Some(header) = frame.get(14..14 + length.max(20)) else { return false };
+    let total = usize::from(u16::from_be_bytes([frame[16], frame[17]]));
+    let sum: u32 = header.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    frame[14] >> 4 == 4
+        && length == 20
+        && (20..=frame.len() - 14).contains(&total)
+        && (folded & 0xffff) + (folded >> 16) == 0xffff
 }
 
 /// RFC 826.
