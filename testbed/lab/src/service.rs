@@ -144,11 +144,14 @@ pub fn conduct(options: &RunOptions, orders: &Receiver<Order>, say: &(dyn Fn(New
                 match deed {
                     Deed::Type(line) | Deed::Crash { line, .. } => {
                         say(News::Line(format!("{:7.3} s  redleaf> {line}", elapsed.as_secs_f64())));
-                        if console.ask(&line, Duration::from_secs(5)).is_none() {
-                            reasons.push(format!("the console did not answer to \"{line}\""));
+                        match console.ask(&line, Duration::from_secs(5)) {
+                            None => reasons.push(format!("the console did not answer to \"{line}\"")),
+                            Some(reply) if reply.starts_with("error") => reasons.push(format!("\"{line}\": {reply}")),
+                            Some(_) => {}
                         }
                     }
-                    Deed::Freeze | Deed::Thaw => {}
+                    // There are no backends here.
+                    Deed::Freeze | Deed::Thaw | Deed::CutOff(_) | Deed::Connect(_) => {}
                 }
             }
             if options.duration.is_some_and(|duration| elapsed >= duration) {
@@ -421,6 +424,7 @@ fn judge(
             blocked_ms: blocked(tally, *at),
             pages_before: crash.pages_before,
             pages_after: recovery.and_then(|one| one.pages_after),
+            pages_at_first: facts.pages_at_first.get(&crash.domain).copied(),
             restart_ms: recovery.map(|one| one.at_ns.saturating_sub(crash.at_ns) as f64 / 1e6),
             cpu: crash.cpu,
             chain: crash.chain.clone(),
