@@ -5,6 +5,7 @@
 //! moved.
 
 use super::{CampaignError, read, write};
+use crate::build::Flavour;
 use crate::run::{self, Request};
 use crate::workspace::Workspace;
 use comfy_table::{Table, presets};
@@ -167,6 +168,9 @@ fn request(manifest: &Path, crashes: Vec<Crash>, duration: Duration) -> Request 
         crashes,
         commands: Vec::new(),
         pauses: Vec::new(),
+        outages: Vec::new(),
+        rubbish: None,
+        flavour: Flavour::Plain,
         report: None,
         format: lab::Format::Json,
         firmware: lab::Firmware::Uefi,
