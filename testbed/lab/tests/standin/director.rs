@@ -174,7 +174,7 @@ impl Director {
         let c = &self.counts;
         let domain = |name: &str, counters: serde_json::Value| {
             let generation = self.generations[name];
-            serde_json::json!({"name": name, "state": "running", "generation": generation, "restarts": generation - 1, "pages": 40, "counters": counters})
+            serde_json::json!({"name": name, "state": "live", "generation": generation, "restarts": generation - 1, "pages": 40, "counters": counters})
         };
         let counters = serde_json::json!({
             "received": c.received, "forwarded": c.forwarded, "answered": c.answered, "drop.learned": c.learned, "drop.not-served": c.strange,
