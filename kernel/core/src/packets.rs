@@ -21,6 +21,13 @@ const CHUNK_PAGES: usize = 64;
 const CACHE: usize = 1280;
 /// A thread takes no more than this part of what is left in the pool, so that where buffers are few, all get some.
 const FAIR_PART: usize = 4;
+/// Nor keeps more than this part of all that there are: what others could not reach would be an overload to them.
+const HELD_PART: usize = 6;
+
+/// Free buffers that a thread keeps at most.
+fn limit() -> usize {
+    CACHE.min(TOTAL.load(Ordering::Relaxed) as usize / HELD_PART).max(2)
+}
 
 #[derive(Clone, Copy)]
 struct FreeBuffer(NonNull<BufferHead>);
@@ -50,7 +57,7 @@ impl BufferCache {
     #[cold]
     fn refill(&mut self) {
         let mut pool = POOL.lock();
-        let wanted = (CACHE / 2).min(pool.len().div_ceil(FAIR_PART));
+        let wanted = (limit() / 2).min(pool.len().div_ceil(FAIR_PART));
         while self.len < wanted
             && let Some(buffer) = pool.pop()
         {
@@ -109,8 +116,9 @@ pub fn take() -> Option<NonNull<BufferHead>> {
 pub unsafe fn give(buffer: NonNull<BufferHead>) {
     // SAFETY: as in `take`.
     let cache = unsafe { &mut *thread::current().buffers.get() };
-    if cache.len == CACHE {
-        cache.spill(CACHE / 2);
+    let limit = limit();
+    if cache.len >= limit {
+        cache.spill(limit / 2);
     }
     cache.buffers[cache.len] = Some(buffer);
     cache.len += 1;
