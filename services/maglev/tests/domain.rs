@@ -323,7 +323,10 @@ fn the_operator_is_obeyed_and_answered() {
     assert_eq!(running.counter("backend.b3.draining"), 1);
     assert_eq!(running.command("backend b7 up").unwrap(), "error: no backend is named \"b7\"; there are: b1 b2 b3");
     assert_eq!(running.command("backend b1 sideways").unwrap(), "error: it is `backend NAME up|down|drain`");
-    for unknown in ["", "backend", "backend b1", "backend b1 up now", "frontend b1 up"] {
+    for malformed in ["backend", "backend b1", "backend b1 up now"] {
+        assert_eq!(running.command(malformed).unwrap(), "error: it is `backend NAME up|down|drain`");
+    }
+    for unknown in ["", "frontend b1 up"] {
         assert_eq!(running.command(unknown), Err(ControlError::UnknownCommand));
     }
 }
