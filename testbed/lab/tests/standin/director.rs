@@ -74,7 +74,6 @@ struct Director {
     /// The domain that is down, since when, and until when.
     down: Option<(String, Instant)>,
     moved: bool,
-    last_of_client: Option<Instant>,
     /// Frames that could have been spoilt.
     tempted: u32,
 }
@@ -106,7 +105,6 @@ pub fn play() -> ! {
         generations: [("lb".to_owned(), 1), ("ixgbe0".to_owned(), 1)].into(),
         down: None,
         moved: false,
-        last_of_client: None,
         tempted: 0,
     };
     director.serve();
@@ -147,10 +145,8 @@ impl Director {
             if self.down.is_none() {
                 self.take_frames();
             }
-            // The first frame says that the cable is plugged in.
-            // And silence says that the run is at its end: what is sent when it has been pulled out again would reach nobody.
-            let quiet = self.last_of_client.is_some_and(|at| at.elapsed() > Duration::from_millis(200));
-            if self.counts.received > 0 && !quiet && asked.is_none_or(|at| at.elapsed() > PACE) {
+            // What is sent before the cable is plugged in, or after it has been pulled out, would be counted and reach nobody.
+            if asked.is_none_or(|at| at.elapsed() > PACE) && self.wire.plugged_in() {
                 asked = Some(Instant::now());
                 for backend in self.options.backends.clone() {
                     self.ask_for(backend.ip);
@@ -314,7 +310,6 @@ impl Director {
             return self.counts.strange += 1;
         }
         let (source, destination) = (address(frame, 26), address(frame, 30));
-        self.last_of_client = Some(Instant::now());
         let ports = 14 + usize::from(frame[14] & 0xf) * 4;
         let protocol = match frame[23] {
             6 => Protocol::Tcp,

@@ -75,7 +75,7 @@ fn options(misbehaviour: Option<&str>, seconds: u64) -> RunOptions {
 
 fn run(options: RunOptions) -> Report {
     let report = lab::run(options).unwrap_or_else(|error| panic!("no report: {error}"));
-    println!("{}", lab::render(&report));
+    eprintln!("{}", lab::render(&report));
     report
 }
 

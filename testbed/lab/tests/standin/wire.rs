@@ -3,7 +3,20 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-pub struct Wire(OwnedFd);
+pub struct Wire {
+    socket: OwnedFd,
+    interface: String,
+}
+
+/// `struct ethtool_value` (linux/ethtool.h).
+#[repr(C)]
+struct Value {
+    command: u32,
+    data: u32,
+}
+
+const ETHTOOL_GLINK: u32 = 0x0a;
+const SIOCETHTOOL: libc::c_ulong = 0x8946;
 
 impl Wire {
     pub fn open(interface: &str) -> io::Result<Self> {
@@ -32,18 +45,32 @@ impl Wire {
         check(unsafe {
             libc::bind(raw, (&raw const address).cast(), size_of::<libc::sockaddr_ll>() as libc::socklen_t)
         })?;
-        Ok(Self(socket))
+        Ok(Self { socket, interface: interface.to_owned() })
     }
 
     pub fn receive(&self, into: &mut [u8]) -> Option<usize> {
         // SAFETY: the kernel writes at most the buffer's length into the buffer.
-        let length = unsafe { libc::recv(self.0.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), 0) };
+        let length = unsafe { libc::recv(self.socket.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), 0) };
         usize::try_from(length).ok()
     }
 
     pub fn send(&self, frame: &[u8]) -> bool {
         // SAFETY: the kernel reads the frame's bytes.
-        unsafe { libc::send(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) >= 0 }
+        unsafe { libc::send(self.socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) >= 0 }
+    }
+
+    /// Whether there is somebody at the other end of the cable.
+    pub fn plugged_in(&self) -> bool {
+        let mut value = Value { command: ETHTOOL_GLINK, data: 0 };
+        // SAFETY: an all-zero `ifreq` is valid: it holds integers, arrays and a pointer.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (to, from) in request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(self.interface.bytes()) {
+            *to = from as libc::c_char;
+        }
+        request.ifr_ifru.ifru_data = (&raw mut value).cast();
+        // SAFETY: SIOCETHTOOL writes the `ethtool_value` that `ifr_data` points at; both live until the call returns.
+        let done = unsafe { libc::ioctl(self.socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) };
+        done >= 0 && value.data != 0
     }
 
     /// Frames that found no room in the socket since the last time.
@@ -54,7 +81,7 @@ impl Wire {
         // SAFETY: the kernel writes at most `length` bytes into the record.
         unsafe {
             libc::getsockopt(
-                self.0.as_raw_fd(),
+                self.socket.as_raw_fd(),
                 libc::SOL_PACKET,
                 libc::PACKET_STATISTICS,
                 (&raw mut statistics).cast(),
@@ -67,7 +94,7 @@ impl Wire {
 
 impl AsFd for Wire {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 
