@@ -32,10 +32,16 @@ impl Gaps {
         (!gaps.is_empty()).then(|| *gaps.select_nth_unstable(middle).1)
     }
 
-    /// The longest gap of which any part lies in `window`.
-    pub fn longest(&self, window: Window) -> Duration {
+    /// The longest gap of which any part lies in `window`, from end to end.
+    pub fn longest_at(&self, window: Window) -> Option<Window> {
         let overlapping = self.moments.windows(2).filter(|pair| pair[1] > window.from && pair[0] < window.to);
-        overlapping.map(|pair| pair[1].since(pair[0])).max().unwrap_or_default()
+        let longest = overlapping.max_by_key(|pair| pair[1].since(pair[0]))?;
+        Some(Window { from: longest[0], to: longest[1] })
+    }
+
+    /// The length of the longest gap of which any part lies in `window`.
+    pub fn longest(&self, window: Window) -> Duration {
+        self.longest_at(window).map_or(Duration::ZERO, |gap| gap.to.since(gap.from))
     }
 
     /// The longest gap that lies in `window` with both its ends.

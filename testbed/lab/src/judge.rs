@@ -117,8 +117,9 @@ pub fn report(options: &RunOptions, evidence: &Evidence, witness: &Witness) -> R
     let up = evidence.up.unwrap_or(evidence.started);
     let gaps = Gaps::new(&witness.arrivals, up, evidence.load_end);
     let probe = probe(evidence, witness, &gaps, up);
-    let crashes = crashes(evidence, &gaps, up, &mut reasons);
-    check_blocked(options, &crashes, &probe, &mut reasons);
+    let (crashes, windows) = crashes(evidence, &gaps, up, &mut reasons);
+    let noise = probe.max_gap_before_ms;
+    check_blocked(&crashes, &windows, &gaps, noise, |crash| allowance(options, crash), &mut reasons);
     let first_change = evidence.asked.iter().filter(|asked| asked.changes_backends()).map(|asked| asked.at).min();
     let changed = |at| first_change.is_some_and(|change| at >= change);
     let tally = evidence.tally.clone().unwrap_or_default();
@@ -201,14 +202,14 @@ fn probe(evidence: &Evidence, witness: &Witness, gaps: &Gaps, up: Moment) -> Pro
     }
 }
 
-/// The crashes, each with its gap; and reasons for what should have happened and didn't, or happened and shouldn't have.
-fn crashes(evidence: &Evidence, gaps: &Gaps, up: Moment, reasons: &mut Vec<String>) -> Vec<CrashReport> {
+/// The crashes, each with the time for which it is answerable; and reasons for what should have happened and didn't, or happened and shouldn't have.
+fn crashes(evidence: &Evidence, gaps: &Gaps, up: Moment, reasons: &mut Vec<String>) -> (Vec<CrashReport>, Vec<Window>) {
     let facts = &evidence.facts;
     let mut wanted: Vec<(&Asked, &str, Option<&str>)> = Vec::new();
     wanted.extend(
         evidence.asked.iter().filter_map(|asked| asked.crash().map(|(domain, reason)| (asked, domain, reason))),
     );
-    let mut reports = Vec::new();
+    let (mut reports, mut windows) = (Vec::new(), Vec::new());
     for (heard, crash) in &facts.crashes {
         let at = facts.moment(crash.at_ns, *heard);
         let cause = wanted
@@ -228,7 +229,12 @@ fn crashes(evidence: &Evidence, gaps: &Gaps, up: Moment, reasons: &mut Vec<Strin
                 crash.domain, crash.reason, crash.last_words
             )),
         }
-        let report = crash_report(evidence, gaps, up, crash, *heard, Window { from, to: at }, cause.is_some());
+        let recovery = facts.recovery_of(crash);
+        let to = recovery
+            .map_or(evidence.load_end, |(heard, recovered)| facts.moment(recovered.at_ns, *heard).max(at) + AFTERMATH);
+        windows.push(Window { from, to });
+        let blocked = gaps.blocked(Window { from, to });
+        let report = crash_report(evidence, crash, millis(at.since(up)), blocked, cause.is_some());
         // At the crash the domain may have held more, by what it was doing, than when it had just started.
         let (had, has) = (report.pages_at_first.or(report.pages_before), report.pages_after);
         if let (Some(had), Some(has)) = (had, has)
@@ -237,7 +243,7 @@ fn crashes(evidence: &Evidence, gaps: &Gaps, up: Moment, reasons: &mut Vec<Strin
             reasons.push(format!("{} has {has} pages after its crash, and had {had} at first", crash.domain));
         }
         reports.push(report);
-        if facts.recovery_of(crash).is_none() && !stopped_later(evidence, crash, at) {
+        if recovery.is_none() && !stopped_later(evidence, crash, at) {
             reasons.push(format!(
                 "{} did not come back after its crash at {:.0} ms",
                 crash.domain,
@@ -260,35 +266,29 @@ fn crashes(evidence: &Evidence, gaps: &Gaps, up: Moment, reasons: &mut Vec<Strin
     let refused = evidence.console.iter().filter_map(|exchange| Some((exchange, exchange.reply.as_deref()?)));
     let refused = refused.filter(|(_, reply)| reply.trim_start().starts_with("error"));
     reasons.extend(refused.map(|(exchange, reply)| format!("\"{}\": {reply}", exchange.line)));
-    reports
+    (reports, windows)
 }
 
 fn crash_report(
     evidence: &Evidence,
-    gaps: &Gaps,
-    up: Moment,
     crash: &CrashFacts,
-    heard: Moment,
-    around: Window,
+    at_ms: f64,
+    blocked: Option<Duration>,
     asked_for: bool,
 ) -> CrashReport {
     let facts = &evidence.facts;
-    let at = facts.moment(crash.at_ns, heard);
-    let recovery = facts.recovery_of(crash);
-    let to = recovery.map_or(evidence.load_end, |(heard, recovered)| {
-        facts.moment(recovered.at_ns, *heard).max(around.to) + AFTERMATH
-    });
-    let restart = recovery.filter(|(_, recovered)| recovered.at_ns > crash.at_ns && crash.at_ns > 0);
+    let recovered = facts.recovery_of(crash).map(|(_, recovered)| recovered);
+    let restart = recovered.filter(|recovered| recovered.at_ns > crash.at_ns && crash.at_ns > 0);
     CrashReport {
-        at_ms: millis(at.since(up)),
+        at_ms,
         domain: crash.domain.clone(),
         reason: crash.reason.clone(),
         generation: crash.generation,
-        blocked_ms: gaps.blocked(Window { from: around.from, to }).map(millis),
+        blocked_ms: blocked.map(millis),
         pages_before: crash.pages_before,
-        pages_after: recovery.and_then(|(_, recovered)| recovered.pages_after),
+        pages_after: recovered.and_then(|recovered| recovered.pages_after),
         pages_at_first: facts.pages_at_first.get(&crash.domain).copied(),
-        restart_ms: restart.map(|(_, recovered)| millis(Duration::from_nanos(recovered.at_ns - crash.at_ns))),
+        restart_ms: restart.map(|recovered| millis(Duration::from_nanos(recovered.at_ns - crash.at_ns))),
         cpu: crash.cpu,
         chain: crash.chain.clone(),
         last_words: crash.last_words.clone(),
@@ -301,14 +301,27 @@ fn stopped_later(evidence: &Evidence, crash: &CrashFacts, at: Moment) -> bool {
     evidence.asked.iter().any(|asked| asked.at >= at && asked.line == format!("stop {}", crash.domain))
 }
 
-fn check_blocked(options: &RunOptions, crashes: &[CrashReport], probe: &ProbeReport, reasons: &mut Vec<String>) {
-    for crash in crashes {
-        let mut limit = millis(options.lab.limits.blocked) + probe.max_gap_before_ms;
-        if crash.reason == "watchdog" {
-            // The samples are an eighth of the watchdog's time apart; expiry may take one more at either end.
-            let watchdog = options.box_settings.watchdogs.get(&crash.domain).copied().unwrap_or_default();
-            limit += millis(watchdog + watchdog / 4);
-        }
+/// How long a crash of this kind may block forwarding.
+fn allowance(options: &RunOptions, crash: &CrashReport) -> Duration {
+    // The samples are an eighth of the watchdog's time apart; expiry may take one more at either end.
+    let watchdog = options.box_settings.watchdogs.get(&crash.domain).copied().unwrap_or_default();
+    let hang = if crash.reason == "watchdog" { watchdog + watchdog / 4 } else { Duration::ZERO };
+    options.lab.limits.blocked + hang
+}
+
+/// Each crash may block for as long as its kind is allowed, above the noise; where several fall into one gap, for as long as all of them together.
+fn check_blocked(
+    crashes: &[CrashReport],
+    windows: &[Window],
+    gaps: &Gaps,
+    noise_ms: f64,
+    allowance: impl Fn(&CrashReport) -> Duration,
+    reasons: &mut Vec<String>,
+) {
+    let gap_of: Vec<Option<Window>> = windows.iter().map(|window| gaps.longest_at(*window)).collect();
+    for (crash, gap) in crashes.iter().zip(&gap_of) {
+        let sharing = crashes.iter().zip(&gap_of).filter(|(_, other)| *other == gap);
+        let limit = noise_ms + millis(sharing.map(|(crash, _)| allowance(crash)).sum());
         if let Some(blocked) = crash.blocked_ms.filter(|blocked| *blocked > limit) {
             reasons.push(format!(
                 "{}'s crash blocked forwarding for {blocked:.0} ms, more than {limit:.0} ms",
@@ -461,4 +474,42 @@ fn pauses(evidence: &Evidence, gaps: &Gaps, up: Moment) -> Vec<PauseReport> {
         }
     });
     reports.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A crash that comes while another one's gap is still open is not blamed for what that one was allowed; together they may take no longer than
+    /// both, and alone no crash longer than itself.
+    #[test]
+    fn crashes_in_one_gap_share_its_blame() {
+        const MS: u64 = 1_000_000;
+        let blamed = |hole: u64, crashes_at: &[(u64, &str)]| {
+            let arrivals = (0..5_000).filter(|ms| !(1_000..1_000 + hole).contains(ms));
+            let arrivals: Vec<_> = arrivals.map(|ms| Arrival { at: Moment(ms * MS), number: ms }).collect();
+            let gaps = Gaps::new(&arrivals, Moment(0), Moment(5_000 * MS));
+            let windows = crashes_at
+                .iter()
+                .map(|(at, _)| Window { from: Moment(at * MS), to: Moment((at + 50) * MS) })
+                .collect::<Vec<_>>();
+            let report = |window: &Window, reason: &str| CrashReport {
+                reason: reason.into(),
+                blocked_ms: gaps.blocked(*window).map(millis),
+                ..CrashReport::default()
+            };
+            let crashes: Vec<_> =
+                windows.iter().zip(crashes_at).map(|(window, (_, reason))| report(window, reason)).collect();
+            let allowance =
+                |crash: &CrashReport| Duration::from_millis(if crash.reason == "watchdog" { 900 } else { 250 });
+            let mut reasons = Vec::new();
+            check_blocked(&crashes, &windows, &gaps, 10.0, allowance, &mut reasons);
+            reasons.len()
+        };
+        assert_eq!(blamed(600, &[(1_000, "watchdog"), (1_560, "panic")]), 0);
+        assert_eq!(blamed(1_200, &[(1_000, "watchdog"), (1_560, "panic")]), 2);
+        assert_eq!(blamed(600, &[(1_000, "panic")]), 1);
+        // Another gap is another matter.
+        assert_eq!(blamed(600, &[(1_000, "panic"), (3_000, "watchdog")]), 1);
+    }
 }
