@@ -68,6 +68,9 @@ enum Job {
         /// Write the report to this file, as JSON
         #[arg(long, value_name = "FILE")]
         report: Option<PathBuf>,
+        /// Keep the files of the box's NVMe drives in this folder, and begin with those that are there
+        #[arg(long, value_name = "FOLDER")]
+        keep_disks: Option<PathBuf>,
         /// How the result is printed
         #[arg(long, value_enum, default_value_t = ReportFormat::Human)]
         format: ReportFormat,
@@ -155,6 +158,12 @@ enum CampaignKind {
 enum BenchKind {
     /// What a call between domains costs, natively, and what a crash does; beside Linux's own ways
     Ipc {
+        /// Write the rows to this file: a JSON list of row, metric, median, unit
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
+    },
+    /// What an I/O costs in the NVMe driver, natively, alone and through a shadow
+    Nvme {
         /// Write the rows to this file: a JSON list of row, metric, median, unit
         #[arg(long, value_name = "FILE")]
         report: Option<PathBuf>,
@@ -305,6 +314,7 @@ fn perform(job: Job) -> Result<(), Failure> {
     match job {
         Job::Check { manifest } => {
             let checked = check(&workspace, &manifest)?;
+            run::check_lab(&checked)?;
             println!("{}: well, {} domains", manifest.display(), checked.appliance.domains.len());
         }
         Job::Build { manifest, output } => {
@@ -328,6 +338,7 @@ fn perform(job: Job) -> Result<(), Failure> {
             rubbish,
             debug_kernel,
             report,
+            keep_disks,
             format,
             firmware,
         } => {
@@ -352,6 +363,7 @@ fn perform(job: Job) -> Result<(), Failure> {
                 report,
                 format,
                 firmware,
+                keep_disks,
             };
             let report = run::run(&workspace, request)?;
             match format {
@@ -410,6 +422,11 @@ fn perform(job: Job) -> Result<(), Failure> {
         Job::Campaign { kind: CampaignKind::Graphs(question) } => in_the_rig(&workspace, "graphs", &question)?,
         Job::Bench { kind: BenchKind::Ipc { report } } => {
             if !bench::ipc(&workspace, report.as_deref())? {
+                return Err(Failure::Job(String::new()));
+            }
+        }
+        Job::Bench { kind: BenchKind::Nvme { report } } => {
+            if !bench::nvme(&workspace, report.as_deref())? {
                 return Err(Failure::Job(String::new()));
             }
         }

@@ -5,11 +5,11 @@ use crate::build::{BuildError, Flavour, build_as};
 use crate::image::{self, ImageError};
 use crate::manifest::appliance::{self, Appliance};
 use crate::manifest::diagnostic::Diagnostics;
-use crate::manifest::{CheckError, check, source};
+use crate::manifest::{CheckError, Checked, check, source};
 use crate::workspace::Workspace;
 use bundle::manifest::DeviceMatch;
 use lab::{
-    Backend, Boot, BoxSettings, Command, Crash, Firmware, LabFile, Outage, Pause, Protocol, Rubbish, RunOptions,
+    Backend, Boot, BoxSettings, Command, Crash, Disk, Firmware, LabFile, Outage, Pause, Protocol, Rubbish, RunOptions,
     Service, ServiceKind, Tools, Vip,
 };
 use serde::Deserialize;
@@ -32,6 +32,8 @@ pub struct Request {
     pub report: Option<PathBuf>,
     pub format: lab::Format,
     pub firmware: Firmware,
+    /// Where the drives' files stay.
+    pub keep_disks: Option<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -88,11 +90,14 @@ fn one() -> u32 {
 /// The images whose config the lab understands.
 const BALANCER: &str = "maglev";
 const STACK: &str = "netstack";
+const DISK_DRIVER: &str = "nvme";
 /// Services whose clients the lab can play, and where they are if their config doesn't say.
 const SERVICES: [(&str, ServiceKind, u16); 3] =
     [("echo", ServiceKind::Echo, 7), ("kv", ServiceKind::Memcached, 11_211), ("httpd", ServiceKind::Http, 80)];
 /// The port that the lab uses of a VIP that serves every port.
 const ANY_PORT: u16 = 8000;
+/// QEMU's NVMe controller on the bus.
+const DISK_ID: (u16, u16) = (0x1b36, 0x0010);
 /// Where the manifest doesn't name the card by its address; locally administered.
 const DEFAULT_MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x72, 0x6c, 0x01];
 
@@ -124,6 +129,12 @@ fn options(workspace: &Workspace, request: Request) -> Result<RunOptions, RunErr
             .collect(),
         services: services(&appliance, &table, &stacks)?,
         box_settings: box_settings(&appliance, own)?,
+        disks: disks(&appliance, &lab)?,
+        keep_disks: request
+            .keep_disks
+            .map(std::path::absolute)
+            .transpose()
+            .map_err(|error| RunError::Unsuitable(error.to_string()))?,
         lab,
         duration: request.duration,
         crashes: request.crashes,
@@ -261,6 +272,47 @@ fn box_settings(appliance: &Appliance, address: &str) -> Result<BoxSettings, Run
     })
 }
 
+/// The drives that the manifest's domains look for: as the lab's file says, or as big as by default.
+fn disks(appliance: &Appliance, lab: &LabFile) -> Result<Vec<Disk>, RunError> {
+    let drivers = appliance.domains.iter().filter(|domain| domain.image.value == DISK_DRIVER);
+    if let Some(name) = lab.disks.keys().find(|name| !drivers.clone().any(|domain| domain.name.value == **name)) {
+        let known: Vec<&str> = drivers.map(|domain| domain.name.value.as_str()).collect();
+        return Err(RunError::Unsuitable(format!(
+            "the lab's file has `[disks.{name}]`, and no domain of that name drives an NVMe device; there is: {}",
+            if known.is_empty() { "none".into() } else { known.join(", ") }
+        )));
+    }
+    let disk = |(index, domain): (usize, &appliance::Domain)| {
+        let name = domain.name.value.clone();
+        let settings = lab.disks.get(&name).cloned().unwrap_or_default();
+        if ![512, 4096].contains(&settings.block_size) || settings.size == 0 || settings.size % settings.block_size != 0
+        {
+            return Err(RunError::Unsuitable(format!(
+                "`[disks.{name}]` in the lab's file: blocks have 512B or 4KiB, and a drive a whole number of them"
+            )));
+        }
+        let serial = match domain.device.as_ref().map(|device| &device.value) {
+            Some(DeviceMatch::Serial(serial)) => serial.clone(),
+            Some(&DeviceMatch::Id { vendor, device }) if (vendor, device) == DISK_ID => format!("RL{index:04}"),
+            other => {
+                return Err(RunError::Unsuitable(format!(
+                    "the lab's drives are QEMU's: {name} finds one by `id = \"{:04x}:{:04x}\"` or by any `serial`{}",
+                    DISK_ID.0,
+                    DISK_ID.1,
+                    other.map_or(String::new(), |other| format!(", not by {other}"))
+                )));
+            }
+        };
+        Ok(Disk { domain: name, serial, size: settings.size, block_size: settings.block_size as u32 })
+    };
+    drivers.enumerate().map(disk).collect()
+}
+
+/// What `check` can say of the lab round a manifest, without building anything: whether its file reads, and whether the lab has the drives.
+pub fn check_lab(checked: &Checked) -> Result<(), RunError> {
+    disks(&checked.appliance, &lab_file(&checked.files)?).map(drop)
+}
+
 fn watchdog(domain: &appliance::Domain) -> (String, Duration) {
     (domain.name.value.clone(), Duration::from_nanos(domain.watchdog.0))
 }
@@ -353,6 +405,31 @@ mod tests {
         assert_eq!(box_settings(&appliance, &balancer.address).unwrap().prefix, 24);
         let files: Vec<PathBuf> = sources.files.iter().map(|file| file.path.clone()).collect();
         assert_eq!(lab_file(&files).unwrap().console.fault_injection, Some(true));
+    }
+
+    /// A drive for each domain that drives one, as it names it; what the lab's file says of others is refused, and so is a drive that the lab hasn't.
+    #[test]
+    fn drives() {
+        let read = |device: &str| {
+            let text = format!(
+                "[box]\nmemory = \"64MiB\"\ncpus = 1\n[domains.nvme0]\nimage = \"nvme\"\n[domains.nvme0.device]\n{device}\n[domains.lb]\nimage = \"maglev\"\n"
+            );
+            let mut diagnostics = Diagnostics::default();
+            let appliance = Appliance::read(&source::from_toml(&text.parse().unwrap()), &mut diagnostics).unwrap();
+            assert!(diagnostics.is_empty());
+            appliance
+        };
+        let lab = |text: &str| toml::from_str::<LabFile>(text).unwrap();
+        let found = disks(&read("serial = \"S1\""), &lab("")).unwrap();
+        assert_eq!((found[0].domain.as_str(), found[0].serial.as_str(), found[0].block_size), ("nvme0", "S1", 4096));
+        let by_id = read("id = \"1b36:0010\"");
+        let small = lab("[disks.nvme0]\nsize = \"8MiB\"\nblock-size = \"512B\"\n");
+        let found = disks(&by_id, &small).unwrap();
+        assert_eq!((found[0].size, found[0].block_size), (8 << 20, 512));
+        let refused = |appliance, text: &str| disks(appliance, &lab(text)).unwrap_err().to_string();
+        assert!(refused(&by_id, "[disks.nvme1]\n").contains("there is: nvme0"));
+        assert!(refused(&by_id, "[disks.nvme0]\nblock-size = \"1KiB\"\n").contains("512B or 4KiB"));
+        assert!(refused(&read("id = \"144d:a808\""), "").contains("not by id 144d:a808"));
     }
 
     /// An image carries its manifest as plain TOML: read back it is the same box.

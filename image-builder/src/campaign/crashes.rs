@@ -174,6 +174,7 @@ fn request(manifest: &Path, crashes: Vec<Crash>, duration: Duration) -> Request 
         report: None,
         format: lab::Format::Json,
         firmware: lab::Firmware::Uefi,
+        keep_disks: None,
     }
 }
 

@@ -4,6 +4,7 @@
 
 use crate::units::{duration_text, size_text};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ pub struct LabFile {
     pub router: RouterNet,
     /// The box's segment.
     pub segment: SegmentNet,
+    /// What the NVMe drives are, by the domains that drive them.
+    pub disks: BTreeMap<String, DiskSettings>,
     pub load: Load,
     pub limits: Limits,
     /// What the lab adds to the manifest; merged by the builder before the bundle is made.
@@ -60,6 +63,22 @@ pub struct SegmentNet {
 impl Default for SegmentNet {
     fn default() -> Self {
         Self { mtu: 1500 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct DiskSettings {
+    #[serde(with = "size_text")]
+    pub size: u64,
+    /// 512B or 4KiB.
+    #[serde(with = "size_text")]
+    pub block_size: u64,
+}
+
+impl Default for DiskSettings {
+    fn default() -> Self {
+        Self { size: 256 << 20, block_size: 4096 }
     }
 }
 

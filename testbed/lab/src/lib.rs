@@ -16,6 +16,7 @@ mod clock;
 mod console;
 mod content;
 mod control;
+mod disk;
 mod error;
 mod facts;
 mod feed;
@@ -48,9 +49,9 @@ mod watch;
 mod witness;
 
 pub use error::Error;
-pub use labfile::{ClientNet, ConsoleAddition, LabFile, Limits, Load, RouterNet, SegmentNet};
+pub use labfile::{ClientNet, ConsoleAddition, DiskSettings, LabFile, Limits, Load, RouterNet, SegmentNet};
 pub use options::{
-    Backend, Boot, BoxSettings, Command, Crash, Firmware, Format, Outage, Pause, Program, Protocol, Rubbish,
+    Backend, Boot, BoxSettings, Command, Crash, Disk, Firmware, Format, Outage, Pause, Program, Protocol, Rubbish,
     RunOptions, Service, ServiceKind, Tool, Tools, Vip,
 };
 pub use report::*;

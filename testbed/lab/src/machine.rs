@@ -1,5 +1,6 @@
 //! The box as a process: QEMU, or a program in its place, with its console and feed on sockets that the lab listens at.
 
+use crate::disk;
 use crate::error::Error;
 use crate::namespace::Namespace;
 use crate::network::PORT;
@@ -160,6 +161,10 @@ fn qemu(options: &RunOptions, console: &Path, feed: &Path) -> Result<Command, Er
         "driver": "vfio-user-pci", "bus": "rp0", "socket": { "type": "unix", "path": nic_socket() },
     });
     command.args(["-device", &nic.to_string()]);
+    for disk in &options.disks {
+        let file = disk::prepare(disk, options.keep_disks.as_deref())?;
+        command.args(disk::arguments(disk, &file));
+    }
     match &options.boot {
         Boot::Kernel { kernel, bundle } => {
             command.arg("-kernel").arg(kernel).arg("-initrd").arg(bundle);

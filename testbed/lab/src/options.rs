@@ -20,6 +20,12 @@ pub struct RunOptions {
     #[serde(default)]
     pub services: Vec<Service>,
     pub box_settings: BoxSettings,
+    /// Its NVMe drives.
+    #[serde(default)]
+    pub disks: Vec<Disk>,
+    /// Where the drives' files are kept when the run is over; `None`: they go with it.
+    #[serde(default)]
+    pub keep_disks: Option<PathBuf>,
     /// `NAME.lab.toml`, or [`LabFile::default`].
     pub lab: LabFile,
     /// How long the load runs, from the moment the box is up. `None`: until Ctrl-C.
@@ -127,6 +133,16 @@ pub struct BoxSettings {
     /// How long each domain may hang before the manifest wants it found.
     #[serde(default)]
     pub watchdogs: BTreeMap<String, Duration>,
+}
+
+/// An NVMe drive of the box: QEMU's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// The domain that drives it; its file is called after it.
+    pub domain: String,
+    pub serial: String,
+    pub size: u64,
+    pub block_size: u32,
 }
 
 /// A fault to be injected: `--crash ixgbe0:stack-overflow@8s`.
@@ -260,6 +276,8 @@ pub(crate) mod tests {
                 memory: 256 << 20,
                 watchdogs: BTreeMap::new(),
             },
+            disks: vec![Disk { domain: "nvme0".into(), serial: "RL0001".into(), size: 64 << 20, block_size: 4096 }],
+            keep_disks: None,
             lab: LabFile::default(),
             duration: Some(Duration::from_secs(20)),
             crashes: Vec::new(),

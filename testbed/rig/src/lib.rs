@@ -9,6 +9,7 @@ mod cable;
 pub mod campaign;
 mod card;
 pub mod dma;
+mod drive;
 mod images;
 mod machine;
 mod memory;
@@ -18,6 +19,7 @@ mod threads;
 
 pub use cable::{Returned, Tester};
 pub use card::{Card, Device};
+pub use drive::Drive;
 pub use images::{Start, build};
 pub use machine::Machine;
 pub use rig::{Counts, DomainCounts, DomainSpec, PROBE, RELAY, Rig, Running, Settings};

@@ -133,12 +133,18 @@ fn accounted(evidence: &Evidence) -> Check {
     check(NAME, holds, explained(detail, holds, evidence))
 }
 
-/// How many frames met their fate in a domain: one that ends their way through the box (it counts `forwarded`), or a filter, which only drops.
+/// How many frames met their fate in a domain: one that ends their way through the box (it counts `forwarded`), a classifier, beyond which a network stack ends it, or a filter, which
+/// only drops.
 fn fates(counters: &BTreeMap<String, u64>) -> Option<u64> {
     let sum =
         |of: &dyn Fn(&str) -> bool| counters.iter().filter(|(name, _)| of(name)).map(|(_, count)| count).sum::<u64>();
     if counters.contains_key("forwarded") {
         return Some(sum(&|name| name == "forwarded" || name == "answered" || name.starts_with("drop.")));
+    }
+    if let Some(others) = counters.get("others.passed") {
+        // What both clients have got, the balancer counts as well.
+        let copied = counters.get("copied").copied().unwrap_or(0);
+        return Some((others + sum(&|name| name.starts_with("drop."))).saturating_sub(copied));
     }
     counters.get("receive.dropped").copied()
 }
@@ -177,6 +183,21 @@ mod tests {
         let (evidence, witness) = scene();
         assert_eq!(violated(&evidence, &witness), Vec::<String>::new());
         assert!(all(&evidence, &witness).iter().all(|check| check.holds == Some(true)));
+    }
+
+    /// Behind a classifier the balancer has a part of the frames; copies are counted once.
+    #[test]
+    fn a_classifier_parts_the_frames() {
+        let (mut evidence, mut witness) = scene();
+        evidence.facts.take(parse(
+            Moment(3_000),
+            r#"{"event":"stats","domains":[{"name":"sort","counters":{"received":154,"listed.passed":104,"others.passed":48,"copied":3,"drop.others-full":5}}]}"#,
+        ));
+        evidence.nic.as_mut().unwrap().rx = 154;
+        witness.nic_in.control += 50;
+        assert_eq!(violated(&evidence, &witness), Vec::<String>::new());
+        evidence.facts.domains.get_mut("sort").unwrap().counters.insert("copied".into(), 4);
+        assert_eq!(violated(&evidence, &witness).len(), 1);
     }
 
     #[test]

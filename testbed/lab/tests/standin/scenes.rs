@@ -59,6 +59,8 @@ fn options(misbehaviour: Option<&str>, seconds: u64) -> RunOptions {
             memory: 0,
             watchdogs: Default::default(),
         },
+        disks: Vec::new(),
+        keep_disks: None,
         lab,
         duration: Some(Duration::from_secs(seconds)),
         crashes: Vec::new(),
