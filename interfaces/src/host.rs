@@ -48,6 +48,8 @@ struct Account {
     buffer_limit: AtomicUsize,
     /// Nanoseconds that this account's clock is ahead of the host's.
     ahead: AtomicU64,
+    /// Seconds since 1970 when the clock was 0; 0 if the box knows no date.
+    boot_date: AtomicU64,
 }
 
 impl Default for Account {
@@ -58,6 +60,7 @@ impl Default for Account {
             buffers: AtomicUsize::new(0),
             buffer_limit: AtomicUsize::new(usize::MAX),
             ahead: AtomicU64::new(0),
+            boot_date: AtomicU64::new(0),
         }
     }
 }
@@ -82,6 +85,7 @@ pub const fn table() -> KernelTable {
         log,
         crash,
         now,
+        date,
         heap_grow,
         exchange_allocate,
         exchange_free,
@@ -136,6 +140,11 @@ pub fn live_objects() -> usize {
 /// Packet buffers that this thread's account has taken from the pool and nobody has given back.
 pub fn buffers_out() -> usize {
     account().buffers.load(SeqCst)
+}
+
+/// From now on this account's box knows the date: it is this, in seconds since 1970.
+pub fn set_date(date: u64) {
+    account().boot_date.store(date - now() / 1_000_000_000, SeqCst);
 }
 
 /// From now on this account has an exchange quota of `objects`.
@@ -406,6 +415,13 @@ unsafe extern "C" fn crash(reason: u32, words: *const u8, len: usize) -> ! {
 extern "C" fn now() -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     START.elapsed().as_nanos() as u64 + account().ahead.load(SeqCst)
+}
+
+extern "C" fn date() -> u64 {
+    match account().boot_date.load(SeqCst) {
+        0 => 0,
+        boot => boot + now() / 1_000_000_000,
+    }
 }
 
 extern "C" fn heap_grow(pages: usize) -> *mut u8 {

@@ -169,6 +169,9 @@ pub trait Platform: Sync {
     /// Nanoseconds since boot; the same clock on all CPUs, never going back.
     fn now(&self) -> u64;
 
+    /// Seconds since 1970 (UTC) when `now` was 0, if the machine has a clock that says so.
+    fn boot_date(&self) -> Option<u64>;
+
     /// CPUs that are online, numbered from 0.
     fn cpus(&self) -> usize;
 

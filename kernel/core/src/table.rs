@@ -112,6 +112,12 @@ pub(crate) static TABLE: KernelTable = KernelTable {
         }
         entry
     },
+    date: {
+        extern "C" fn entry() -> u64 {
+            entry!((INSIDE.date)())
+        }
+        entry
+    },
     heap_grow: {
         extern "C" fn entry(pages: usize) -> *mut u8 {
             entry!((INSIDE.heap_grow)(pages))
@@ -265,6 +271,7 @@ pub(crate) static INSIDE: KernelTable = KernelTable {
     log,
     crash,
     now,
+    date,
     heap_grow,
     exchange_allocate,
     exchange_free,
@@ -314,6 +321,10 @@ unsafe extern "C" fn crash(reason: u32, words: *const u8, len: usize) -> ! {
 
 extern "C" fn now() -> u64 {
     machine().now()
+}
+
+extern "C" fn date() -> u64 {
+    machine().boot_date().map_or(0, |boot| boot.saturating_add(machine().now() / 1_000_000_000))
 }
 
 extern "C" fn heap_grow(pages: usize) -> *mut u8 {

@@ -57,6 +57,8 @@ pub struct Acpi {
     pub overrides: Vec<IsaOverride>,
     pub ecam: Vec<Ecam>,
     pub pm_timer: Option<PmTimer>,
+    /// The clock's register that has the century.
+    pub century: Option<u8>,
     pub reset: Option<ResetRegister>,
     /// Signatures of tables that were damaged.
     pub damaged: Vec<[u8; 4]>,
@@ -191,6 +193,7 @@ impl Acpi {
         const HAS_RESET_REGISTER: u32 = 1 << 10;
         const SYSTEM_IO: u8 = 1;
         let flags = u32_at(table, 112).unwrap_or(0);
+        self.century = table.get(108).copied().filter(|register| *register != 0);
         self.pm_timer = u32_at(table, 76)
             .filter(|port| *port != 0)
             .and_then(|port| port.try_into().ok())
@@ -240,6 +243,7 @@ mod tests {
         mcfg.extend([0, 0, 0, 255, 0, 0, 0, 0]);
         let mut fadt = vec![0u8; 129 - 36];
         fadt[76 - 36..80 - 36].copy_from_slice(&0x608u32.to_le_bytes());
+        fadt[108 - 36] = 0x32;
         fadt[112 - 36..116 - 36].copy_from_slice(&(1u32 << 8 | 1 << 10).to_le_bytes());
         fadt[116 - 36] = 1;
         fadt[120 - 36..128 - 36].copy_from_slice(&0xcf9u64.to_le_bytes());
@@ -265,6 +269,7 @@ mod tests {
         assert_eq!(acpi.overrides, [serial]);
         assert_eq!(acpi.ecam, [Ecam { address: 0xb000_0000, segment: 0, first_bus: 0, last_bus: 255 }]);
         assert_eq!(acpi.pm_timer, Some(PmTimer { port: 0x608, wide: true }));
+        assert_eq!(acpi.century, Some(0x32));
         assert_eq!(acpi.reset, Some(ResetRegister { port: 0xcf9, value: 0xf }));
         assert!(acpi.damaged.is_empty());
     }

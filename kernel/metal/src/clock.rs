@@ -9,7 +9,7 @@ use core::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use metal::acpi::PmTimer;
+use metal::{acpi::PmTimer, date::Registers};
 use x86_64::instructions::port::Port;
 
 /// "Not at all" as a deadline.
@@ -25,6 +25,9 @@ static START: AtomicU64 = AtomicU64::new(0);
 /// Nanoseconds in 2^32 ticks.
 static SCALE: AtomicU64 = AtomicU64::new(0);
 static HZ: AtomicU64 = AtomicU64::new(0);
+
+/// Seconds since 1970 when [`now`] was 0; 0 while nobody knows.
+static BOOT_DATE: AtomicU64 = AtomicU64::new(0);
 
 /// What the rate was taken from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -124,6 +127,49 @@ fn against_pit() -> u64 {
 pub fn now() -> u64 {
     let passed = ticks().saturating_sub(START.load(Ordering::Relaxed));
     ((u128::from(passed) * u128::from(SCALE.load(Ordering::Relaxed))) >> 32) as u64
+}
+
+/// Asks the battery-backed clock for the date: once, since reading it is slow. After `calibrate`.
+pub fn learn_date(century: Option<u8>) -> Option<i64> {
+    let (mut index, mut data) = (Port::<u8>::new(0x70), Port::<u8>::new(0x71));
+    let mut read = |register: u8| {
+        // SAFETY: reading these registers has no effect; bit 7 of the index keeps the NMI as it is, on.
+        unsafe {
+            index.write(register);
+            data.read()
+        }
+    };
+    let mut registers = || {
+        // Register A bit 7: an update begins within 244 µs, and takes 2 ms at most (MC146818A, "Update cycle").
+        let limit = now() + 10_000_000;
+        while read(0x0a) & 0x80 != 0 && now() < limit {
+            hint::spin_loop();
+        }
+        Registers {
+            second: read(0x00),
+            minute: read(0x02),
+            hour: read(0x04),
+            day: read(0x07),
+            month: read(0x08),
+            year: read(0x09),
+            century: century.map(&mut read),
+            format: read(0x0b),
+        }
+    };
+    // The same twice: no update came between.
+    let mut last = registers();
+    let steady = (0..8).find_map(|_| {
+        let before = core::mem::replace(&mut last, registers());
+        (before == last).then_some(before)
+    });
+    let date = steady?.date()?;
+    BOOT_DATE.store((date as u64).saturating_sub(now() / 1_000_000_000), Ordering::Relaxed);
+    Some(date)
+}
+
+/// Seconds since 1970 when [`now`] was 0, if the box knows.
+pub fn boot_date() -> Option<u64> {
+    Some(BOOT_DATE.load(Ordering::Relaxed)).filter(|date| *date != 0)
 }
 
 /// The counter's value at a time.

@@ -10,5 +10,6 @@ extern crate alloc;
 pub mod acpi;
 pub mod areas;
 pub mod boot_info;
+pub mod date;
 pub mod frames;
 pub mod queue;

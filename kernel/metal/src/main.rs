@@ -73,6 +73,11 @@ extern "C" fn kernel_start(magic: u32, info: u32) -> ! {
     let (hz, source) = clock::calibrate(acpi.pm_timer);
     report!("clock    {}.{:03} MHz, by {source:?}", hz / 1_000_000, hz / 1_000 % 1_000);
 
+    match clock::learn_date(acpi.century) {
+        Some(date) => report!("date     {date} s since 1970, by the battery-backed clock"),
+        None => report!("date     unknown: no clock that says one"),
+    }
+
     start_this_cpu(&acpi);
     cpu::start::start_others(&acpi, &info);
     let (mode, timer) = apic_mode();

@@ -48,6 +48,10 @@ impl Platform for Metal {
         clock::now()
     }
 
+    fn boot_date(&self) -> Option<u64> {
+        clock::boot_date()
+    }
+
     fn cpus(&self) -> usize {
         cpu::count()
     }

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use interfaces::folder::Files;
-use runtime::{serving, tally::Tally};
+use runtime::{serving, tally::Tally, time};
 
 use crate::{
     connection::{Connection, Limits, Service, Wants},
@@ -52,8 +52,8 @@ impl serving::Connection for Client<'_> {
 
 impl<'a> Site<'a> {
     fn service(&self) -> Service<'a> {
-        // The box knows no date: then an answer has none (RFC 9110 §6.6.1).
-        Service { content: self.content, limits: self.limits, date: None }
+        // On a box that knows no date an answer has none (RFC 9110 §6.6.1).
+        Service { content: self.content, limits: self.limits, date: time::date() }
     }
 
     fn account(&self, client: &mut Client) {

@@ -146,3 +146,24 @@ fn the_stack_may_crash() {
     }
     assert!(old.is_reset());
 }
+
+/// On a box that knows the date answers say it, and an answer of today isn't sent again to who has it (RFC 9110 §6.6.1, §13.1.3).
+#[test]
+fn answers_have_a_date() {
+    host::connect();
+    let (network, _exports) = box_with(Limits::default(), config());
+    let ask = |peer: &mut Peer, fields: &str| {
+        let request = format!("GET /hello HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
+        assert!(peer.send(request.as_bytes()) == request.len());
+        String::from_utf8(receive_until(peer, |bytes| bytes.windows(4).any(|end| end == b"\r\n\r\n"))).unwrap()
+    };
+    let mut peer = connect(&network);
+    assert!(!ask(&mut peer, "").contains("\r\nDate: "));
+    host::set_date(1_700_000_000);
+    let answer = ask(&mut connect(&network), "");
+    assert!(answer.contains("\r\nDate: Tue, 14 Nov 2023 22:13:2"), "{answer}");
+    let modified = answer.lines().find(|line| line.starts_with("Last-Modified: ")).unwrap();
+    let answer =
+        ask(&mut connect(&network), &format!("{}\r\n", modified.replace("Last-Modified", "If-Modified-Since")));
+    assert!(answer.starts_with("HTTP/1.1 304 ") && answer.contains("\r\nDate: "), "{answer}");
+}

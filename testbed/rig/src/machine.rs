@@ -7,7 +7,7 @@ use std::{
         Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use kernel_core::{
@@ -69,6 +69,11 @@ impl Machine {
 impl Platform for Machine {
     fn now(&self) -> u64 {
         clock()
+    }
+
+    fn boot_date(&self) -> Option<u64> {
+        let date = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
+        Some(date.saturating_sub(clock() / 1_000_000_000))
     }
 
     fn cpus(&self) -> usize {
