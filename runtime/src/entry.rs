@@ -82,32 +82,38 @@ fn run<I: Imports, C: Configuration, E: Exports>(
     let (import_places, export_places) = agree(I::PORTS, imports, E::PORTS, exports)?;
     let config: C = postcard::from_bytes(config).map_err(|error| refuse("the compiled configuration", error))?;
     let env = Env { name: name.into(), generation: arguments.generation, cpus: cpus.into() };
-    let proxies: Vec<RawObject> = import_places.iter().map(|place| imports[*place].object).collect();
+    let proxies: Vec<RawObject> =
+        import_places.iter().map(|place| place.map_or(RawObject::NULL, |place| imports[place].object)).collect();
     // SAFETY: the kernel's proxies are of the interfaces that it says, and `agree` has put them in the order of `PORTS` (SOUNDNESS: ABI between images).
     let mut imported = unsafe { Imported::new(I::PORTS, &proxies) };
     let imports = I::take(&mut imported);
     let mut objects = vec![RawObject::NULL; E::PORTS.len()];
     start(env, imports, config)?.give(&mut Exported::new(E::PORTS, &mut objects));
     for (place, object) in export_places.into_iter().zip(objects) {
-        exports[place].object = object;
+        if let Some(place) = place {
+            exports[place].object = object;
+        }
     }
     Ok(())
 }
 
-/// For each port that the domain declares, where the kernel has wired it. All that differs between the two is an error, in one message.
+/// Where among the kernel's ports.
+type Place = Option<usize>;
+
+/// For each port that the domain declares, where the kernel has wired it; an optional one may be nowhere. All that differs between the two is an error, in one message.
 fn agree(
     imports: &[PortSpec],
     wired_imports: &[WiredPort],
     exports: &[PortSpec],
     wired_exports: &[WiredPort],
-) -> Result<(Vec<usize>, Vec<usize>), StartError> {
+) -> Result<(Vec<Place>, Vec<Place>), StartError> {
     let mut faults = Vec::new();
     let imports = matched("import", imports, wired_imports, &mut faults);
     let exports = matched("export", exports, wired_exports, &mut faults);
     if faults.is_empty() { Ok((imports, exports)) } else { Err(StartError(faults.join("; "))) }
 }
 
-fn matched(direction: &str, declared: &[PortSpec], wired: &[WiredPort], faults: &mut Vec<String>) -> Vec<usize> {
+fn matched(direction: &str, declared: &[PortSpec], wired: &[WiredPort], faults: &mut Vec<String>) -> Vec<Place> {
     // SAFETY: the kernel's names live as long as its arguments.
     let (name, interface) = unsafe { (|port: &WiredPort| port.name(), |port: &WiredPort| port.interface()) };
     for port in wired.iter().filter(|port| !declared.iter().any(|spec| spec.name == name(port))) {
@@ -116,6 +122,7 @@ fn matched(direction: &str, declared: &[PortSpec], wired: &[WiredPort], faults: 
     let places = declared.iter().map(|spec| {
         let place = wired.iter().position(|port| name(port) == spec.name);
         match place.map(|place| &wired[place]) {
+            None if spec.optional => {}
             None => faults.push(format!(
                 "{direction} port `{}` ({}) of the domain isn't wired",
                 spec.name, spec.interface.name
@@ -132,7 +139,7 @@ fn matched(direction: &str, declared: &[PortSpec], wired: &[WiredPort], faults: 
             )),
             Some(_) => {}
         }
-        place.unwrap_or(0)
+        place
     });
     places.collect()
 }

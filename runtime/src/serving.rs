@@ -8,7 +8,7 @@ use alloc::{vec, vec::Vec};
 use core::net::SocketAddr;
 
 use interfaces::{
-    CallError, Cap, Port, RRef,
+    CallError, Cancelled, Cap, Port, RRef,
     config::Duration,
     socket::{Event, Local, NetStack, Round, SocketError, SocketId, Sockets},
 };
@@ -61,7 +61,9 @@ pub trait Service {
     fn datagram(&mut self, _bytes: &[u8], _send: &mut dyn FnMut(&[u8])) {}
 
     /// Before the answers of a turn leave: what they promise must hold from here on.
-    fn settle(&mut self) {}
+    fn settle(&mut self) -> Result<(), Cancelled> {
+        Ok(())
+    }
 
     /// Every quarter of a second.
     fn look(&mut self) {}
@@ -211,7 +213,7 @@ impl<'a, S: Service> Server<'a, S> {
             self.looked = now;
             self.look(now, &mut round);
         }
-        self.service.settle();
+        self.service.settle().map_err(|Cancelled| SocketError::Call(CallError::Cancelled))?;
         // Who has something left to do doesn't wait for more.
         let deadline = if self.pending.is_empty() { now.saturating_add(LOOK) } else { 0 };
         let mut round = sockets.exchange(round, deadline)?;

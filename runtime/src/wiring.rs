@@ -15,9 +15,11 @@ pub struct PortSpec {
     pub name: &'static str,
     /// Such as `Net`, with the hash that this image knows it by.
     pub interface: InterfaceId,
+    /// An import that the manifest may leave unwired.
+    pub optional: bool,
 }
 
-/// A domain's import ports. Derived for structs of `Port<dyn Interface>` fields.
+/// A domain's import ports. Derived for structs of `Port<dyn Interface>` fields, and of `Option`s of them for ports that needn't be wired.
 pub trait Imports: Sized {
     const PORTS: &'static [PortSpec];
 
@@ -55,17 +57,24 @@ pub struct Exported<'a> {
 
 impl<'a> Imported<'a> {
     /// # Safety
-    /// `objects[i]` is a proxy for the interface of `ports[i]`, and lives as long as this image.
+    /// `objects[i]` is a proxy for the interface of `ports[i]`, and lives as long as this image; or null where `ports[i]` is optional.
     pub(crate) unsafe fn new(ports: &'static [PortSpec], objects: &'a [RawObject]) -> Self {
         Imported { ports, objects }
     }
 
     /// The port of that name. Panics unless it is declared with interface `I`.
     pub fn port<I: Interface + ?Sized>(&mut self, name: &str) -> Port<I> {
-        let at = place::<I>(self.ports, name);
-        let object = I::from_raw(self.objects[at]);
+        self.optional_port(name).expect("a port that has to be wired and isn't")
+    }
+
+    /// The same, for one that the manifest may have left unwired.
+    pub fn optional_port<I: Interface + ?Sized>(&mut self, name: &str) -> Option<Port<I>> {
+        let object = self.objects[place::<I>(self.ports, name)];
+        if object.data.is_null() {
+            return None;
+        }
         // SAFETY: `new`'s contract, and `place` saw that this port's interface is `I` (SOUNDNESS: ABI between images).
-        Port::new(unsafe { &*object })
+        Some(Port::new(unsafe { &*I::from_raw(object) }))
     }
 }
 
@@ -111,8 +120,8 @@ mod tests {
     }
 
     const PORTS: &[PortSpec] = &[
-        PortSpec { name: "net", interface: InterfaceId::of::<dyn Net>() },
-        PortSpec { name: "control", interface: InterfaceId::of::<dyn Control>() },
+        PortSpec { name: "net", interface: InterfaceId::of::<dyn Net>(), optional: true },
+        PortSpec { name: "control", interface: InterfaceId::of::<dyn Control>(), optional: false },
     ];
 
     #[test]
@@ -120,8 +129,10 @@ mod tests {
         interfaces::host::connect();
         let mut objects = vec![RawObject::NULL; 2];
         Exported::new(PORTS, &mut objects).object::<dyn Control>("control", Box::new(Answers(42)));
-        // SAFETY: the object was put there one line up, for this very port.
-        let port = unsafe { Imported::new(PORTS, &objects) }.port::<dyn Control>("control");
+        // SAFETY: the object was put there one line up, for this very port; the other is optional.
+        let mut imported = unsafe { Imported::new(PORTS, &objects) };
+        assert!(imported.optional_port::<dyn Net>("net").is_none(), "nobody wired it");
+        let port = imported.port::<dyn Control>("control");
         let page = port.counters(0, RRef::new(Counters::default()).unwrap()).unwrap();
         assert_eq!(page.as_slice()[0].value, 42);
     }

@@ -48,6 +48,8 @@ pub struct Ports {
 pub struct Port {
     pub name: String,
     pub interface: String,
+    /// An import that the manifest may leave unwired.
+    pub optional: bool,
 }
 
 /// Something that the domain's own type found wrong with its config table.

@@ -37,7 +37,12 @@ pub fn answer(subjects: &[Subject]) -> io::Result<()> {
     let mut response = Response::default();
     for subject in subjects {
         let ports = |specs: &[PortSpec]| {
-            specs.iter().map(|spec| Port { name: spec.name.into(), interface: spec.interface.name.into() }).collect()
+            let port = |spec: &PortSpec| Port {
+                name: spec.name.into(),
+                interface: spec.interface.name.into(),
+                optional: spec.optional,
+            };
+            specs.iter().map(port).collect()
         };
         let ports = Ports { imports: ports(subject.imports), exports: ports(subject.exports) };
         response.ports.insert(subject.image.into(), ports);

@@ -59,7 +59,7 @@ pub fn ports(appliance: &Appliance, ports: &BTreeMap<String, Ports>, diagnostics
         device_ports(domain, own, diagnostics);
         let wireable = own.imports.iter().filter(|port| !is_device_interface(&port.interface));
         for port in wireable.clone() {
-            if !domain.imports.iter().any(|import| import.port.value == port.name) {
+            if !port.optional && !domain.imports.iter().any(|import| import.port.value == port.name) {
                 diagnostics.push(
                     Diagnostic::new(format!(
                         "import `{}` of domain {} is wired to nothing",

@@ -35,17 +35,16 @@ pub fn compile(appliance: &Appliance, parts: Parts<'_>) -> Manifest {
         let image =
             parts.images.iter().position(|image| image.name == domain.image.value).expect("every image was built");
         // In the crate's own order: that is the order in which its entry takes them.
-        let imports = ports.imports.iter().map(|port| Import {
-            port: port.name.clone(),
-            interface: port.interface.clone(),
-            from: match is_device_interface(&port.interface) {
+        let imports = ports.imports.iter().filter_map(|port| {
+            let from = match is_device_interface(&port.interface) {
                 true => Source::Device,
                 false => {
-                    let wired = domain.imports.iter().find(|import| import.port.value == port.name);
-                    let wired = wired.expect("checked: every import is wired");
+                    // Checked: what isn't wired is optional.
+                    let wired = domain.imports.iter().find(|import| import.port.value == port.name)?;
                     Source::Domain { index: place(&wired.domain) as u32, port: wired.from_port.clone() }
                 }
-            },
+            };
+            Some(Import { port: port.name.clone(), interface: port.interface.clone(), from })
         });
         let exports =
             ports.exports.iter().map(|port| Export { port: port.name.clone(), interface: port.interface.clone() });

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 const ECHO: &str = "testbed/appliances/echo.toml";
 const KV: &str = "configs/kv.toml";
 const HTTPD: &str = "configs/httpd.toml";
+const KV_DURABLE: &str = "configs/kv-durable.toml";
 const MANIFEST: &str = "configs/maglev.toml";
 const ONE_CPU: &str = "configs/maglev-one-cpu.toml";
 const FIVE_BACKENDS: &str = "configs/maglev-five-backends.toml";
@@ -61,6 +62,9 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
     for manifest in [KV, HTTPD] {
         tally.check(&format!("{manifest} serves"), || outcome(lab.quiet_service(manifest)));
     }
+    tally.check("a durable store: its disk's driver, the shadow and the store crash under load", || {
+        outcome(lab.durable_store())
+    });
     let image = folder.path().join("x.img");
     tally.check("an image is made", || outcome(lab.image(&image)));
     for firmware in ["bios", "uefi"] {
@@ -315,6 +319,33 @@ impl Lab<'_> {
                 report.connections.broken,
                 report.reasons.join("; ")
             )),
+        }
+    }
+
+    /// Below the store nobody notices a crash; the store itself comes back with what its log says, in time. At the end QEMU is killed, as a power cut would: in its next life the box has
+    /// all that was acknowledged.
+    fn durable_store(&self) -> Result<(), String> {
+        let disks = self.folder.join("disks").to_string_lossy().into_owned();
+        let crashes = ["--crash", "nvme0@3s", "--crash", "disk:page-fault@6s", "--crash", "kv@9s"];
+        let kept = ["--keep-disks", &disks];
+        let report = self.report(KV_DURABLE, &[&["--duration", "13s"][..], &kept, &crashes].concat())?;
+        let of_kv = |report: &Report, name: &str| {
+            report.domains.get("kv").and_then(|kv| kv.counters.get(name).copied()).unwrap_or(0)
+        };
+        let (commits, recovered) = (of_kv(&report, "log.commits"), of_kv(&report, "log.recovered-changes"));
+        if !report.ok() || report.crashes.len() != 3 || commits == 0 || recovered == 0 {
+            return Err(format!(
+                "{} crashes, {commits} commits, {recovered} changes recovered; {}",
+                report.crashes.len(),
+                report.reasons.join("; ")
+            ));
+        }
+        let next = self.report(KV_DURABLE, &[&["--duration", "3s"][..], &kept].concat())?;
+        let (acknowledged, recovered) = (report.requests.completed, of_kv(&next, "log.recovered-changes"));
+        // Each request that was completed had stored something.
+        match recovered >= acknowledged {
+            true => well(next),
+            false => Err(format!("{acknowledged} acknowledged, {recovered} there after the power was lost")),
         }
     }
 

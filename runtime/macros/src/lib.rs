@@ -10,7 +10,7 @@ use syn::{
     parse_macro_input, spanned::Spanned,
 };
 
-/// Makes a struct of `Port<dyn Interface>` fields the import ports of a domain.
+/// Makes a struct of `Port<dyn Interface>` fields the import ports of a domain. One that is an `Option<Port<dyn Interface>>` needn't be wired.
 #[proc_macro_derive(Imports)]
 pub fn imports(item: TokenStream) -> TokenStream {
     derive(&IMPORTS, &parse_macro_input!(item as DeriveInput))
@@ -42,6 +42,8 @@ struct Port<'a> {
     field: &'a Ident,
     name: String,
     interface: &'a Type,
+    /// Whether the manifest may leave it unwired.
+    optional: bool,
 }
 
 fn derive(direction: &Direction, item: &DeriveInput) -> TokenStream {
@@ -75,8 +77,11 @@ fn ports<'a>(direction: &Direction, item: &'a DeriveInput) -> Result<Vec<Port<'a
     let (mut ports, mut errors) = (Vec::new(), None::<Error>);
     for field in fields {
         let ident = field.ident.as_ref().expect("the fields are named");
-        match interface(direction, &field.ty) {
-            Ok(interface) => ports.push(Port { field: ident, name: port_name(ident), interface }),
+        let inner = if direction.name == IMPORTS.name { inside_option(&field.ty) } else { None };
+        match interface(direction, inner.unwrap_or(&field.ty)) {
+            Ok(interface) => {
+                ports.push(Port { field: ident, name: port_name(ident), interface, optional: inner.is_some() })
+            }
             Err(error) => match &mut errors {
                 Some(errors) => errors.combine(error),
                 None => errors = Some(error),
@@ -90,6 +95,17 @@ fn ports<'a>(direction: &Direction, item: &'a DeriveInput) -> Result<Vec<Port<'a
 fn port_name(ident: &Ident) -> String {
     let name = ident.to_string();
     name.strip_prefix("r#").unwrap_or(&name).replace('_', "-")
+}
+
+/// The type in an `Option`.
+fn inside_option(ty: &Type) -> Option<&Type> {
+    let Type::Path(path) = ty else { return None };
+    let last = path.path.segments.last().filter(|last| last.ident == "Option")?;
+    let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
+    match arguments.args.first()? {
+        GenericArgument::Type(inner) => Some(inner),
+        _ => None,
+    }
 }
 
 /// The `dyn Interface` in `Port<dyn Interface>` or `Box<dyn Interface>`.
@@ -147,11 +163,14 @@ fn implementation(direction: &Direction, item: &Ident, ports: &[Port]) -> Tokens
     let fields: Vec<_> = ports.iter().map(|port| port.field).collect();
     let names: Vec<_> = ports.iter().map(|port| &port.name).collect();
     let interfaces: Vec<_> = ports.iter().map(|port| port.interface).collect();
+    let optional: Vec<_> = ports.iter().map(|port| port.optional).collect();
+    let take = ports.iter().map(|port| if port.optional { quote!(optional_port) } else { quote!(port) });
     let specs = quote! {
         const PORTS: &'static [::runtime::wiring::PortSpec] = &[
             #(::runtime::wiring::PortSpec {
                 name: #names,
                 interface: ::runtime::wiring::InterfaceId::of::<#interfaces>(),
+                optional: #optional,
             }),*
         ];
     };
@@ -161,7 +180,7 @@ fn implementation(direction: &Direction, item: &Ident, ports: &[Port]) -> Tokens
             impl ::runtime::wiring::Imports for #item {
                 #specs
                 fn take(imported: &mut ::runtime::wiring::Imported<'_>) -> Self {
-                    #item { #(#fields: imported.port::<#interfaces>(#names)),* }
+                    #item { #(#fields: imported.#take::<#interfaces>(#names)),* }
                 }
             }
         }

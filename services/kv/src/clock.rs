@@ -1,5 +1,8 @@
 //! Time as the store counts it: whole seconds since its start, and what clients' expiry times mean in them.
 
+use runtime::time;
+
+const NANOS: u64 = 1_000_000_000;
 /// The longest span that a client may name; a greater number is a date (protocol.txt, "Expiration times").
 const LONGEST_SPAN: i64 = 60 * 60 * 24 * 30;
 /// A second that is always past: the store's time starts after it.
@@ -15,10 +18,26 @@ pub struct Clock {
 }
 
 impl Clock {
+    /// The present moment of a store that was started at `started`, in nanoseconds since boot.
+    pub fn now(started: u64) -> Clock {
+        // In whole seconds of the box's clock, as the date goes on: so a date is the same second of the store whenever it is asked for.
+        Clock::new((time::now() / NANOS).saturating_sub(started / NANOS), time::date())
+    }
+
     /// `uptime` seconds after the start; `date` is the present one in seconds since 1970.
     pub fn new(uptime: u64, date: Option<i64>) -> Clock {
         let second = u32::try_from(uptime.saturating_add(u64::from(PAST) + 1)).unwrap_or(u32::MAX);
         Clock { second, origin: date.map(|date| date - i64::from(second)) }
+    }
+
+    /// Seconds since the start.
+    pub fn uptime(self) -> u64 {
+        u64::from(self.second - PAST - 1)
+    }
+
+    /// Seconds since 1970, if the box knows the date.
+    pub fn date(self) -> Option<i64> {
+        Some(self.origin? + i64::from(self.second))
     }
 
     pub fn second(self) -> u32 {

@@ -3,6 +3,8 @@
 //! ```toml
 //! port = 11211
 //! memory = "64MiB"
+//! durable = true        # what is acknowledged survives; import `block` is the disk
+//! log-size = "256MiB"   # of it: from the first block of the namespace
 //! ```
 
 use alloc::{format, string::String, vec::Vec};
@@ -34,6 +36,15 @@ pub struct Config {
     /// Of answers that wait to be sent, of all connections of a thread.
     #[serde(default = "default::incoming")]
     pub waiting: Size,
+    /// Whether what is acknowledged survives crashes and power loss. Then nothing is evicted: a full store refuses.
+    #[serde(default)]
+    pub durable: bool,
+    /// Which of the disk's namespaces, from 0.
+    #[serde(default)]
+    pub namespace: u16,
+    /// Bytes of the disk that the log has, in two areas: each must hold all items, and some more.
+    #[serde(default = "default::log_size")]
+    pub log_size: Size,
     /// Connections of one thread at most.
     #[serde(default = "default::connections")]
     pub connections: u32,
@@ -66,6 +77,9 @@ mod default {
     pub fn incoming() -> Size {
         Size(8 << 20)
     }
+    pub fn log_size() -> Size {
+        Size(256 << 20)
+    }
     pub fn connections() -> u32 {
         4096
     }
@@ -91,10 +105,11 @@ impl Configuration for Config {
             ("incoming", self.incoming.0, longest + 4096),
             ("waiting", self.waiting.0, 64 << 10),
         ];
+        let log_size = if self.durable { 3 * self.memory.0 + (16 << 20) } else { 0 };
+        let at_least = at_least.into_iter().chain([("log-size", self.log_size.0, log_size)]);
         let fault =
             |(path, value, least)| Fault { path: String::from(path), message: format!("{value} is less than {least}") };
-        let mut faults: Vec<Fault> =
-            at_least.into_iter().filter(|&(_, value, least)| value < least).map(fault).collect();
+        let mut faults: Vec<Fault> = at_least.filter(|&(_, value, least)| value < least).map(fault).collect();
         if longest > 128 << 20 {
             faults.push(Fault { path: "longest-value".into(), message: "more than 128MiB".into() });
         }
@@ -111,7 +126,7 @@ impl Config {
             memory: self.memory.0,
             longest_value: longest as usize,
             incoming: self.incoming.0 as usize,
-            evict: true,
+            evict: !self.durable,
             shards: (4 * threads).min(most),
         }
     }

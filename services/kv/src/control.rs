@@ -46,7 +46,24 @@ impl Control for Console {
             ("set.no-memory", counts.no_memory),
             ("meta", counts.meta_commands),
         ];
-        counters.into_iter().skip(first as usize).all(|(name, value)| page.push(name, value));
+        let log = self.store.journal().map(|journal| {
+            let log = &journal.statistics;
+            [
+                ("log.commits", log.commits.get()),
+                ("log.committed-bytes", log.committed.get()),
+                ("log.written-bytes", log.written.get()),
+                ("log.write-amplification-permille", log.amplification()),
+                ("log.flushes", log.flushes.get()),
+                ("log.compactions", log.compactions.get()),
+                ("log.fill-permille", log.fill.get()),
+                ("log.recovery-us", log.recovery_nanos.get() / 1000),
+                ("log.recovered-changes", log.recovered_changes.get()),
+                ("log.recovered-bytes", log.recovered_bytes.get()),
+                ("log.torn-tail", log.torn.get()),
+            ]
+        });
+        let counters = counters.into_iter().chain(log.into_iter().flatten());
+        counters.skip(first as usize).all(|(name, value)| page.push(name, value));
         Ok(page)
     }
 

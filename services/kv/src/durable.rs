@@ -9,9 +9,12 @@
 //! written and flushed before the next is begun: so only the last frame can be torn, and one that doesn't check with a later one behind it is damage. When an area
 //! is full, what is alive is written to the other, which is *sealed* by a frame of its own once that is flushed; only then the old one is marked as superseded.
 
+pub mod disk;
 pub mod frame;
+pub mod journal;
 pub mod log;
 pub mod recovery;
+pub mod writer;
 
 use core::fmt;
 

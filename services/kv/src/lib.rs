@@ -27,6 +27,7 @@ use alloc::{boxed::Box, sync::Arc};
 
 use interfaces::{
     Port,
+    block::Block,
     control::Control,
     socket::{Local, NetStack},
 };
@@ -38,11 +39,19 @@ use runtime::{
 
 pub use config::Config;
 
-use crate::{control::Console, server::Clients, statistics::Traffic, store::Store};
+use crate::{
+    control::Console,
+    durable::{disk::Disk, journal::Journal, writer::Writer},
+    server::Clients,
+    statistics::Traffic,
+    store::Store,
+};
 
 #[derive(runtime::Imports)]
 pub struct Imports {
     pub stack: Port<dyn NetStack>,
+    /// Where the log of a durable store lies.
+    pub block: Option<Port<dyn Block>>,
 }
 
 #[derive(runtime::Exports)]
@@ -50,12 +59,23 @@ pub struct Exports {
     pub control: Box<dyn Control>,
 }
 
-/// Starts the store: a thread on each CPU, on the instance of the stack of the same number.
+/// Starts the store: a thread on each CPU, on the instance of the stack of the same number. A durable one is what its log says first.
 pub fn start(env: Env, imports: Imports, config: Config) -> Result<Exports, StartError> {
     let started = time::now();
     // Which keys collide is to be hard to know from outside: the nanosecond of the start is what the box has of chance.
     let seed = started ^ u64::from(env.generation()) << 48;
-    let store = Arc::new(Store::new(config.limits(env.cpus().len()), seed, None));
+    let disk = match (config.durable, imports.block) {
+        (false, None) => None,
+        (true, Some(block)) => Some(Disk::open(block, 0, config.namespace, config.log_size.0)?),
+        (true, None) => return Err("`durable = true` wants a disk: wire import `block`".into()),
+        (false, Some(_)) => return Err("import `block` is wired, and `durable` is not true".into()),
+    };
+    let journal = disk.is_some().then(|| Arc::new(Journal::new(env.cpus().len())));
+    let store = Arc::new(Store::new(config.limits(env.cpus().len()), seed, journal.clone()));
+    if let (Some(disk), Some(journal)) = (disk, journal) {
+        let writer = Writer::open(disk, store.clone(), journal, started)?;
+        env.spawn("log", env.cpus()[0], move || writer.run())?;
+    }
     let traffic: Arc<[Traffic]> = env.cpus().iter().map(|_| Traffic::default()).collect();
     log::info!("{} for items in {} shards, on port {}", config.memory, store.shards(), config.port);
     for (index, &cpu) in env.cpus().iter().enumerate() {

@@ -3,12 +3,14 @@
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
-use runtime::{serving, time};
+use interfaces::Cancelled;
+use runtime::serving;
 
 use crate::{
     clock::Clock,
     command::Context,
     datagram,
+    durable::journal::Journal,
     session::{Session, Wants},
     statistics::Traffic,
     store::Store,
@@ -30,9 +32,9 @@ pub struct Clients<'a> {
 
 impl<'a> Clients<'a> {
     fn context(&self) -> Context<'a> {
-        let uptime = time::now().saturating_sub(self.started) / 1_000_000_000;
-        // The box knows no date: what is to expire at one has expired.
-        Context { store: self.store, clock: Clock::new(uptime, None), uptime, date: None, traffic: self.traffic }
+        let clock = Clock::now(self.started);
+        // On a box that knows no date, what is to expire at one has expired.
+        Context { store: self.store, clock, uptime: clock.uptime(), date: clock.date(), traffic: self.traffic }
     }
 }
 
@@ -58,6 +60,10 @@ impl serving::Service for Clients<'_> {
     }
 
     fn work(&mut self, session: &mut Session, out: &mut Vec<u8>, enough: usize) -> serving::Wants {
+        // Small requests may make long changes (a touch of a large value): what waits to be written is bounded.
+        if self.store.journal().is_some_and(Journal::is_long) && self.settle().is_err() {
+            return serving::Wants::Close;
+        }
         match session.work(&self.context(), out, enough) {
             Wants::Input => serving::Wants::Input,
             Wants::Output => serving::Wants::Output,
@@ -69,6 +75,10 @@ impl serving::Service for Clients<'_> {
         if !datagram::answer(&self.context(), bytes, self.longest_udp_answer, send) {
             self.traffic[self.index].dropped_datagrams.add(1);
         }
+    }
+
+    fn settle(&mut self) -> Result<(), Cancelled> {
+        self.store.journal().map_or(Ok(()), |journal| journal.settle(self.index))
     }
 
     fn look(&mut self) {

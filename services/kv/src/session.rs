@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use crate::{
     command::{Context, NO_MEMORY, NO_MEMORY_READING, Next, Retrieval, execute, retrieve, say},
+    durable::journal::Journal,
     store::Reservation,
 };
 
@@ -105,7 +106,8 @@ impl Session {
     /// Carries out what has arrived, and appends the answers to `out` until that holds `enough`.
     pub fn work(&mut self, context: &Context, out: &mut Vec<u8>, enough: usize) -> Wants {
         loop {
-            if out.len() >= enough {
+            // What has to be written first is written before the next command, which comes when it is called again.
+            if out.len() >= enough || context.store.journal().is_some_and(Journal::is_long) {
                 return Wants::Output;
             }
             match &mut self.state {

@@ -87,11 +87,18 @@ impl Shard {
         item::copy_value(&self.arena, at, out);
     }
 
-    /// The item with this key, if it is there and has not expired.
-    pub fn find(&mut self, hash: u32, key: &[u8], now: u32) -> Option<u32> {
-        if self.flush_at != 0 && self.flush_at <= now {
+    /// Everything goes, if that was to be by now. Says whether it was.
+    pub fn flush_if_due(&mut self, now: u32) -> bool {
+        let due = self.flush_at != 0 && self.flush_at <= now;
+        if due {
             self.clear();
         }
+        due
+    }
+
+    /// The item with this key, if it is there and has not expired.
+    pub fn find(&mut self, hash: u32, key: &[u8], now: u32) -> Option<u32> {
+        self.flush_if_due(now);
         let arena = &self.arena;
         let same = |entry: &Entry| entry.hash == hash && item::has_key(arena, entry.at, key);
         let at = self.index.find(spread(hash), same)?.at;

@@ -85,6 +85,19 @@ fn general(context: &Context, lines: &mut Lines) {
     lines.stat("total_items", counts.stored);
     lines.stat("evictions", counts.evictions);
     lines.stat("reclaimed", counts.reclaimed);
+    if let Some(log) = context.store.journal().map(|journal| &journal.statistics) {
+        let amplification = log.amplification();
+        lines.stat("log_commits", log.commits.get());
+        lines.stat("log_committed_bytes", log.committed.get());
+        lines.stat("log_written_bytes", log.written.get());
+        lines.stat("log_write_amplification", format_args!("{}.{:03}", amplification / 1000, amplification % 1000));
+        lines.stat("log_flushes", log.flushes.get());
+        lines.stat("log_compactions", log.compactions.get());
+        lines.stat("log_fill_permille", log.fill.get());
+        lines.stat("log_recovery_us", log.recovery_nanos.get() / 1000);
+        lines.stat("log_recovered_changes", log.recovered_changes.get());
+        lines.stat("log_torn_tail", log.torn.get());
+    }
 }
 
 fn settings(context: &Context, lines: &mut Lines) {

@@ -9,6 +9,7 @@ use twox_hash::XxHash3_64;
 
 use crate::{
     clock::Clock,
+    durable::{Change, journal::Journal},
     item::{Item, bit},
     shard::{Fields, Shard},
     statistics::Counts,
@@ -28,16 +29,6 @@ pub struct Limits {
     pub shards: usize,
 }
 
-/// Where every change to an item is written down, in the order in which it happened to its key.
-pub trait Journal: Send + Sync {
-    /// `key` has this value now.
-    fn stored(&self, key: &[u8], value: &[u8], flags: u32, cas: u64, bits: u8, expires: i64);
-    /// `key` has none any more.
-    fn removed(&self, key: &[u8]);
-    /// Nothing is there any more from this date on.
-    fn flushed(&self, date: i64);
-}
-
 pub struct Store {
     shards: Box<[Mutex<Shard>]>,
     /// The number that the next change of an item gets.
@@ -46,7 +37,8 @@ pub struct Store {
     seed: u64,
     limits: Limits,
     incoming: Arc<AtomicUsize>,
-    journal: Option<Box<dyn Journal>>,
+    /// Where every change is written down, if the store is durable.
+    journal: Option<Arc<Journal>>,
 }
 
 /// What came of storing.
@@ -122,11 +114,15 @@ impl Drop for Reservation {
 }
 
 impl Store {
-    pub fn new(limits: Limits, seed: u64, journal: Option<Box<dyn Journal>>) -> Store {
+    pub fn new(limits: Limits, seed: u64, journal: Option<Arc<Journal>>) -> Store {
         let count = limits.shards.max(1);
         let shards = (0..count).map(|_| Mutex::new(Shard::new(limits.memory / count as u64, limits.evict))).collect();
         let (cas, incoming) = (AtomicU64::new(1), Arc::new(AtomicUsize::new(0)));
         Store { shards, cas, seed, limits, incoming, journal }
+    }
+
+    pub fn journal(&self) -> Option<&Journal> {
+        self.journal.as_deref()
     }
 
     pub fn limits(&self) -> &Limits {
@@ -155,7 +151,7 @@ impl Store {
     pub fn flush(&self, at: Option<u32>, clock: Clock) {
         let shards: Vec<_> = self.shards.iter().map(|shard| shard.lock()).collect();
         if let Some(journal) = &self.journal {
-            journal.flushed(clock.date_of(at.unwrap_or(clock.second())));
+            journal.note(Change::Flushed { date: at.map_or(0, |at| clock.date_of(at)) });
         }
         shards.into_iter().for_each(|mut shard| shard.flush(at));
     }
@@ -182,13 +178,90 @@ impl Store {
         self.shards.iter().for_each(|shard| shard.lock().counts = Counts::default());
     }
 
-    fn next_cas(&self) -> u64 {
-        self.cas.fetch_add(1, Relaxed) + 1
+    /// Does again what was written down before a restart. `due` is the date of a flush that hasn't come yet, 0 for none.
+    pub fn apply(&self, change: Change, clock: Clock, due: &mut i64) -> Result<(), Stored> {
+        match change {
+            Change::Stored { key, value, flags, cas, bits, expires } => {
+                self.cas.fetch_max(cas, Relaxed);
+                let mut locked = self.lock(key, clock);
+                let old = locked.find();
+                let expires = clock.second_of(expires);
+                if expires != 0 && expires <= clock.second() {
+                    // It has expired meanwhile; what it had replaced is gone all the same.
+                    old.into_iter().for_each(|old| locked.shard.remove(old));
+                    return Ok(());
+                }
+                locked.place(old, &[value], Fields { flags, expires, cas, bits }).map(drop)
+            }
+            Change::Removed { key } => {
+                let mut locked = self.lock(key, clock);
+                locked.find().into_iter().for_each(|at| locked.shard.remove(at));
+                Ok(())
+            }
+            Change::Flushed { date: 0 } => {
+                *due = 0;
+                self.shards.iter().for_each(|shard| shard.lock().flush(None));
+                Ok(())
+            }
+            Change::Flushed { date } => {
+                *due = date;
+                Ok(())
+            }
+            Change::Sealed => Ok(()),
+        }
     }
 
-    /// Numbers from now on are greater than this one.
-    fn cas_seen(&self, cas: u64) {
-        self.cas.fetch_max(cas, Relaxed);
+    /// A flush that was due when the log ended: if its date has come since, nothing was stored after it.
+    pub fn expect_flush(&self, due: i64, clock: Clock) {
+        if due == 0 {
+            return;
+        }
+        let second = clock.second_of(due);
+        let at = Some(second).filter(|second| *second > clock.second());
+        self.shards.iter().for_each(|shard| shard.lock().flush(at));
+        if let (Some(journal), Some(_)) = (&self.journal, at) {
+            journal.expect_flush(due);
+        }
+    }
+
+    /// Calls `show` with all that would bring this store back. Changes that are made meanwhile may be among it or not; they are in the journal.
+    pub fn alive(&self, clock: Clock, show: &mut dyn FnMut(Change)) {
+        // Before the shards are looked at: one that comes meanwhile is noted, and so comes after.
+        let due = self.journal.as_ref().map_or(0, |journal| journal.flush_due());
+        let mut changes = Vec::new();
+        for shard in &self.shards {
+            {
+                let mut shard = shard.lock();
+                if shard.flush_if_due(clock.second())
+                    && let Some(journal) = &self.journal
+                {
+                    journal.flush_came();
+                }
+                let (mut key, mut value) = (Vec::new(), Vec::new());
+                shard.each(clock.second(), |at, item| {
+                    (key.clear(), value.clear());
+                    shard.copy_key(at, &mut key);
+                    shard.copy_value(at, &mut value);
+                    let Item { flags, cas, bits, expires, .. } = item;
+                    let expires = clock.date_of(expires);
+                    Change::Stored { key: &key, value: &value, flags, cas, bits, expires }.write(&mut changes);
+                });
+            }
+            // Not under the lock: the medium may take its time.
+            let mut rest = &changes[..];
+            while let Some((change, behind)) = Change::read(rest) {
+                show(change);
+                rest = behind;
+            }
+            changes.clear();
+        }
+        if due != 0 {
+            show(Change::Flushed { date: due });
+        }
+    }
+
+    fn next_cas(&self) -> u64 {
+        self.cas.fetch_add(1, Relaxed) + 1
     }
 }
 
@@ -215,6 +288,11 @@ impl Locked<'_> {
     }
 
     pub fn find(&mut self) -> Option<u32> {
+        if self.shard.flush_if_due(self.clock.second())
+            && let Some(journal) = &self.store.journal
+        {
+            journal.flush_came();
+        }
         self.shard.find(self.hash, self.key, self.clock.second())
     }
 
@@ -248,12 +326,19 @@ impl Locked<'_> {
     pub fn remove(&mut self, at: u32) {
         self.shard.remove(at);
         if let Some(journal) = &self.store.journal {
-            journal.removed(self.key);
+            journal.note(Change::Removed { key: self.key });
         }
     }
 
     /// Stores `parts` in place of the item at `old`, or as a new one.
     pub fn put(&mut self, old: Option<u32>, parts: &[&[u8]], fields: Fields) -> Result<u32, Stored> {
+        let at = self.place(old, parts, fields)?;
+        self.note(at);
+        Ok(at)
+    }
+
+    /// The same without a word in the journal.
+    fn place(&mut self, old: Option<u32>, parts: &[&[u8]], fields: Fields) -> Result<u32, Stored> {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         if len > self.store.limits.longest_value {
             return Err(Stored::TooLarge);
@@ -265,9 +350,7 @@ impl Locked<'_> {
             self.shard.remove(old);
         }
         let at = self.shard.insert(self.hash, self.key, parts, fields, self.clock.second());
-        let at = at.map_err(|_| Stored::NoMemory)?;
-        self.note(at);
-        Ok(at)
+        at.map_err(|_| Stored::NoMemory)
     }
 
     /// Carries out a store command. Returns what came of it, and the new item's number and length.
@@ -388,20 +471,20 @@ impl Locked<'_> {
         }
     }
 
-    /// Puts an item there that was written down before a restart.
-    pub fn restore(&mut self, value: &[u8], fields: Fields) -> Result<(), Stored> {
-        self.store.cas_seen(fields.cas);
-        let old = self.find();
-        self.put(old, &[value], fields).map(|_| ())
-    }
-
     /// Writes the item at `at` down.
     fn note(&self, at: u32) {
         if let Some(journal) = &self.store.journal {
             let item = self.shard.item(at);
             let mut value = Vec::new();
             self.shard.copy_value(at, &mut value);
-            journal.stored(self.key, &value, item.flags, item.cas, item.bits, self.clock.date_of(item.expires));
+            journal.note(Change::Stored {
+                key: self.key,
+                value: &value,
+                flags: item.flags,
+                cas: item.cas,
+                bits: item.bits,
+                expires: self.clock.date_of(item.expires),
+            });
         }
     }
 }

@@ -24,7 +24,7 @@ fn box_with(limits: Limits, config: Config) -> (Network, Exports) {
     host::connect();
     let network = Network::new(limits);
     let stack: &'static _ = Box::leak(network.stack());
-    let exports = start(Env::new("kv", 1, &[0, 1]), Imports { stack: Port::new(stack) }, config).unwrap();
+    let exports = start(Env::new("kv", 1, &[0, 1]), Imports { stack: Port::new(stack), block: None }, config).unwrap();
     (network, exports)
 }
 
@@ -113,4 +113,28 @@ fn the_stack_may_crash() {
         ask(&mut connect(&network, 1), b"get a\r\n", b"VALUE a 0 1\r\nx\r\nEND\r\n");
         wait_for("both threads noticed", || counter(&exports, "stack.lost") == 2 * round);
     }
+}
+
+/// On a box that knows the date, what is to expire at one does so then; `stats` says the date.
+#[test]
+fn dates_are_dates() {
+    host::connect();
+    host::set_date(1_700_000_000);
+    let (network, _exports) = box_with(Limits { instances: 2, ..Limits::default() }, config());
+    let mut peer = connect(&network, 0);
+    ask(&mut peer, b"set a 0 1700000100 1\r\nx\r\nset b 0 1699999999 1\r\ny\r\n", b"STORED\r\nSTORED\r\n");
+    ask(&mut peer, b"get b a\r\n", b"VALUE a 0 1\r\nx\r\nEND\r\n");
+    host::advance_clock(Duration::from_secs(90));
+    ask(&mut peer, b"get a\r\n", b"VALUE a 0 1\r\nx\r\nEND\r\n");
+    host::advance_clock(Duration::from_secs(11));
+    ask(&mut peer, b"get a\r\n", b"END\r\n");
+    let (mut said, mut sent) = (Vec::new(), false);
+    wait_for("the statistics", || {
+        sent = sent || peer.send(b"stats\r\n") == 7;
+        said.extend(peer.receive());
+        said.ends_with(b"END\r\n")
+    });
+    let said = String::from_utf8(said).unwrap();
+    let date = said.lines().find_map(|line| line.strip_prefix("STAT time ")).unwrap().parse::<u64>().unwrap();
+    assert!((1_700_000_101..1_700_000_130).contains(&date), "{date}");
 }

@@ -279,7 +279,7 @@ fn a_torn_tail_is_reported_and_written_over() {
 /// A value that looks like a frame is a value, also in a torn commit, behind which frames are looked for: a client doesn't know the nonce that they are made with.
 #[test]
 fn a_value_that_looks_like_a_frame_is_a_value() {
-    let area = |nonce| kv::durable::frame::AreaHead { epoch: 1, nonce, superseded: false };
+    let area = |nonce| kv::durable::frame::AreaHead { epoch: 1, nonce, superseded: false, blocks: 0 };
     // Frame and change have heads of 40 and 28 bytes, so that what looks like a frame starts a block.
     let value = |nonce| [vec![0; BLOCK - 68], kv::durable::frame::frame(b"x", 40, &area(nonce), BLOCK)].concat();
     for (known_nonce, refused) in [(99, false), (1, true)] {

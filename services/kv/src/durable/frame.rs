@@ -38,6 +38,8 @@ pub struct AreaHead {
     pub nonce: u64,
     /// The other area has taken its place.
     pub superseded: bool,
+    /// Blocks of an area: says where the other one is.
+    pub blocks: u64,
 }
 
 impl AreaHead {
@@ -47,13 +49,15 @@ impl AreaHead {
         block[8..16].copy_from_slice(&self.epoch.to_le_bytes());
         block[16..24].copy_from_slice(&self.nonce.to_le_bytes());
         block[24] = self.superseded.into();
-        let sum = XxHash3_64::oneshot(&block[..32]);
-        block[32..40].copy_from_slice(&sum.to_le_bytes());
+        block[32..40].copy_from_slice(&self.blocks.to_le_bytes());
+        let sum = XxHash3_64::oneshot(&block[..40]);
+        block[40..48].copy_from_slice(&sum.to_le_bytes());
     }
 
     pub fn read(block: &[u8]) -> Option<AreaHead> {
-        let well = block.get(..8)? == AREA_MAGIC && word(block, 32)? == XxHash3_64::oneshot(block.get(..32)?);
-        let head = AreaHead { epoch: word(block, 8)?, nonce: word(block, 16)?, superseded: block[24] != 0 };
+        let well = block.get(..8)? == AREA_MAGIC && word(block, 40)? == XxHash3_64::oneshot(block.get(..40)?);
+        let (epoch, nonce, superseded) = (word(block, 8)?, word(block, 16)?, block[24] != 0);
+        let head = AreaHead { epoch, nonce, superseded, blocks: word(block, 32)? };
         well.then_some(head)
     }
 }
@@ -71,8 +75,10 @@ pub struct FrameHead {
 impl FrameHead {
     /// The head of a frame of the area with this head, if it is one; its changes are yet to be checked.
     pub fn read(block: &[u8], area: &AreaHead) -> Option<FrameHead> {
-        let sum = XxHash3_64::oneshot_with_seed(area.nonce, block.get(..32)?);
-        if &block[..4] != FRAME_MAGIC || word(block, 8)? != area.epoch || word(block, 32)? != sum {
+        if block.get(..4)? != FRAME_MAGIC || word(block, 8)? != area.epoch {
+            return None;
+        }
+        if word(block, 32)? != XxHash3_64::oneshot_with_seed(area.nonce, block.get(..32)?) {
             return None;
         }
         let len = u32::from_le_bytes(*block[4..].first_chunk()?);

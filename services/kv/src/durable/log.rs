@@ -59,6 +59,14 @@ impl Log {
         change.write(&mut self.changes);
     }
 
+    /// The same for changes that stand in `encoded` already.
+    pub fn take(&mut self, encoded: Vec<u8>) {
+        match self.changes.is_empty() {
+            true => self.changes = encoded,
+            false => self.changes.extend_from_slice(&encoded),
+        }
+    }
+
     /// Whether there is something to commit.
     pub fn is_clean(&self) -> bool {
         self.changes.is_empty()
@@ -92,7 +100,7 @@ impl Log {
         nonce: u64,
         alive: impl FnOnce(&mut dyn FnMut(Change)),
     ) -> Result<(), LogError<M::Error>> {
-        let area = AreaHead { epoch: self.area.epoch + 1, nonce, superseded: false };
+        let area = AreaHead { epoch: self.area.epoch + 1, nonce, superseded: false, blocks: self.area_blocks };
         let mut new = Log::begin(medium, 1 - self.place, area, self.usage)?;
         let mut result = Ok(());
         alive(&mut |change| {

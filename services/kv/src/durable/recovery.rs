@@ -39,6 +39,11 @@ pub enum Refusal<E> {
         epoch: u64,
         at: u64,
     },
+    /// The log was made with areas of another size, in blocks.
+    Resized {
+        was: u64,
+        is: u64,
+    },
 }
 
 impl<E> From<E> for Refusal<E> {
@@ -57,6 +62,9 @@ impl<E: fmt::Debug> fmt::Display for Refusal<E> {
                     f,
                     "the log is damaged: of epoch {epoch} commit {first_lost} is lost, and those up to {last_seen} came after it"
                 )
+            }
+            Refusal::Resized { was, is } => {
+                write!(f, "the log was made with areas of {was} blocks, not {is}: give it the size that it had")
             }
             Refusal::SnapshotDamaged { epoch, at } => {
                 write!(f, "the log is damaged: epoch {epoch} can't be read beyond frame {at}, which is before its seal")
@@ -79,7 +87,8 @@ struct Found {
     tail: bool,
 }
 
-/// Opens the log: calls `apply` with every change that counts, in order. A medium that is all zeroes where the log would begin is made ready.
+/// Opens the log: calls `apply` with every change that counts, in order; a flush comes between what turned out not to count and what does, and after an error nothing counts. A
+/// medium that is all zeroes where the log would begin is made ready.
 pub fn open<M: Medium>(
     medium: &mut M,
     nonce: u64,
@@ -99,14 +108,23 @@ pub fn open<M: Medium>(
     let Some(&(place, newest)) = known.first() else {
         return if foreign { Err(Refusal::Foreign) } else { format(medium, nonce) };
     };
-    let mut found = scan(medium, place, newest, &mut |_| ())?;
+    if let Some((_, head)) = known.iter().find(|(_, head)| head.blocks != area_blocks) {
+        return Err(Refusal::Resized { was: head.blocks, is: area_blocks });
+    }
     let mut report = Report::default();
+    let mut changes = 0;
+    let mut count = |change: Change| {
+        changes += 1;
+        apply(change);
+    };
+    let mut found = scan(medium, place, newest, &mut count)?;
     if !found.sealed {
         match known.get(1) {
             // A power loss amid a compaction: the older area is still the one that counts.
             Some(&(place, older)) if !older.superseded => {
                 report.compaction_undone = true;
-                found = scan(medium, place, older, &mut |_| ())?;
+                count(Change::Flushed { date: 0 });
+                found = scan(medium, place, older, &mut count)?;
                 if !found.sealed {
                     return Err(Refusal::SnapshotDamaged { epoch: older.epoch, at: found.sequence });
                 }
@@ -124,10 +142,7 @@ pub fn open<M: Medium>(
     if let Some(last_seen) = found.later {
         return Err(Refusal::Damaged { epoch: found.head.epoch, first_lost: found.sequence, last_seen });
     }
-    scan(medium, found.place, found.head, &mut |change| {
-        report.changes += 1;
-        apply(change);
-    })?;
+    report.changes = changes;
     // What has been read may stand in a cache only: it is served from here on, so it must not be lost any more.
     medium.flush()?;
     (report.frames, report.bytes, report.torn) = (found.sequence, found.end * block_size as u64, found.tail);
@@ -138,7 +153,7 @@ pub fn open<M: Medium>(
 }
 
 fn format<M: Medium>(medium: &mut M, nonce: u64) -> Result<(Log, Report), Refusal<M::Error>> {
-    let area = AreaHead { epoch: 1, nonce, superseded: false };
+    let area = AreaHead { epoch: 1, nonce, superseded: false, blocks: medium.blocks() / 2 };
     let begun = Log::begin(medium, 0, area, Usage::default()).and_then(|mut log| log.seal(medium).map(|()| log));
     Ok((begun.map_err(Refusal::Log)?, Report { fresh: true, ..Report::default() }))
 }
@@ -150,21 +165,36 @@ fn scan<M: Medium>(
     head: AreaHead,
     apply: &mut impl FnMut(Change),
 ) -> Result<Found, M::Error> {
-    let (area_blocks, block_size) = (medium.blocks() / 2, medium.block_size());
-    let base = place * area_blocks;
+    let mut reader = Reader::new(medium, place);
+    let mut found = frames(&mut reader, place, head, apply)?;
+    // Frames of this area behind the end: damage, since a frame is begun only when the one before it is flushed. Before the seal that isn't so.
+    for at in found.end..reader.blocks {
+        match FrameHead::read(reader.block(at)?, &head) {
+            Some(frame) if frame.sequence > found.sequence => found.later = found.later.max(Some(frame.sequence)),
+            Some(_) if at == found.end => found.tail = true,
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// The frames alone.
+fn frames<M: Medium>(
+    reader: &mut Reader<M>,
+    place: u64,
+    head: AreaHead,
+    apply: &mut impl FnMut(Change),
+) -> Result<Found, M::Error> {
+    let block_size = reader.medium.block_size() as u64;
     let mut found = Found { head, place, end: 1, sequence: 0, sealed: false, later: None, tail: false };
-    let mut block = vec![0; block_size];
-    while found.end < area_blocks {
-        medium.read(base + found.end, &mut block)?;
-        let Some(frame) = FrameHead::read(&block, &head).filter(|frame| frame.sequence == found.sequence) else {
-            break;
-        };
-        let blocks = (FRAME_HEAD as u64 + u64::from(frame.len)).div_ceil(block_size as u64);
-        if found.end + blocks > area_blocks {
+    while found.end < reader.blocks {
+        let frame = FrameHead::read(reader.block(found.end)?, &head);
+        let Some(frame) = frame.filter(|frame| frame.sequence == found.sequence) else { break };
+        let blocks = (FRAME_HEAD as u64 + u64::from(frame.len)).div_ceil(block_size);
+        if found.end + blocks > reader.blocks {
             break;
         }
-        let mut bytes = vec![0; blocks as usize * block_size];
-        medium.read(base + found.end, &mut bytes)?;
+        let bytes = reader.read(found.end, blocks)?;
         let changes = &bytes[FRAME_HEAD..FRAME_HEAD + frame.len as usize];
         if !frame.checks(changes, &head) {
             break;
@@ -177,14 +207,44 @@ fn scan<M: Medium>(
         }
         (found.end, found.sequence) = (found.end + blocks, found.sequence + 1);
     }
-    // Frames of this area behind the end: damage, since a frame is begun only when the one before it is flushed. Before the seal that isn't so.
-    for at in found.end..area_blocks {
-        medium.read(base + at, &mut block)?;
-        match FrameHead::read(&block, &head) {
-            Some(frame) if frame.sequence > found.sequence => found.later = found.later.max(Some(frame.sequence)),
-            Some(_) if at == found.end => found.tail = true,
-            _ => {}
-        }
-    }
     Ok(found)
+}
+
+/// Reads an area from its beginning on, in pieces larger than what is asked for: disks are slow to answer, and quick to tell more.
+struct Reader<'a, M: Medium> {
+    medium: &'a mut M,
+    /// Of the area: where it begins, and how many there are.
+    base: u64,
+    blocks: u64,
+    /// What has been read last, and the block that it begins with.
+    window: Vec<u8>,
+    first: u64,
+}
+
+/// Bytes read at once.
+const WINDOW: usize = 512 * 1024;
+
+impl<'a, M: Medium> Reader<'a, M> {
+    fn new(medium: &'a mut M, place: u64) -> Self {
+        let blocks = medium.blocks() / 2;
+        Reader { medium, base: place * blocks, blocks, window: Vec::new(), first: 0 }
+    }
+
+    fn block(&mut self, at: u64) -> Result<&[u8], M::Error> {
+        self.read(at, 1)
+    }
+
+    /// So many blocks, all of which are the area's.
+    fn read(&mut self, at: u64, blocks: u64) -> Result<&[u8], M::Error> {
+        let block_size = self.medium.block_size();
+        let read = (self.window.len() / block_size) as u64;
+        if at < self.first || at + blocks > self.first + read {
+            let wanted = blocks.max((WINDOW / block_size) as u64).min(self.blocks - at);
+            self.window.resize(wanted as usize * block_size, 0);
+            self.first = at;
+            self.medium.read(self.base + at, &mut self.window)?;
+        }
+        let from = (at - self.first) as usize * block_size;
+        Ok(&self.window[from..from + blocks as usize * block_size])
+    }
 }
