@@ -7,7 +7,7 @@ use crate::manifest::appliance::{self, Appliance};
 use crate::manifest::diagnostic::Diagnostics;
 use crate::manifest::{CheckError, Checked, check, source};
 use crate::workspace::Workspace;
-use bundle::manifest::DeviceMatch;
+use bundle::manifest::{DeviceMatch, Iommu};
 use lab::{
     Backend, Boot, BoxSettings, Command, Crash, Disk, Firmware, LabFile, Outage, Pause, Protocol, Rubbish, RunOptions,
     Service, ServiceKind, Tools, Vip,
@@ -268,6 +268,7 @@ fn box_settings(appliance: &Appliance, address: &str) -> Result<BoxSettings, Run
         mac: mac.unwrap_or(DEFAULT_MAC),
         cpus: appliance.machine.cpus.value,
         memory: appliance.machine.memory.value.0,
+        iommu: appliance.machine.iommu == Iommu::Require,
         watchdogs: appliance.domains.iter().map(watchdog).collect(),
     })
 }

@@ -3,7 +3,7 @@
 use super::diagnostic::{Diagnostic, Diagnostics, closest};
 use super::read::{FromNode, Reader, read};
 use super::source::{At, Location, Node, Table, Value};
-use bundle::manifest::{DeviceMatch, PanicAction, PciAddress, RestartPolicy};
+use bundle::manifest::{DeviceMatch, Iommu, PanicAction, PciAddress, RestartPolicy};
 use interfaces::config::{Duration, Size};
 
 /// A box and everything on it, as its manifest has it.
@@ -21,6 +21,7 @@ pub struct Machine {
     pub cpus: At<u32>,
     pub packet_buffers: u32,
     pub on_panic: PanicAction,
+    pub iommu: Iommu,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -135,12 +136,15 @@ impl Machine {
         let packet_buffers = reader.get("packet-buffers", diagnostics);
         let on_panic =
             choice(&mut reader, "on-panic", &[("reset", PanicAction::Reset), ("halt", PanicAction::Halt)], diagnostics);
+        let kinds = [("require", Iommu::Require), ("use", Iommu::Use), ("off", Iommu::Off)];
+        let iommu = choice(&mut reader, "iommu", &kinds, diagnostics);
         reader.finish(diagnostics);
         Some(Machine {
             memory: memory?,
             cpus: cpus.unwrap_or(At { value: default_cpus, at: table.at.clone() }),
             packet_buffers: packet_buffers.map_or(DEFAULT_PACKET_BUFFERS, |buffers| buffers.value),
             on_panic: on_panic.unwrap_or(PanicAction::Reset),
+            iommu: iommu.unwrap_or(Iommu::Use),
         })
     }
 }

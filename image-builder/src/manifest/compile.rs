@@ -77,6 +77,7 @@ pub fn compile(appliance: &Appliance, parts: Parts<'_>) -> Manifest {
             cpus: appliance.machine.cpus.value,
             packet_buffers: appliance.machine.packet_buffers,
             on_panic: appliance.machine.on_panic,
+            iommu: appliance.machine.iommu,
         },
         console: Console { fault_injection: appliance.console.fault_injection, feed: appliance.console.feed },
         domains: domains.collect(),

@@ -18,6 +18,7 @@ const KV_DURABLE: &str = "configs/kv-durable.toml";
 const MANIFEST: &str = "configs/maglev.toml";
 const ONE_CPU: &str = "configs/maglev-one-cpu.toml";
 const FIVE_BACKENDS: &str = "configs/maglev-five-backends.toml";
+const IOMMU: &str = "configs/maglev-iommu.toml";
 const TIGHT: &str = "configs/maglev-tight.toml";
 const TWO_FILTERS: &str = "configs/maglev-two-filters.toml";
 /// Longer than any run here takes, builds included.
@@ -32,6 +33,9 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
     tally.check("the balancer balances, with nothing failed or broken", || outcome(lab.quiet(MANIFEST)));
     tally.check("on one CPU", || outcome(lab.quiet(ONE_CPU)));
     tally.check("behind two filters, by manifest alone", || outcome(lab.quiet(TWO_FILTERS)));
+    tally.check("the card confined by the IOMMU, through crashes of its driver", || {
+        outcome(by_repetition(|| lab.confined()))
+    });
     tally.check("other subnets, five weights, two UDP VIPs, two CPUs, and no lock on a packet's way", || {
         outcome(lab.five_backends())
     });
@@ -346,6 +350,16 @@ impl Lab<'_> {
         match recovered >= acknowledged {
             true => well(next),
             false => Err(format!("{acknowledged} acknowledged, {recovered} there after the power was lost")),
+        }
+    }
+
+    /// The kernel starts no box that lacks the IOMMU that its manifest requires; with it, rings and buffers are within the card's reach, and stay so across generations.
+    fn confined(&self) -> Result<(), String> {
+        let crashes = ["--duration", "10s", "--crash", "ixgbe0@3s", "--crash", "lb@6s"];
+        let report = self.report(IOMMU, &crashes)?;
+        match report.crashes.len() {
+            2 => well(report),
+            other => Err(format!("{other} crashes of 2")),
         }
     }
 

@@ -23,6 +23,8 @@ struct Machine {
     cpu: &'static str,
     cpus: &'static str,
     memory: &'static str,
+    /// Beside the card whose MSI-X the self-test raises.
+    devices: &'static [&'static str],
     /// What the boot report must say of it, so that the kind is known to be what was tried.
     report: &'static [&'static str],
 }
@@ -34,6 +36,7 @@ const MACHINES: &[Machine] = &[
         cpu: "qemu64",
         cpus: "1",
         memory: "256M",
+        devices: &[],
         report: &["xAPIC", "ports 0xcf8"],
     },
     Machine {
@@ -42,15 +45,25 @@ const MACHINES: &[Machine] = &[
         cpu: "max",
         cpus: "2",
         memory: "256M",
+        devices: &[],
         report: &["x2APIC", "ports 0xcf8"],
     },
-    Machine { name: "q35, 1 CPU", machine: "q35", cpu: "max", cpus: "1", memory: "256M", report: &["x2APIC", "ECAM"] },
+    Machine {
+        name: "q35, 1 CPU",
+        machine: "q35",
+        cpu: "max",
+        cpus: "1",
+        memory: "256M",
+        devices: &[],
+        report: &["x2APIC", "ECAM"],
+    },
     Machine {
         name: "q35, 2 CPUs, xAPIC",
         machine: "q35",
         cpu: "qemu64,-x2apic",
         cpus: "2",
         memory: "256M",
+        devices: &[],
         report: &["xAPIC", "2 of 2", "ECAM"],
     },
     Machine {
@@ -59,7 +72,17 @@ const MACHINES: &[Machine] = &[
         cpu: "max",
         cpus: "4",
         memory: "6G",
+        devices: &[],
         report: &["x2APIC", "4 of 4", "ECAM"],
+    },
+    Machine {
+        name: "q35, 2 CPUs, an IOMMU before a device that goes astray",
+        machine: "q35",
+        cpu: "max",
+        cpus: "2",
+        memory: "256M",
+        devices: &["intel-iommu", "edu"],
+        report: &["iommu    1 units"],
     },
 ];
 
@@ -97,7 +120,7 @@ fn self_test(kernel: &Path, machine: &Machine, output: &Path) -> Outcome {
 }
 
 fn panics(kernel: &Path, output: &Path) -> Outcome {
-    let machine = &MACHINES[MACHINES.len() - 1];
+    let machine = &MACHINES[0];
     match boot(kernel, machine, "", output) {
         // With -no-reboot a reset ends QEMU well.
         Ok((0, said))
@@ -131,6 +154,7 @@ fn boot(kernel: &Path, machine: &Machine, command_line: &str, output: &Path) -> 
     command.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
     // The card whose MSI-X the self-test raises; no option ROM needed.
     command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-device", "e1000e,romfile="]);
+    command.args(machine.devices.iter().flat_map(|device| ["-device", device]));
     command.arg("-kernel").arg(kernel).args(["-append", command_line]);
     let file = File::create(output).map_err(text)?;
     let errors = file.try_clone().map_err(text)?;

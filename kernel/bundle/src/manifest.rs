@@ -26,7 +26,7 @@ impl From<Nanos> for Duration {
 pub struct Bytes(pub u64);
 
 /// Which incarnation of the manifest's types this is; the kernel refuses others.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -51,6 +51,17 @@ pub struct Machine {
     /// Packet buffers in the kernel's pool.
     pub packet_buffers: u32,
     pub on_panic: PanicAction,
+    pub iommu: Iommu,
+}
+
+/// Whether devices are confined to their own memory by the machine's IOMMU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Iommu {
+    /// A box without one doesn't start.
+    Require,
+    /// If there is one.
+    Use,
+    Off,
 }
 
 /// What the kernel does after it has printed its own panic.

@@ -35,7 +35,13 @@ fn manifest(images: &[ImageSource<'_>]) -> Manifest {
     Manifest {
         schema: SCHEMA,
         name: "test".into(),
-        machine: Machine { memory: Bytes(256 << 20), cpus: 2, packet_buffers: 4096, on_panic: PanicAction::Halt },
+        machine: Machine {
+            memory: Bytes(256 << 20),
+            cpus: 2,
+            packet_buffers: 4096,
+            on_panic: PanicAction::Halt,
+            iommu: Iommu::Use,
+        },
         console: Console { fault_injection: true, feed: false },
         images: images.iter().map(ImageSource::reference).collect(),
         domains: vec![domain("ixgbe0", 0, vec![]), domain("lb", 1, vec![import])],

@@ -14,7 +14,12 @@ use interfaces::block::{
     trusted::{self, Parts},
 };
 
-use crate::{lock::Lock, machine, platform::PAGE};
+use crate::{
+    lock::Lock,
+    machine,
+    platform::{PAGE, PciFunction},
+    pool::Pool,
+};
 
 /// Bytes of the buffers of each class.
 const CLASSES: [usize; 4] = [PAGE, 4 * PAGE, 16 * PAGE, LARGEST_BUFFER];
@@ -29,6 +34,7 @@ struct FreeBuffer(NonNull<BufferHead>);
 unsafe impl Send for FreeBuffer {}
 
 static POOL: Lock<[Vec<FreeBuffer>; CLASSES.len()]> = Lock::new([const { Vec::new() }; CLASSES.len()]);
+static MEMORY: Pool = Pool::new();
 static PAGES: AtomicUsize = AtomicUsize::new(0);
 static TOTAL: AtomicUsize = AtomicUsize::new(0);
 
@@ -57,6 +63,14 @@ fn grow(class: usize) -> Option<()> {
     let limit = (pages.used + pages.free) / SHARE;
     let before = PAGES.fetch_add(RUN_PAGES, Ordering::Relaxed);
     let run = if before + RUN_PAGES <= limit { machine().dma_map(RUN_PAGES) } else { None };
+    let run = run.filter(|run| {
+        let is_reached = MEMORY.add(*run);
+        if !is_reached {
+            // SAFETY: just mapped, and no device has been let to it.
+            unsafe { machine().dma_unmap(*run) };
+        }
+        is_reached
+    });
     let Some(run) = run else {
         PAGES.fetch_sub(RUN_PAGES, Ordering::Relaxed);
         return None;
@@ -78,6 +92,11 @@ fn grow(class: usize) -> Option<()> {
     pool[class].reserve(room);
     pool[class].extend(heads);
     Some(())
+}
+
+/// Lets a disk's controller to the buffers. False: it can't be.
+pub fn open_to(controller: &'static dyn PciFunction) -> bool {
+    MEMORY.open_to(controller)
 }
 
 /// Lets go of a hold.

@@ -9,7 +9,7 @@ use alloc::{
 
 use bundle::{
     Bundle, BundleError,
-    manifest::{DeviceMatch, Manifest},
+    manifest::{DeviceMatch, Iommu, Manifest},
 };
 use interfaces::abi;
 
@@ -90,6 +90,21 @@ fn prepare(manifest: &Manifest) -> Result<(), BootError> {
     let (wanted, there) = (manifest.machine.cpus as usize, machine().cpus());
     if there < wanted {
         return Err(BootError::Machine(format!("the manifest expects {wanted} CPUs, the box has {there}")));
+    }
+    match manifest.machine.iommu {
+        Iommu::Off => {
+            log::kernel(Level::Info, format_args!("devices reach all memory: the manifest says iommu = \"off\""))
+        }
+        _ if machine().confine_devices() => {
+            log::kernel(Level::Info, format_args!("the IOMMU confines each device to its lease and its pool"));
+        }
+        Iommu::Use => log::kernel(Level::Info, format_args!("no IOMMU: devices reach all memory")),
+        Iommu::Require => {
+            return Err(BootError::Machine(
+                "the manifest says iommu = \"require\", and this box has none that can be used: switch VT-d on in its firmware, or say \"use\""
+                    .into(),
+            ));
+        }
     }
     if !packets::make(manifest.machine.packet_buffers as usize) {
         return Err(BootError::Machine(format!("no memory for {} packet buffers", manifest.machine.packet_buffers)));

@@ -27,6 +27,7 @@ pub mod lock;
 pub mod log;
 pub mod packets;
 pub mod platform;
+mod pool;
 pub mod record;
 mod registry;
 mod start;

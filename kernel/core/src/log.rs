@@ -88,7 +88,7 @@ pub(crate) fn write(level: Level, domain: usize, text: &[u8]) {
 }
 
 /// A line of the kernel's own.
-pub(crate) fn kernel(level: Level, text: fmt::Arguments<'_>) {
+pub fn kernel(level: Level, text: fmt::Arguments<'_>) {
     let mut words = String::new();
     let _ = words.write_fmt(text);
     write(level, 0, words.as_bytes());

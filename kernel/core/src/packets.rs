@@ -10,7 +10,13 @@ use core::{
 
 use interfaces::packet::{BUFFER_SIZE, Batch, BufferHead, HEADROOM, PacketFlags, trusted};
 
-use crate::{lock::Lock, machine, platform::PAGE, thread};
+use crate::{
+    lock::Lock,
+    machine,
+    platform::{PAGE, PciFunction},
+    pool::Pool,
+    thread,
+};
 
 /// Bytes from one buffer's head to the next.
 const STRIDE: usize = size_of::<BufferHead>() + HEADROOM + BUFFER_SIZE;
@@ -36,6 +42,7 @@ struct FreeBuffer(NonNull<BufferHead>);
 unsafe impl Send for FreeBuffer {}
 
 static POOL: Lock<Vec<FreeBuffer>> = Lock::new(Vec::new());
+static MEMORY: Pool = Pool::new();
 static TOTAL: AtomicU32 = AtomicU32::new(0);
 
 /// Free buffers that a thread keeps for itself.
@@ -84,6 +91,11 @@ pub(crate) fn make(buffers: usize) -> bool {
     let mut made = 0;
     while made < buffers {
         let Some(memory) = machine().dma_map(CHUNK_PAGES) else { break };
+        if !MEMORY.add(memory) {
+            // SAFETY: just mapped, and no device has been let to it.
+            unsafe { machine().dma_unmap(memory) };
+            break;
+        }
         for index in 0..in_chunk.min(buffers - made) {
             // SAFETY: a chunk has room for `in_chunk` strides, and `STRIDE` keeps the head's alignment.
             let head = unsafe { memory.address.as_ptr().add(index * STRIDE).cast::<BufferHead>() };
@@ -96,6 +108,11 @@ pub(crate) fn make(buffers: usize) -> bool {
     }
     TOTAL.store(made as u32, Ordering::Relaxed);
     made == buffers
+}
+
+/// Lets a network card to the buffers, of which it is given some. False: it can't be.
+pub fn open_to(card: &'static dyn PciFunction) -> bool {
+    MEMORY.open_to(card)
 }
 
 /// A buffer that is nobody else's.

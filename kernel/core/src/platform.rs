@@ -70,6 +70,9 @@ pub struct DmaMemory {
     pub pages: usize,
 }
 
+// SAFETY: the memory may be used and given back by any thread.
+unsafe impl Send for DmaMemory {}
+
 /// Where a thread continues: nothing but these two is kept of a continuation, all other registers are dead.
 ///
 /// The platform also clears DF, TF and AC, leaves interrupts enabled, and sets `rax` to nothing in particular; the code at `rip` reloads MXCSR and the
@@ -151,6 +154,15 @@ pub trait PciFunction: Send + Sync {
 
     /// Memory decoding and bus mastering on or off.
     fn set_bus_master(&self, on: bool);
+
+    /// Lets the device reach `memory`, at its bus addresses. False, where devices are confined: the IOMMU has no room for it, or does not stand before
+    /// this device.
+    fn grant(&self, _memory: &DmaMemory) -> bool {
+        true
+    }
+
+    /// Takes that back. Where devices are confined, the device has no access to it under way any more when this returns.
+    fn revoke(&self, _memory: &DmaMemory) {}
 
     /// Number of MSI-X vectors that can be attached.
     fn vectors(&self) -> u16;
@@ -234,6 +246,12 @@ pub trait Platform: Sync {
     fn release(&self, thread: &ThreadBlock);
 
     // PCI.
+
+    /// Confines all devices, from now on, to what [`PciFunction::grant`] gives each of them. False: the machine has nothing that does so (an IOMMU, switched on in its
+    /// firmware).
+    fn confine_devices(&self) -> bool {
+        false
+    }
 
     /// All functions that were found.
     fn pci(&self) -> Vec<PciIdentity>;

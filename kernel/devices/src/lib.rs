@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+mod function;
 mod ixgbe;
 mod nvme;
 

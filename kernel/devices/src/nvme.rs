@@ -2,36 +2,24 @@
 
 use alloc::{
     boxed::Box,
-    format,
     string::{String, ToString},
     sync::Arc,
-    vec::Vec,
 };
-use core::ptr::NonNull;
 
 use interfaces::{
-    CallError, InterfaceId,
+    InterfaceId,
     abi::RawObject,
     device::nvme::{DeviceError, Identity, NvmeDevice, NvmeVector},
 };
 use kernel_core::{
+    blocks,
     device::{DeviceClass, Lease, Recipient},
-    interrupt::{Vector, Waited},
     machine,
-    platform::{self, Bar, PAGE, PciFunction, PciIdentity},
+    platform::{self, PAGE, PciFunction, PciIdentity},
 };
 use nvme_device::{Device, DmaMemory, Hardware, LEAST_BAR_BYTES};
 
-const GONE: u32 = 0xffff_ffff;
-
-/// The command register (PCI 3.0 §6.2.2), with memory decoding and bus mastering. Decoding stays on: a reset needs the registers.
-const COMMAND: u16 = 0x04;
-const COMMAND_MEMORY: u32 = 1 << 1;
-const COMMAND_BUS_MASTER: u32 = 1 << 2;
-const COMMAND_NO_INTX: u32 = 1 << 10;
-
-/// Waits below this are spent spinning, longer ones sleeping.
-const SPIN_LIMIT_NANOS: u64 = 50_000;
+use crate::function::{self, Event, Function};
 
 /// What the core asks: is this one, and may a domain have it.
 pub struct Controllers;
@@ -42,19 +30,8 @@ impl DeviceClass for Controllers {
     }
 
     fn lease(&self, function: &'static dyn PciFunction, cpus: &[usize]) -> Result<Arc<dyn Lease>, String> {
-        let identity = function.identity();
-        let bar = function.bar(0).filter(|bar| bar.len >= LEAST_BAR_BYTES as usize).ok_or_else(|| {
-            format!(
-                "the NVMe controller {:04x}:{:04x} has no BAR 0 of {LEAST_BAR_BYTES} bytes: the firmware hasn't placed it",
-                identity.vendor_id, identity.device_id
-            )
-        })?;
-        // One vector for the admin queue, and one for each CPU of the domain. With fewer, the driver polls.
-        let wanted = cpus.len() as u16 + 1;
-        let vectors = if function.vectors() >= wanted { wanted } else { 0 };
-        let vectors = (0..vectors).map(|_| &*Box::leak(Box::new(Vector::new()))).collect();
-        let controller = Controller { function, bar, cpus: cpus.to_vec(), vectors };
-        Ok(Arc::new(Kept(nvme_device::Lease::new(controller))))
+        let controller = Function::take(function, cpus, "the NVMe controller", LEAST_BAR_BYTES, blocks::open_to)?;
+        Ok(Arc::new(Kept(nvme_device::Lease::new(Controller(controller)))))
     }
 }
 
@@ -76,81 +53,50 @@ impl Lease for Kept {
     }
 }
 
-struct Controller {
-    function: &'static dyn PciFunction,
-    bar: Bar,
-    /// The domain's CPUs.
-    cpus: Vec<usize>,
-    vectors: Vec<&'static Vector>,
-}
+struct Controller(Function);
 
-impl Controller {
-    fn register(&self, offset: u32) -> Option<NonNull<u32>> {
-        let is_inside = offset.is_multiple_of(4) && (offset as usize) < self.bar.len;
-        // SAFETY: inside the BAR.
-        is_inside.then(|| unsafe { self.bar.address.add(offset as usize).cast() })
-    }
-}
-
-// SAFETY: `dma_map` gives zeroed pages of nobody else's at one bus address; block buffers are of `kernel_core::blocks`, made of such pages that are never unmapped; and a
+// SAFETY: `Function::allocate` gives zeroed pages of nobody else's at one bus address; block buffers are of `kernel_core::blocks`, made of such pages that are never unmapped; and a
 // function whose bus mastering is off sends no requests.
 unsafe impl Hardware for Controller {
     fn identity(&self) -> Identity {
-        let PciIdentity { vendor_id, device_id, .. } = self.function.identity();
-        Identity { vendor: vendor_id, device: device_id, vectors: self.vectors.len() as u16 }
+        let PciIdentity { vendor_id, device_id, .. } = self.0.identity();
+        Identity { vendor: vendor_id, device: device_id, vectors: self.0.vectors() }
     }
 
     fn bar_bytes(&self) -> u32 {
-        u32::try_from(self.bar.len).unwrap_or(u32::MAX)
+        self.0.bar_bytes()
     }
 
     fn read(&self, offset: u32) -> u32 {
-        // SAFETY: a register of the device; reading one touches no memory.
-        self.register(offset).map_or(GONE, |register| unsafe { register.read_volatile() })
+        self.0.read(offset)
     }
 
     unsafe fn write(&self, offset: u32, value: u32) {
-        if let Some(register) = self.register(offset) {
-            // SAFETY: a register of the device; by the caller's contract the value makes it touch nothing but the lease's memory.
-            unsafe { register.write_volatile(value) }
-        }
+        // SAFETY: the same contract.
+        unsafe { self.0.write(offset, value) }
     }
 
     fn set_bus_master(&self, on: bool) {
-        let command = self.function.config_read(COMMAND) & 0xffff & !COMMAND_BUS_MASTER;
-        let command = command | COMMAND_MEMORY | COMMAND_NO_INTX | if on { COMMAND_BUS_MASTER } else { 0 };
-        // The upper half is the status register, in which zeroes change nothing.
-        self.function.config_write(COMMAND, command);
-        // The answer to a read comes behind whatever the device has sent before (PCIe 3.0 §2.4.1): all its writes are in memory.
-        self.function.config_read(COMMAND);
+        self.0.set_bus_master(on);
     }
 
     fn allocate(&self, bytes: usize) -> Option<DmaMemory> {
-        let platform::DmaMemory { address, bus, pages } = machine().dma_map(bytes.div_ceil(PAGE))?;
+        let platform::DmaMemory { address, bus, pages } = self.0.allocate(bytes)?;
         Some(DmaMemory { address, bus, bytes: pages * PAGE })
     }
 
     unsafe fn free(&self, memory: DmaMemory) {
         let DmaMemory { address, bus, bytes } = memory;
-        // SAFETY: what `allocate` gave, and by the caller's contract out of the device's reach.
-        unsafe { machine().dma_unmap(platform::DmaMemory { address, bus, pages: bytes / PAGE }) }
+        // SAFETY: what `allocate` gave, and by the caller's contract out of the device's use.
+        unsafe { self.0.free(platform::DmaMemory { address, bus, pages: bytes / PAGE }) }
     }
 
     fn vector(&self, vector: u16, cpu: u16) -> Result<Box<dyn NvmeVector>, DeviceError> {
-        let event = *self.vectors.get(usize::from(vector)).ok_or(DeviceError::NoSuchQueue)?;
-        let cpu = *self.cpus.get(usize::from(cpu)).ok_or(DeviceError::NoSuchQueue)?;
-        if !self.function.attach(vector, cpu, event) {
-            return Err(DeviceError::NoSuchQueue);
-        }
-        Ok(Box::new(Event(event)))
+        Ok(Box::new(self.0.event(vector, cpu).ok_or(DeviceError::NoSuchQueue)?))
     }
 
     fn delay_micros(&self, micros: u32) {
-        let nanos = u64::from(micros) * 1_000;
-        let until = machine().now() + nanos;
-        while machine().now() < until {
-            if nanos < SPIN_LIMIT_NANOS { core::hint::spin_loop() } else { machine().park(until) }
-        }
+        function::delay(micros);
     }
 
     fn now(&self) -> u64 {
@@ -158,15 +104,8 @@ unsafe impl Hardware for Controller {
     }
 }
 
-/// A vector as the driver waits for it.
-struct Event(&'static Vector);
-
 impl NvmeVector for Event {
     fn wait(&mut self, deadline: u64) -> Result<bool, DeviceError> {
-        match self.0.wait(deadline) {
-            Waited::Fired => Ok(true),
-            Waited::TimedOut => Ok(false),
-            Waited::Cancelled => Err(DeviceError::Call(CallError::Cancelled)),
-        }
+        Ok(Event::wait(self, deadline)?)
     }
 }

@@ -1,5 +1,6 @@
 //! The few ACPI tables that we need: MADT (CPUs, interrupt controllers), MCFG (PCIe's ECAM), FADT (power-management
-//! timer, reset register). ACPI 6.5 chapter 5; MCFG is in the PCI Firmware Specification 3.3, §4.1.2.
+//! timer, reset register), DMAR (IOMMUs). ACPI 6.5 chapter 5; MCFG is in the PCI Firmware Specification 3.3, §4.1.2; DMAR in Intel's
+//! Virtualization Technology for Directed I/O 4.1 (VT-d), §8.
 //!
 //! No AML is interpreted. Tables come from firmware, so every length is checked and every checksum verified; a
 //! broken table is skipped and reported, since a box without MCFG still boots.
@@ -48,6 +49,25 @@ pub struct ResetRegister {
     pub value: u8,
 }
 
+/// An IOMMU and the devices that it stands before (VT-d §8.3).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RemappingUnit {
+    pub segment: u16,
+    /// Where its registers are.
+    pub registers: u64,
+    /// It stands before all of the segment's devices that no other unit names.
+    pub rest: bool,
+    pub scopes: Vec<Scope>,
+}
+
+/// A device, or a bridge with all behind it: a bus, and the way down from there by device and function (VT-d §8.3.1).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Scope {
+    pub bridge: bool,
+    pub bus: u8,
+    pub path: Vec<(u8, u8)>,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Acpi {
     /// Local APIC ids of usable CPUs, in the firmware's order.
@@ -60,6 +80,7 @@ pub struct Acpi {
     /// The clock's register that has the century.
     pub century: Option<u8>,
     pub reset: Option<ResetRegister>,
+    pub iommus: Vec<RemappingUnit>,
     /// Signatures of tables that were damaged.
     pub damaged: Vec<[u8; 4]>,
 }
@@ -96,6 +117,7 @@ pub fn parse(memory: &impl PhysicalMemory, rsdp: Option<&Rsdp>) -> Result<Acpi, 
                 b"APIC" => acpi.read_madt(table),
                 b"MCFG" => acpi.read_mcfg(table),
                 b"FACP" => acpi.read_fadt(table),
+                b"DMAR" => acpi.read_dmar(table),
                 _ => {}
             },
             Err(signature) => acpi.damaged.push(signature),
@@ -187,6 +209,26 @@ impl Acpi {
         }
     }
 
+    /// VT-d §8.1: after the header 12 bytes, then structures of type, length, body. Only remapping units (type 0) matter: what firmware's own devices
+    /// reach (type 1) they need no more, since all devices are silenced at boot.
+    fn read_dmar(&mut self, table: &[u8]) {
+        let mut rest = table.get(48..).unwrap_or(&[]);
+        while !rest.is_empty() {
+            let length = u16_at(rest, 2).map_or(0, usize::from);
+            let Some(entry) = rest.get(..length).filter(|entry| entry.len() >= 4) else {
+                self.damaged.push(*b"DMAR");
+                return;
+            };
+            if u16_at(entry, 0) == Some(0) {
+                match RemappingUnit::read(entry) {
+                    Some(unit) => self.iommus.push(unit),
+                    None => self.damaged.push(*b"DMAR"),
+                }
+            }
+            rest = &rest[length..];
+        }
+    }
+
     /// ACPI 6.5 §5.2.9.
     fn read_fadt(&mut self, table: &[u8]) {
         const TIMER_IS_WIDE: u32 = 1 << 8;
@@ -202,6 +244,29 @@ impl Acpi {
             let port = u64_at(table, 120).and_then(|port| port.try_into().ok());
             self.reset = port.zip(table.get(128)).map(|(port, value)| ResetRegister { port, value: *value });
         }
+    }
+}
+
+impl RemappingUnit {
+    fn read(entry: &[u8]) -> Option<Self> {
+        const REST_OF_THE_SEGMENT: u8 = 1;
+        let mut unit = Self {
+            segment: u16_at(entry, 6)?,
+            registers: u64_at(entry, 8)?,
+            rest: entry[4] & REST_OF_THE_SEGMENT != 0,
+            scopes: Vec::new(),
+        };
+        let mut rest = &entry[16..];
+        while let [kind, length, _, _, _, bus, ..] = *rest {
+            let scope = rest.get(..usize::from(length)).filter(|scope| scope.len() >= 8)?;
+            // 1: a PCI endpoint; 2: a bridge with all behind it. The others are no PCI devices.
+            if kind == 1 || kind == 2 {
+                let path = scope[6..].chunks_exact(2).map(|step| (step[0], step[1])).collect();
+                unit.scopes.push(Scope { bridge: kind == 2, bus, path });
+            }
+            rest = &rest[scope.len()..];
+        }
+        rest.is_empty().then_some(unit)
     }
 }
 
@@ -229,7 +294,7 @@ mod tests {
         rsdp[0..8].copy_from_slice(b"RSD PTR ");
         rsdp[16..20].copy_from_slice(&0x1000u32.to_le_bytes());
         let rsdp = sealed(rsdp, 8);
-        let rsdt = table_of(b"RSDT", &[0x2000u32, 0x3000, 0x4000].map(u32::to_le_bytes).concat());
+        let rsdt = table_of(b"RSDT", &[0x2000u32, 0x3000, 0x4000, 0x5000].map(u32::to_le_bytes).concat());
         let mut madt = 0xfee0_0000u32.to_le_bytes().to_vec();
         madt.extend([1, 0, 0, 0]);
         madt.extend([0, 8, 0, 0, 1, 0, 0, 0]); // CPU 0, enabled
@@ -248,12 +313,24 @@ mod tests {
         fadt[116 - 36] = 1;
         fadt[120 - 36..128 - 36].copy_from_slice(&0xcf9u64.to_le_bytes());
         fadt[128 - 36] = 0xf;
+        let mut dmar = vec![47, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        // Firmware's own memory for a device: of no interest.
+        dmar.extend([1, 0, 24, 0, 0, 0, 0, 0]);
+        dmar.extend([0; 16]);
+        // A unit before one endpoint behind a bridge, and one before the rest.
+        dmar.extend([0, 0, 26, 0, 0, 0, 0, 0]);
+        dmar.extend(0xfed9_0000u64.to_le_bytes());
+        dmar.extend([1, 10, 0, 0, 0, 0, 0x1c, 4, 0, 1]);
+        dmar.extend([0, 0, 24, 0, 1, 0, 0, 0]);
+        dmar.extend(0xfed9_1000u64.to_le_bytes());
+        dmar.extend([3, 8, 0, 0, 2, 0xf0, 0x1f, 0]); // its I/O APIC
         Fake(vec![
             (0xf_1230, rsdp),
             (0x1000, rsdt),
             (0x2000, table_of(b"APIC", &madt)),
             (0x3000, table_of(b"MCFG", &mcfg)),
             (0x4000, table_of(b"FACP", &fadt)),
+            (0x5000, table_of(b"DMAR", &dmar)),
         ])
     }
 
@@ -271,6 +348,14 @@ mod tests {
         assert_eq!(acpi.pm_timer, Some(PmTimer { port: 0x608, wide: true }));
         assert_eq!(acpi.century, Some(0x32));
         assert_eq!(acpi.reset, Some(ResetRegister { port: 0xcf9, value: 0xf }));
+        let behind = Scope { bridge: false, bus: 0, path: vec![(0x1c, 4), (0, 1)] };
+        assert_eq!(
+            acpi.iommus,
+            [
+                RemappingUnit { segment: 0, registers: 0xfed9_0000, rest: false, scopes: vec![behind] },
+                RemappingUnit { segment: 0, registers: 0xfed9_1000, rest: true, scopes: vec![] },
+            ]
+        );
         assert!(acpi.damaged.is_empty());
     }
 
@@ -283,6 +368,19 @@ mod tests {
         assert_eq!(acpi.damaged, [*b"MCFG"]);
         assert!(acpi.ecam.is_empty());
         assert_eq!(acpi.cpus.len(), 3);
+    }
+
+    /// A unit whose list of devices doesn't add up is left out, and said to be damaged; so is a list that ends early.
+    #[test]
+    fn damaged_unit_is_skipped() {
+        for (at, value) in [(36 + 12 + 24 + 16 + 1, 200), (36 + 12 + 2, 0)] {
+            let mut machine = machine();
+            machine.0[5].1[at] = value;
+            machine.0[5].1 = sealed(machine.0[5].1.clone(), 9);
+            let acpi = parse(&machine, None).unwrap();
+            assert!(acpi.iommus.len() < 2, "{:?}", acpi.iommus);
+            assert_eq!(acpi.damaged, [*b"DMAR"]);
+        }
     }
 
     #[test]

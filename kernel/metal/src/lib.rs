@@ -13,3 +13,4 @@ pub mod boot_info;
 pub mod date;
 pub mod frames;
 pub mod queue;
+pub mod reach;

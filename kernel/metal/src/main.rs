@@ -15,6 +15,7 @@ mod cpu;
 mod entry;
 mod interrupt;
 mod intrinsics;
+mod iommu;
 mod lock;
 mod memory;
 mod panic;
@@ -84,6 +85,7 @@ extern "C" fn kernel_start(magic: u32, info: u32) -> ! {
     report!("cpu      {} of {}, {mode}, timer {timer}", cpu::count(), acpi.cpus.len().max(1));
     report!("memory   {} MiB free", memory::free_pages() / 256);
 
+    iommu::find(&acpi);
     pci::enumerate(&acpi);
     report!("pci      {} functions by {}", pci::found().len(), pci::access());
     if interrupt::route_isa(&acpi, serial::CONSOLE_ISA_INTERRUPT, cpu::this().apic, cpu::trap::VECTOR_CONSOLE) {

@@ -13,7 +13,7 @@ use kernel_core::{
 };
 
 use crate::{
-    clock, cpu,
+    clock, cpu, iommu,
     memory::{
         self, Owner,
         paging::Access,
@@ -142,6 +142,10 @@ impl Platform for Metal {
 
     fn release(&self, thread: &ThreadBlock) {
         scheduler::release(thread);
+    }
+
+    fn confine_devices(&self) -> bool {
+        iommu::confine()
     }
 
     fn pci(&self) -> Vec<PciIdentity> {

@@ -156,6 +156,10 @@ fn qemu(options: &RunOptions, console: &Path, feed: &Path) -> Result<Command, Er
         command.args(["-chardev", &format!("socket,id={id},path={}", path.display())]);
         command.args(["-serial", &format!("chardev:{id}")]);
     }
+    if settings.iommu {
+        // Before the devices that it stands before. What a device of another process may reach it is told as it is granted: caching mode.
+        command.args(["-device", "intel-iommu,caching-mode=on"]);
+    }
     command.args(["-device", "pcie-root-port,id=rp0,chassis=1,slot=1"]);
     let nic = serde_json::json!({
         "driver": "vfio-user-pci", "bus": "rp0", "socket": { "type": "unix", "path": nic_socket() },

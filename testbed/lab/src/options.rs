@@ -130,6 +130,9 @@ pub struct BoxSettings {
     pub cpus: u32,
     /// Guest memory in bytes.
     pub memory: u64,
+    /// The machine has an IOMMU: the manifest requires one.
+    #[serde(default)]
+    pub iommu: bool,
     /// How long each domain may hang before the manifest wants it found.
     #[serde(default)]
     pub watchdogs: BTreeMap<String, Duration>,
@@ -274,6 +277,7 @@ pub(crate) mod tests {
                 mac: [2, 0, 0, 0, 0, 1],
                 cpus: 2,
                 memory: 256 << 20,
+                iommu: false,
                 watchdogs: BTreeMap::new(),
             },
             disks: vec![Disk { domain: "nvme0".into(), serial: "RL0001".into(), size: 64 << 20, block_size: 4096 }],

@@ -9,7 +9,7 @@ use std::{
 use bundle::{
     Hash, Trust,
     manifest::{
-        Bytes, Console, Domain, Export, Import, Machine as MachineSpec, Manifest, Nanos, PanicAction, Restart,
+        Bytes, Console, Domain, Export, Import, Iommu, Machine as MachineSpec, Manifest, Nanos, PanicAction, Restart,
         RestartPolicy, SCHEMA, Source,
     },
     write::{ImageSource, SigningKey, bundle},
@@ -180,6 +180,7 @@ impl Rig {
                 cpus: cpus as u32,
                 packet_buffers,
                 on_panic: PanicAction::Halt,
+                iommu: Iommu::Use,
             },
             console: Console { fault_injection: true, feed: true },
             images: sources.iter().map(ImageSource::reference).collect(),

@@ -5,13 +5,14 @@ use core::ptr::NonNull;
 
 use kernel_core::{
     interrupt::Vector,
-    platform::{Bar, PciFunction, PciIdentity},
+    platform::{Bar, DmaMemory, PciFunction, PciIdentity},
 };
 
 use super::{Address, COMMAND_MASTER, header};
 use crate::{
     cpu,
     interrupt::{self, Route},
+    iommu,
     lock::SpinLock,
     memory::paging,
 };
@@ -201,6 +202,14 @@ impl PciFunction for Function {
         let wanted = COMMAND_MEMORY | COMMAND_MASTER;
         let command = if on { command | wanted | COMMAND_NO_INTX } else { command & !wanted };
         self.address.write(header::COMMAND, command);
+    }
+
+    fn grant(&self, memory: &DmaMemory) -> bool {
+        iommu::grant(self.address, memory)
+    }
+
+    fn revoke(&self, memory: &DmaMemory) {
+        iommu::revoke(self.address, memory);
     }
 
     fn vectors(&self) -> u16 {

@@ -1,11 +1,12 @@
-//! PCI, BARs and MSI-X. With an Intel 82574 in the machine (QEMU's `e1000e`) its interrupt is raised for real; without one only the bus
-//! is looked at.
+//! PCI, BARs, MSI-X and the IOMMU. With an Intel 82574 in the machine (QEMU's `e1000e`) its interrupt is raised for real, and with QEMU's `edu`, which copies
+//! whatever it is told to, a device goes astray; without them only the bus is looked at.
 
 use alloc::format;
 
 use kernel_core::{
     interrupt::{Vector, Waited},
-    platform::{Platform, Priority},
+    log,
+    platform::{DmaMemory, Platform, Priority},
 };
 
 use super::{Outcome, Test, crew};
@@ -14,10 +15,84 @@ use crate::{check, clock, cpu, interrupt, platform::Metal};
 pub const TESTS: &[Test] = &[
     ("a PCI function opens once, with sane BARs", functions_open),
     ("MSI-X wakes a thread on each CPU, and not after detaching", message_interrupts),
+    ("a device behind the IOMMU reaches what it was granted, and nothing else", confinement),
 ];
 
 /// Intel 82574L.
 const CARD: (u16, u16) = (0x8086, 0x10d3);
+
+/// QEMU's device for students (docs/specs/edu.rst): it has 4 KiB of its own, and copies between them and memory.
+const EDU: (u16, u16) = (0x1234, 0x11e8);
+
+fn confinement() -> Outcome {
+    const FROM: usize = 0x80;
+    const TO: usize = 0x88;
+    const BYTES: usize = 0x90;
+    const COMMAND: usize = 0x98;
+    const START: u64 = 1;
+    const INTO_MEMORY: u64 = 2;
+    const OWN_BUFFER: u64 = 0x4_0000;
+    const PATTERN: u8 = 0xa5;
+
+    let Some(identity) = Metal.pci().into_iter().find(|identity| (identity.vendor_id, identity.device_id) == EDU)
+    else {
+        crate::report!("         (no such device here: -device intel-iommu -device edu)");
+        return Ok(());
+    };
+    let Some(device) = Metal.pci_open(&identity) else { return Err("it doesn't open".into()) };
+    let Some(bar) = device.bar(0) else { return Err("it has no BAR 0".into()) };
+    let copy = |from: u64, to: u64, command: u64| -> Outcome {
+        for (register, value) in [(FROM, from), (TO, to), (BYTES, 64), (COMMAND, command)] {
+            // SAFETY: a register inside the BAR; the addresses are of pages that this test has for itself.
+            unsafe { bar.address.add(register).cast::<u64>().write_volatile(value) }
+        }
+        let deadline = clock::now() + 30_000_000_000;
+        // SAFETY: as above.
+        while unsafe { bar.address.add(COMMAND).cast::<u64>().read_volatile() } & START != 0 {
+            check!(clock::now() < deadline, "the device doesn't come to an end");
+            crew::sleep(1_000_000);
+        }
+        Ok(())
+    };
+    let (Some(own), Some(foreign)) = (Metal.dma_map(1), Metal.dma_map(1)) else { return Err("no memory".into()) };
+    // SAFETY: pages of this test's, which nobody but the device touches meanwhile.
+    let first = |memory: &DmaMemory| unsafe { memory.address.as_ptr().read_volatile() };
+    // SAFETY: as above.
+    unsafe { own.address.as_ptr().write_bytes(PATTERN, 64) };
+    device.set_bus_master(true);
+
+    check!(Metal.confine_devices(), "there is no IOMMU: -device intel-iommu");
+    check!(device.grant(&own), "its page can't be granted");
+    copy(own.bus, OWN_BUFFER, START)?;
+    copy(OWN_BUFFER, foreign.bus, START | INTO_MEMORY)?;
+    check!(first(&foreign) == 0, "the device wrote to a page that it wasn't granted");
+    let deadline = clock::now() + 30_000_000_000;
+    while !log::read(0, Some(0)).0.iter().any(|line| line.text().contains("the IOMMU refused")) {
+        check!(clock::now() < deadline, "nobody says that the device was refused");
+        crew::sleep(1_000_000);
+    }
+    copy(OWN_BUFFER, own.bus + 2048, START | INTO_MEMORY)?;
+    // SAFETY: as above.
+    let echoed = unsafe { own.address.as_ptr().add(2048).read_volatile() };
+    check!(echoed == PATTERN, "the device doesn't reach its own page: {echoed:#x}");
+
+    device.revoke(&own);
+    // SAFETY: as above.
+    unsafe { own.address.as_ptr().write_bytes(0, 64) };
+    copy(OWN_BUFFER, own.bus, START | INTO_MEMORY)?;
+    check!(first(&own) == 0, "the device still reaches a page that was taken from it");
+    check!(device.grant(&foreign), "another page can't be granted");
+    copy(OWN_BUFFER, foreign.bus, START | INTO_MEMORY)?;
+    check!(first(&foreign) == PATTERN, "the device doesn't reach the page that it was granted last");
+    device.revoke(&foreign);
+    device.set_bus_master(false);
+    // SAFETY: nobody uses them any more, and the device is off the bus.
+    unsafe {
+        Metal.dma_unmap(own);
+        Metal.dma_unmap(foreign);
+    }
+    Ok(())
+}
 
 fn functions_open() -> Outcome {
     let found = Metal.pci();

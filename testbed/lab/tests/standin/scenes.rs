@@ -57,6 +57,7 @@ fn options(misbehaviour: Option<&str>, seconds: u64) -> RunOptions {
             mac: [2, 0, 0, 0, 0, 1],
             cpus: 1,
             memory: 0,
+            iommu: false,
             watchdogs: Default::default(),
         },
         disks: Vec::new(),
