@@ -5,7 +5,7 @@
 //! taken apart along the links, without knowing a type and without recursion.
 
 use core::{
-    ptr::null_mut,
+    ptr::{NonNull, null_mut},
     sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering::Relaxed},
 };
 
@@ -84,11 +84,9 @@ impl ObjectHead {
 /// # Safety
 /// `head` and all above it are live, and nobody changes the hierarchy meanwhile.
 pub unsafe fn root(mut head: *mut ObjectHead) -> *mut ObjectHead {
-    // SAFETY: this function's contract.
-    unsafe {
-        while !(*head).parent().is_null() {
-            head = (*head).parent();
-        }
+    // SAFETY: this function's contract. Each link is read once, so that who only counts objects while others nest and take may be wrong, but stays on heads.
+    while let Some(above) = NonNull::new(unsafe { (*head).parent() }) {
+        head = above.as_ptr();
     }
     head
 }

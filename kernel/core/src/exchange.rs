@@ -55,10 +55,6 @@ struct Magazine {
 }
 
 impl Magazines {
-    pub(crate) const fn new() -> Self {
-        Magazines([const { Magazine { len: 0, objects: [core::ptr::null_mut(); MAGAZINE] } }; CLASSES])
-    }
-
     /// Gives everything back. For the supervisor, after the thread has ended.
     pub(crate) fn flush(&mut self) {
         for (class, magazine) in self.0.iter_mut().enumerate() {

@@ -35,10 +35,6 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    pub(crate) const fn new() -> Self {
-        Place { object: AtomicPtr::new(null_mut()), owner: AtomicU32::new(0), expected: AtomicU32::new(0) }
-    }
-
     /// For the supervisor, when `callee` is dead and all its threads are held: notes whether this one's caller there wants its arguments back.
     pub(crate) fn expect_from(&self, block: &ThreadBlock, callee: &Incarnation) {
         if let [.., caller, innermost] = block.published()

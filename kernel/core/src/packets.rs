@@ -52,10 +52,6 @@ pub(crate) struct BufferCache {
 }
 
 impl BufferCache {
-    pub(crate) const fn new() -> Self {
-        BufferCache { len: 0, buffers: [None; CACHE] }
-    }
-
     /// Gives everything back. For the supervisor, after the thread has ended.
     pub(crate) fn flush(&mut self) {
         self.spill(0);

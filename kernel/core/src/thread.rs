@@ -3,8 +3,15 @@
 //! A block is written by its own thread (and, where a field says so, by the supervisor); others read it while it runs. Blocks are never unmapped, only
 //! used again, so that a stale pointer to one is at worst a pointer to another thread.
 
-use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
+use alloc::{
+    alloc::{alloc_zeroed, handle_alloc_error},
+    boxed::Box,
+    string::String,
+    sync::Arc,
+    vec::Vec,
+};
 use core::{
+    alloc::Layout,
     arch::asm,
     cell::UnsafeCell,
     fmt,
@@ -48,15 +55,6 @@ pub struct Frame {
 }
 
 impl Frame {
-    const fn new() -> Self {
-        Frame {
-            record: AtomicPtr::new(ptr::null_mut()),
-            sp: AtomicUsize::new(0),
-            resume: AtomicUsize::new(0),
-            visit: AtomicU64::new(0),
-        }
-    }
-
     /// # Safety
     /// The frame is published, on a stack that can't change now or that the caller only looks at as the supervisor, which alone frees records.
     pub(crate) unsafe fn record(&self) -> &PortRecord {
@@ -163,33 +161,17 @@ pub(crate) mod offsets {
 impl ThreadBlock {
     fn new(name: &str) -> &'static ThreadBlock {
         MADE.fetch_add(1, Ordering::Relaxed);
-        let block: &'static ThreadBlock = Box::leak(Box::new(ThreadBlock {
-            top: AtomicPtr::new(ptr::null_mut()),
-            stack_limit: AtomicUsize::new(0),
-            depth: AtomicU32::new(0),
-            crossing: AtomicU32::new(0),
-            visits: AtomicU64::new(0),
-            last_frame: AtomicPtr::new(ptr::null_mut()),
-            preempt_off: AtomicU32::new(0),
-            want_switch: AtomicU32::new(0),
-            platform: AtomicPtr::new(ptr::null_mut()),
-            cpu: AtomicU32::new(0),
-            held: AtomicU32::new(0),
-            id: AtomicU32::new(0),
-            ended: AtomicBool::new(false),
-            blocked: AtomicU32::new(0),
-            own: AtomicU32::new(0),
-            signs: AtomicU64::new(0),
-            watch: crate::watchdog::Watch::new(),
-            locks: AtomicU64::new(0),
-            last_lock: AtomicPtr::new(ptr::null_mut()),
-            exchange: [const { AtomicI64::new(0) }; MAX_DOMAINS],
-            magazines: UnsafeCell::new(Magazines::new()),
-            buffers: UnsafeCell::new(BufferCache::new()),
-            given_back: given_back::Place::new(),
-            life: Lock::new(Life { name: name.into(), ..Life::default() }),
-            frames: [const { Frame::new() }; MAX_FRAMES],
-        }));
+        let layout = Layout::new::<ThreadBlock>();
+        // SAFETY: a block isn't of size 0. Zeroes are what each field begins with: numbers, null pointers, no buffers, an open lock; but for `life`, which is written
+        // before anybody sees it. In place, because a domain's thread that starts another may have no more stack than the kernel's reserve.
+        let block: &'static ThreadBlock = unsafe {
+            let block = alloc_zeroed(layout).cast::<ThreadBlock>();
+            if block.is_null() {
+                handle_alloc_error(layout);
+            }
+            (&raw mut (*block).life).write(Lock::new(Life { name: name.into(), ..Life::default() }));
+            &*block
+        };
         let frames = (&raw const block.frames).cast::<Frame>().cast_mut();
         block.last_frame.store(frames.wrapping_add(MAX_FRAMES - 1), Ordering::Relaxed);
         block.frames[0].record.store(ptr::from_ref(kernel().base()).cast_mut(), Ordering::Relaxed);
@@ -228,6 +210,11 @@ impl ThreadBlock {
     /// Whether the domain that this thread is in is ending: blocking calls return.
     pub fn is_cancelled(&self) -> bool {
         !self.innermost().is_live()
+    }
+
+    /// Whether the thread is blocked in the kernel. A hint: it runs on.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed) != 0
     }
 
     /// Says to the watchdog that this visit yields, or that a domain's own thread is well.
@@ -296,6 +283,11 @@ impl ThreadBlock {
         let base = (&raw const self.frames).addr();
         let count = (self.top.load(Ordering::SeqCst).addr() - base) / size_of::<Frame>() + 1;
         &self.frames[..count.min(MAX_FRAMES)]
+    }
+
+    /// The lowest usable byte of this thread's stack.
+    pub fn stack_limit(&self) -> usize {
+        self.stack_limit.load(Ordering::Relaxed)
     }
 
     /// Whether `address` lies in the guard page below this thread's stack.

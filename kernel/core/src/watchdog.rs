@@ -35,16 +35,6 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    pub(crate) const fn new() -> Self {
-        Watch {
-            asked: AtomicU32::new(0),
-            visits: [const { AtomicU64::new(0) }; MAX_FRAMES],
-            ran: [const { AtomicU64::new(0) }; MAX_FRAMES],
-            seen_visits: AtomicU64::new(0),
-            seen_signs: AtomicU64::new(0),
-        }
-    }
-
     pub(crate) fn forget(&self) {
         self.asked.store(0, Ordering::Relaxed);
         self.ran.iter().for_each(|ran| ran.store(0, Ordering::Relaxed));
