@@ -152,6 +152,8 @@ enum CampaignKind {
     Restarts(rig::Question),
     /// Walk random graphs of domains in the rig beside a model of who owns what
     Graphs(rig::Question),
+    /// Crash domains of the rig, under load, at every instruction that runs
+    Points(rig::Question),
 }
 
 #[derive(Subcommand)]
@@ -420,6 +422,7 @@ fn perform(job: Job) -> Result<(), Failure> {
         }
         Job::Campaign { kind: CampaignKind::Restarts(question) } => in_the_rig(&workspace, "restarts", &question)?,
         Job::Campaign { kind: CampaignKind::Graphs(question) } => in_the_rig(&workspace, "graphs", &question)?,
+        Job::Campaign { kind: CampaignKind::Points(question) } => in_the_rig(&workspace, "points", &question)?,
         Job::Bench { kind: BenchKind::Ipc { report } } => {
             if !bench::ipc(&workspace, report.as_deref())? {
                 return Err(Failure::Job(String::new()));

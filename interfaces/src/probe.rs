@@ -65,7 +65,73 @@ pub enum Deed {
     PutAndPanic,
     /// Gives a parcel to the next probe, and panics.
     PostAndPanic,
+    /// What services do all day: formats, copies, sorts, allocates on both heaps, fills packets, calls, logs; another mix for each number.
+    Work(u64),
+    /// Overflows the stack in the library's code: a text that is written by writing itself.
+    OverflowInLibrary,
+    /// Overflows the stack with a round of work at every depth, so that the last of it is touched wherever it may be: in allocations, in the kernel's entries.
+    OverflowAtWork,
+    /// Says that it is here (`is_staying`), and computes for ever.
+    Stay,
     Nothing,
+}
+
+impl Deed {
+    /// Those of which a domain dies at once.
+    pub const DEADLY: [Deed; 9] = [
+        Deed::Panic,
+        Deed::IndexOutOfBounds,
+        Deed::Unwrap,
+        Deed::Overflow,
+        Deed::DivideByZero,
+        Deed::StackOverflow,
+        Deed::OverflowInLibrary,
+        Deed::OverflowAtWork,
+        Deed::Hoard,
+    ];
+}
+
+/// Where in its code a probe does a deed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Exchangeable)]
+pub enum Place {
+    /// In the method that was called.
+    Method,
+    /// On the way back: when a callee of its own has just answered.
+    AfterACall,
+    /// In a `Display`, which the library calls.
+    Formatting,
+    /// In a `Display` again, of a panic's message.
+    LastWords,
+    /// In a comparison, amid a sort.
+    Sorting,
+    /// In a destructor.
+    Dropping,
+    /// With objects, packets and nested objects in its hands.
+    WithObjects,
+    /// With an object lent that is its own.
+    Lending,
+    /// With handles of the next domain's.
+    WithHandles,
+    /// With a lock that others of its threads wait for.
+    WithALock,
+    /// In a thread of its own, while the visitor waits for that.
+    InAThread,
+}
+
+impl Place {
+    pub const ALL: [Place; 11] = [
+        Place::Method,
+        Place::AfterACall,
+        Place::Formatting,
+        Place::LastWords,
+        Place::Sorting,
+        Place::Dropping,
+        Place::WithObjects,
+        Place::Lending,
+        Place::WithHandles,
+        Place::WithALock,
+        Place::InAThread,
+    ];
 }
 
 /// What a probe heard from the next one.
@@ -116,6 +182,15 @@ pub trait Probe {
 
     /// Has the next probe do it, `depth` domains further on (0: itself); what came back from there is the answer.
     fn relay(&self, depth: u32, deed: Deed) -> Result<Relayed, CallError>;
+
+    /// Does it at this place, `depth` domains further on (0: itself).
+    fn act_at(&self, depth: u32, place: Place, deed: Deed) -> Result<Relayed, CallError>;
+
+    /// Does it with what was given to it in its hands.
+    fn act_with(&self, word: RRef<Word>, parcel: RRef<Parcel>, deed: Deed) -> Result<RRef<Word>, CallError>;
+
+    /// Whether some thread stays, as `Deed::Stay` says.
+    fn is_staying(&self) -> Result<bool, CallError>;
 
     /// A handle.
     fn handle(&self) -> Result<Cap<dyn ProbeHandle>, CallError>;

@@ -228,6 +228,11 @@ impl Domain {
         self.life.lock().records.get(place).map(|record| record.object())
     }
 
+    /// Packet buffers that are in the rings of the domain's device now.
+    pub fn buffers_in_rings(&self) -> usize {
+        self.lease.as_ref().map_or(0, |lease| lease.buffers())
+    }
+
     /// What `domains`, the feed and the tests show.
     pub fn status(&self) -> Status {
         let life = self.life.lock();

@@ -66,6 +66,11 @@ pub fn consider(block: &ThreadBlock, rip: usize) -> Verdict {
     Verdict::Continue
 }
 
+/// Whether an instruction at `rip` is of the domain that the thread is in. For the thread's own trap.
+pub fn executes(block: &ThreadBlock, rip: usize) -> bool {
+    block.innermost().executes(rip)
+}
+
 /// From here on the thread executes no more of its innermost domain's code.
 fn divert(block: &ThreadBlock) -> Resume {
     // SAFETY: `top` points at a published frame of the thread that was interrupted.

@@ -1,6 +1,7 @@
 //! Campaigns in the rig: long randomised tests whose records can be gone on with. A seeded sample of each is in the suite.
 
 pub mod model;
+pub mod points;
 pub mod restarts;
 
 use std::{fs, io, path::Path};

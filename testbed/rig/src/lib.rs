@@ -10,11 +10,13 @@ pub mod campaign;
 mod card;
 pub mod dma;
 mod drive;
+pub mod graphs;
 mod images;
 mod machine;
 mod memory;
 mod rig;
 mod signals;
+pub mod stops;
 mod threads;
 
 pub use cable::{Returned, Tester};

@@ -18,7 +18,7 @@ use kernel_core::{
     thread::ThreadBlock,
 };
 
-use crate::{dma, memory::Memory, threads};
+use crate::{dma, memory::Memory, stops, threads};
 
 /// Nanoseconds since the first question.
 pub fn clock() -> u64 {
@@ -89,10 +89,15 @@ impl Platform for Machine {
     }
 
     fn map(&self, pages: usize, kind: Mapping) -> Option<NonNull<u8>> {
-        self.memory.map(pages, kind)
+        let first = self.memory.map(pages, kind)?;
+        if kind == Mapping::Image {
+            stops::image_mapped(first, pages);
+        }
+        Some(first)
     }
 
     unsafe fn protect(&self, ranges: &[Protected]) {
+        stops::image_written(ranges);
         for range in ranges {
             // SAFETY: the same contract.
             unsafe { self.memory.protect(range.first, range.pages, range.protection) }
@@ -101,6 +106,9 @@ impl Platform for Machine {
 
     unsafe fn unmap(&self, mappings: &[Mapped]) {
         for mapped in mappings {
+            if mapped.kind == Mapping::Image {
+                stops::image_unmapped(mapped.first, mapped.pages);
+            }
             // SAFETY: the same contract.
             unsafe { self.memory.unmap(mapped.first, mapped.pages, mapped.kind) }
         }

@@ -1,8 +1,9 @@
 //! A box in this process, and what a test wants to do with it.
 
 use std::{
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::{Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     time::{Duration, Instant},
 };
 
@@ -125,7 +126,7 @@ pub struct Counts {
     /// Pages of the machine, without the slabs of the exchange heap, which stay.
     pub pages: usize,
     pub domains: Vec<DomainCounts>,
-    /// Packet buffers that are free.
+    /// Packet buffers that are free, or in devices' rings.
     pub buffers: usize,
     /// Handles in the box.
     pub handles: usize,
@@ -153,6 +154,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// The box of this process.
 pub struct Rig {
     pub machine: &'static Machine,
+    /// The ELF of each domain's image.
+    images: BTreeMap<String, Arc<[u8]>>,
     turn: Mutex<()>,
 }
 
@@ -169,6 +172,9 @@ impl Rig {
             }
         }
         let elves = images::build(&starts);
+        let shared: Vec<Arc<[u8]>> = elves.iter().map(|elf| elf.as_slice().into()).collect();
+        let image = |domain: &DomainSpec| (domain.spec.name.clone(), shared[domain.spec.image as usize].clone());
+        let images = domains.iter().map(image).collect();
         let (abi, build) = (Hash::of(b"abi of the rig"), Hash::of(b"build"));
         let sources: Vec<ImageSource<'_>> =
             starts.iter().zip(&elves).map(|(start, elf)| ImageSource { name: start.name, elf, abi, build }).collect();
@@ -192,7 +198,7 @@ impl Rig {
         signals::install();
         // SAFETY: the first call into the core in this process but for blocks; this is the only thread of the core.
         unsafe { kernel_core::install(machine) };
-        let rig = Rig { machine, turn: Mutex::new(()) };
+        let rig = Rig { machine, images, turn: Mutex::new(()) };
         enter();
         let trust = Trust { key: key.public(), abi };
         boot(Boot { bundle: bytes.leak(), trust, devices }).expect("the box starts");
@@ -229,6 +235,11 @@ impl Rig {
             domain::by_name(domain).and_then(|domain| domain.proxy(port, I::NAME)).expect("the rig has such a port");
         // SAFETY: a proxy of this interface, which lives as long as the process.
         Port::new(unsafe { &*I::from_raw(object) })
+    }
+
+    /// The ELF of a domain's image.
+    pub fn image(&self, domain: &str) -> &[u8] {
+        self.images.get(domain).expect("the rig has such a domain")
     }
 
     pub fn status(&self, domain: &str) -> Status {
@@ -294,7 +305,7 @@ impl Rig {
         Counts {
             domains: domains.collect(),
             pages: kernel_core::machine().pages().used - exchange::slab_pages(),
-            buffers: packets::counts().1,
+            buffers: packets::counts().1 + domain::all().iter().map(|domain| domain.buffers_in_rings()).sum::<usize>(),
             handles: capability::counts(0).1,
         }
     }

@@ -8,7 +8,7 @@ use kernel_core::{
     trap::{self, Exception, ExceptionKind},
 };
 
-use crate::threads;
+use crate::{stops, threads};
 
 /// The directed signal.
 pub const KICK: i32 = libc::SIGUSR1;
@@ -69,10 +69,16 @@ unsafe extern "C" fn handler(signal: i32, info: *mut libc::siginfo_t, context: *
     let rsp = registers[libc::REG_RSP as usize] as usize;
     let block = thread::current();
     let record = threads::record(block);
-    let hold_rip = record.hold_rip.swap(0, SeqCst);
-    let verdict = match signal {
-        KICK if hold_rip != 0 => Verdict::Hold(Resume { rip: hold_rip, rsp: record.hold_rsp.load(SeqCst) }),
-        KICK => trap::consider(block, rip),
+    if signal == KICK {
+        record.kicks.fetch_add(1, SeqCst);
+    }
+    // Only what the thread sent to itself: a single step on the way there is none of it.
+    let hold_rip = if signal == KICK { record.hold_rip.swap(0, SeqCst) } else { 0 };
+    let stop = if signal == libc::SIGTRAP { stops::trapped(block, record, info.si_code, registers) } else { None };
+    let verdict = match (signal, stop) {
+        (_, Some(verdict)) => verdict,
+        (KICK, _) if hold_rip != 0 => Verdict::Hold(Resume { rip: hold_rip, rsp: record.hold_rsp.load(SeqCst) }),
+        (KICK, _) => trap::consider(block, rip),
         _ => {
             // SAFETY: an address is there for these signals; for others it is not used.
             let address = unsafe { info.si_addr() } as usize;
@@ -88,6 +94,7 @@ unsafe extern "C" fn handler(signal: i32, info: *mut libc::siginfo_t, context: *
         }
     };
     match verdict {
+        Verdict::Continue if signal == KICK => stops::kicked(block, record, registers),
         Verdict::Continue => {}
         Verdict::Hold(at) => {
             registers[libc::REG_RIP as usize] = at.rip as i64;

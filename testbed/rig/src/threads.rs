@@ -33,6 +33,10 @@ pub struct Record {
     /// The Linux thread, 0 while there is none. Locked, so that nobody sends a signal to a thread that has just ended.
     tid: Mutex<i32>,
     tid_hint: AtomicI32,
+    /// Instructions of its domain's that the thread is still to be stepped over (`stops`).
+    pub steps: AtomicU32,
+    /// Kicks that the thread has taken.
+    pub kicks: AtomicU32,
 }
 
 /// The rig's record of a block's thread.
@@ -77,6 +81,8 @@ fn enroll(block: &'static ThreadBlock) -> &'static Record {
             saved: AtomicUsize::new(0),
             tid: Mutex::new(0),
             tid_hint: AtomicI32::new(0),
+            steps: AtomicU32::new(0),
+            kicks: AtomicU32::new(0),
         }));
         block.platform.store(ptr::from_mut(record).cast(), SeqCst);
     }

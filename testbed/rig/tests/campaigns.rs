@@ -24,3 +24,15 @@ fn random_graphs_own_what_the_model_says() {
     assert!(output.status.success(), "{words}");
     assert!(words.contains("6 graphs, 1800 steps"), "{words}");
 }
+
+/// Crashes at single instructions of domains under load, in a process of its own: each is contained, told as what it was, and leaves nothing behind.
+#[test]
+fn crashes_at_single_instructions_are_contained() {
+    let output = Command::new(env!("CARGO_BIN_EXE_campaign"))
+        .args(["points", "--count", "300", "--seed", "24333"])
+        .output()
+        .unwrap();
+    let words = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(words.contains("contained       300  100.00 %"), "{words}");
+    assert!(!words.contains("FAULT"), "{words}");
+}

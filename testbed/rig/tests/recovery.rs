@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bundle::manifest::{DeviceMatch, Import, Nanos, Source};
 use interfaces::{
     RRef,
     abi::Reason,
@@ -19,10 +18,8 @@ use interfaces::{
 };
 use kernel_core::{incarnation::Cause, supervisor::Command};
 use model::{NicConfig, control::Fault};
-use rig::{Card, DomainSpec, Returned, Rig, Running, Settings, Start, Tester};
+use rig::{Card, Returned, Rig, Running, Settings, Tester, graphs};
 
-const IXGBE: Start = Start { name: "ixgbe", package: "ixgbe", path: "ixgbe::start" };
-const SHADOW: Start = Start { name: "net-shadow", package: "net-shadow", path: "net_shadow::start" };
 const REASONS: [Reason; 5] =
     [Reason::Panic, Reason::StackOverflow, Reason::PageFault, Reason::CpuException, Reason::Quota];
 
@@ -34,22 +31,8 @@ struct Box82599 {
 static BOX: LazyLock<Box82599> = LazyLock::new(|| {
     let card = Card::new(0, NicConfig::default(), Tester::new(64));
     card.serve(true);
-    let config = postcard::to_allocvec(&ixgbe::Config::default()).unwrap();
-    let on_device =
-        |interface: &str| Import { port: "device".into(), from: Source::Device, interface: interface.into() };
-    let driver = DomainSpec::new("ixgbe0", IXGBE).export("net", "Net").export("control", "Control").with(|spec| {
-        spec.device = Some(DeviceMatch::Id { vendor: 0x8086, device: NicConfig::default().device });
-        spec.imports.push(on_device("IxgbeDevice"));
-        spec.cpus = vec![0];
-        spec.watchdog = Nanos(50_000_000);
-        spec.config = config;
-    });
-    let shadow = DomainSpec::new("shadow", SHADOW)
-        .export("net", "Net")
-        .export("control", "Control")
-        .import("net", "Net", 0, "net");
     let settings = Settings {
-        domains: vec![driver, shadow],
+        domains: graphs::driver(0),
         functions: vec![card],
         devices: devices::CLASSES,
         packet_buffers: 4096,
@@ -59,7 +42,7 @@ static BOX: LazyLock<Box82599> = LazyLock::new(|| {
 });
 
 fn shadow_counter(name: &'static str) -> u64 {
-    let control = BOX.rig.port::<dyn Control>("shadow", "control");
+    let control = BOX.rig.port::<dyn Control>("shadow0", "control");
     BOX.rig.run(1, move || {
         let page = control.counters(0, RRef::new(Counters::default()).unwrap()).unwrap();
         page.as_slice().iter().find(|counter| counter.name.as_str() == name).expect("it has one").value
@@ -74,7 +57,7 @@ struct Client {
 
 impl Client {
     fn start() -> Client {
-        let net = BOX.rig.port::<dyn Net>("shadow", "net");
+        let net = BOX.rig.port::<dyn Net>("shadow0", "net");
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = BOX.rig.spawn(0, move || {

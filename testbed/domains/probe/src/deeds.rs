@@ -2,10 +2,12 @@
 
 use alloc::{sync::Arc, vec::Vec};
 use core::{
+    fmt,
     hint::black_box,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
+use crate::work;
 use interfaces::{
     CallError, Cancelled, Cap, Nested, Port, RRef,
     collections::{Bytes, Deque},
@@ -30,6 +32,10 @@ pub struct State {
     handles: AtomicU64,
     /// Closed while somebody sleeps here on request: a handle is made only after, so that its asker can die meanwhile.
     door: Mutex<()>,
+    /// Somebody computes for ever, as it was told to.
+    stays: AtomicBool,
+    /// Held in some places where a deed is done.
+    pub(crate) lock: Mutex<()>,
 }
 
 impl State {
@@ -43,6 +49,8 @@ impl State {
             capabilities: Mutex::new(Vec::new()),
             handles: AtomicU64::new(0),
             door: Mutex::new(()),
+            stays: AtomicBool::new(false),
+            lock: Mutex::new(()),
         })
     }
 
@@ -75,6 +83,10 @@ impl State {
 
     pub fn handles(&self) -> u64 {
         self.handles.load(Relaxed)
+    }
+
+    pub fn is_staying(&self) -> bool {
+        self.stays.load(Relaxed)
     }
 
     pub fn act(self: &Arc<Self>, deed: Deed) -> Result<(), CallError> {
@@ -170,6 +182,15 @@ impl State {
                 self.next.ok_or(CallError::Gone)?.post(parcel(5)?)?;
                 panic!("a probe was told to panic with a parcel posted");
             }
+            Deed::Work(number) => work::round(self, number),
+            Deed::OverflowInLibrary => finished(alloc::format!("{}", Endless(0))),
+            Deed::OverflowAtWork => finished(work_ever_deeper(self, 0)),
+            Deed::Stay => {
+                self.stays.store(true, Relaxed);
+                loop {
+                    core::hint::spin_loop();
+                }
+            }
             Deed::KeepHandle => {
                 let next = self.next.ok_or(CallError::Gone)?;
                 self.capabilities.lock().push(next.handle()?);
@@ -178,7 +199,7 @@ impl State {
         }
     }
 
-    fn spawn(self: &Arc<Self>, deed: Deed) -> Result<(), CallError> {
+    pub(crate) fn spawn(self: &Arc<Self>, deed: Deed) -> Result<(), CallError> {
         let state = self.clone();
         let cpu = self.env.cpus().first().copied().unwrap_or(0);
         let work = move || {
@@ -190,7 +211,7 @@ impl State {
 }
 
 /// A parcel with everything in it: six objects, two packets.
-fn parcel(number: u64) -> Result<RRef<Parcel>, CallError> {
+pub(crate) fn parcel(number: u64) -> Result<RRef<Parcel>, CallError> {
     let full = |_| CallError::Overloaded;
     let parcel = Parcel { number, word: Nested::empty(), batch: Some(Nested::empty()), texts: Deque::default() };
     let mut parcel = RRef::new(parcel).map_err(full)?;
@@ -228,6 +249,25 @@ fn recurse(next: Option<Port<dyn Probe>>, depth: u64) -> u64 {
         black_box(next.next(depth).is_ok());
     }
     recurse(next, depth + 1) + black_box(frame)[0]
+}
+
+/// Recurses until there is no stack left, working at every depth.
+#[inline(never)]
+#[allow(unconditional_recursion, reason = "that is the deed")]
+fn work_ever_deeper(state: &Arc<State>, depth: u64) -> u64 {
+    let frame = black_box([depth; 8]);
+    // Whatever comes of it.
+    black_box(work::round(state, depth).is_ok());
+    work_ever_deeper(state, depth + 1) + black_box(frame)[0]
+}
+
+/// A text that never ends, and is written through the library's code at every depth.
+struct Endless(usize);
+
+impl fmt::Display for Endless {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>width$}{:?}", Endless(self.0 + 1), Some(self.0), width = self.0 % 7)
+    }
 }
 
 /// A handle of a probe.

@@ -5,11 +5,16 @@
 extern crate alloc;
 
 pub mod deeds;
+mod places;
 pub mod served;
+mod work;
 
 use alloc::boxed::Box;
 
-use interfaces::{config::NoConfig, probe::Probe};
+use interfaces::{
+    config::NoConfig,
+    probe::{Deed, Probe},
+};
 use runtime::env::{Env, StartError};
 
 use crate::{deeds::State, served::Probed};
@@ -22,6 +27,18 @@ pub struct Exports {
 /// Starts the domain: it has no threads until it is told to.
 pub fn start(env: Env, _imports: (), _config: NoConfig) -> Result<Exports, StartError> {
     Ok(Exports { probe: Box::new(Probed(State::new(env, None))) })
+}
+
+/// Starts every other generation; those between do a deed on the way, each another one, the last of them staying there.
+pub fn start_stumbling(env: Env, _imports: (), _config: NoConfig) -> Result<Exports, StartError> {
+    let generation = env.generation() as usize;
+    let state = State::new(env, None);
+    if generation.is_multiple_of(2) {
+        let deeds = Deed::DEADLY.len() + 1;
+        let deed = Deed::DEADLY.get(generation / 2 % deeds).copied().unwrap_or(Deed::Stay);
+        state.act(deed)?;
+    }
+    Ok(Exports { probe: Box::new(Probed(state)) })
 }
 
 #[cfg(test)]

@@ -5,10 +5,10 @@ use alloc::{boxed::Box, sync::Arc};
 use interfaces::{
     Borrowed, CallError, Cap, RRef,
     packet::Batch,
-    probe::{Deed, Parcel, Probe, ProbeHandle, Relayed, Word},
+    probe::{Deed, Parcel, Place, Probe, ProbeHandle, Relayed, Word},
 };
 
-use crate::deeds::State;
+use crate::{deeds::State, places};
 
 /// What a probe exports.
 pub struct Probed(pub Arc<State>);
@@ -87,6 +87,27 @@ impl Probe for Probed {
             (_, None) => Err(CallError::Gone),
         };
         Ok(answer.unwrap_or_else(Relayed::Failed))
+    }
+
+    fn act_at(&self, depth: u32, place: Place, deed: Deed) -> Result<Relayed, CallError> {
+        match (depth, self.0.next) {
+            (0, _) => places::act(&self.0, place, deed).map(|()| Relayed::Done),
+            (_, Some(next)) => {
+                let answer = next.act_at(depth - 1, place, deed);
+                Ok(answer.unwrap_or_else(Relayed::Failed))
+            }
+            (_, None) => Ok(Relayed::Failed(CallError::Gone)),
+        }
+    }
+
+    fn act_with(&self, word: RRef<Word>, parcel: RRef<Parcel>, deed: Deed) -> Result<RRef<Word>, CallError> {
+        self.0.act(deed)?;
+        drop(parcel);
+        Ok(word)
+    }
+
+    fn is_staying(&self) -> Result<bool, CallError> {
+        Ok(self.0.is_staying())
     }
 
     fn handle(&self) -> Result<Cap<dyn ProbeHandle>, CallError> {

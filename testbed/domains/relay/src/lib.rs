@@ -7,8 +7,12 @@ extern crate alloc;
 // The same source as the last probe's: a domain depends on no other domain's crate.
 #[path = "../../probe/src/deeds.rs"]
 pub mod deeds;
+#[path = "../../probe/src/places.rs"]
+mod places;
 #[path = "../../probe/src/served.rs"]
 pub mod served;
+#[path = "../../probe/src/work.rs"]
+mod work;
 
 use alloc::boxed::Box;
 

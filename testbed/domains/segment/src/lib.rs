@@ -20,7 +20,7 @@ use interfaces::{
 };
 use runtime::{
     env::{Env, StartError},
-    sync::Mutex,
+    sync::{Mutex, NEVER},
     thread, time,
 };
 
@@ -190,8 +190,15 @@ impl Control for Segment {
         Ok(page)
     }
 
-    fn command(&self, _line: RRef<Text<240>>) -> Result<RRef<Text<240>>, ControlError> {
-        Err(ControlError::UnknownCommand)
+    /// `pause` and `resume`: whether the clients send.
+    fn command(&self, line: RRef<Text<240>>) -> Result<RRef<Text<240>>, ControlError> {
+        let due = match line.as_str() {
+            "pause" => NEVER,
+            "resume" => 0,
+            _ => return Err(ControlError::UnknownCommand),
+        };
+        self.0.iter().for_each(|wire| wire.lock().due = due);
+        Ok(line)
     }
 }
 

@@ -1,9 +1,10 @@
-//! `campaign NAME [--for TIME] [--count N] [--seed N] [--resume FILE]`: a long randomised test in the rig (`./redleaf campaign restarts|graphs` runs it).
+//! `campaign NAME [--for TIME] [--count N] [--seed N] [--report FILE]`: a long randomised test in the rig (`./redleaf campaign restarts|graphs|points` runs it).
 //!
-//! The record is printed at the end; with `--resume` it also stands in FILE after every leg, and one that stands there already is gone on with. Fails if
+//! The record is printed at the end; with `--report` it also stands in FILE after every leg, and one that stands there already is gone on with. Fails if
 //! anything wasn't as promised. Each graph is a process of its own, since a process has one box.
 
 use std::{
+    os::unix::process::ExitStatusExt,
     path::PathBuf,
     process::{Command, ExitCode},
     time::{Duration, Instant},
@@ -11,7 +12,7 @@ use std::{
 
 use rig::{
     Rig, Settings,
-    campaign::{self, Random, model, restarts},
+    campaign::{self, Random, model, points, restarts},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -26,8 +27,10 @@ struct Question {
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let Some((name, options)) = arguments.split_first() else { return usage() };
-    if name == "graph" {
-        return graph(options);
+    match name.as_str() {
+        "graph" => return graph(options),
+        "points" => return in_a_child(options),
+        _ => {}
     }
     let mut question = Question { until: None, count: u64::MAX, seed: 1, record: None };
     for pair in options.chunks(2) {
@@ -37,7 +40,7 @@ fn main() -> ExitCode {
             ("--for", Ok(seconds)) => question.until = Some(Instant::now() + Duration::from_secs(seconds)),
             ("--count", Ok(count)) => question.count = count,
             ("--seed", Ok(seed)) => question.seed = seed,
-            ("--resume", _) => question.record = Some(value.into()),
+            ("--report", _) => question.record = Some(value.into()),
             _ => return usage(),
         }
     }
@@ -57,6 +60,26 @@ fn main() -> ExitCode {
                 |record| (record.ok(), record.render()),
             )
         }
+        CHILD => {
+            let begin = points::Record { seed: question.seed, ..Default::default() };
+            let mut campaign = points::Campaign::start();
+            let images = campaign.images();
+            let stands = question.record.as_deref().map(campaign::read::<points::Record>);
+            if let Some(Ok(Some(record))) = stands
+                && (record.images != images || record.seed != question.seed)
+            {
+                eprintln!("the record is of another seed or of other images: name another file, or remove it");
+                return ExitCode::from(2);
+            }
+            run(
+                &question,
+                begin,
+                1_000,
+                |record| record.activated,
+                |record, count| campaign.leg(record, count),
+                |record| (record.ok(), record.render()),
+            )
+        }
         "graphs" => {
             let begin = model::Record { schema_version: 1, seed: question.seed, ..Default::default() };
             run(&question, begin, 1, |record| record.graphs, one_graph, |record| (record.ok(), record.render()))
@@ -65,8 +88,34 @@ fn main() -> ExitCode {
     }
 }
 
+/// The campaign of crash points, in the process that they may take along.
+const CHILD: &str = "points-here";
+
+/// Runs that campaign in a child: what isn't contained ends the child, and that goes into the record.
+fn in_a_child(options: &[String]) -> ExitCode {
+    let status = std::env::current_exe().and_then(|own| Command::new(own).arg(CHILD).args(options).status());
+    let fault = match status {
+        Ok(status) => match status.signal() {
+            Some(signal) => format!("a crash was not contained: the rig died of signal {signal}"),
+            None => return ExitCode::from(status.code().unwrap_or(1) as u8),
+        },
+        Err(error) => error.to_string(),
+    };
+    println!("FAULT: {fault}");
+    let record = options.chunks(2).find(|pair| pair[0] == "--report").and_then(|pair| pair.get(1)).map(PathBuf::from);
+    if let Some(path) = record
+        && let Ok(Some(mut record)) = campaign::read::<points::Record>(&path)
+    {
+        record.faults.push(fault);
+        if let Err(error) = campaign::write(&path, &record) {
+            eprintln!("{}: {error}", path.display());
+        }
+    }
+    ExitCode::FAILURE
+}
+
 fn usage() -> ExitCode {
-    eprintln!("campaign restarts|graphs [--for SECONDS] [--count N] [--seed N] [--resume FILE]");
+    eprintln!("campaign restarts|graphs|points [--for SECONDS] [--count N] [--seed N] [--report FILE]");
     ExitCode::from(2)
 }
 
