@@ -32,6 +32,12 @@ pub mod probe;
 pub mod rref;
 pub mod shape;
 pub mod socket;
+pub mod title;
+
+/// The atomics of [`title`]. A seam: a model checker's may stand in their place.
+mod atomic {
+    pub(crate) use core::sync::atomic::{AtomicU32, Ordering};
+}
 
 pub use borrowed::Borrowed;
 pub use cap::Cap;
