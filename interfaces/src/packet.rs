@@ -296,8 +296,10 @@ pub mod trusted {
         mask: u32,
         mut take: impl FnMut(NonNull<BufferHead>, usize, usize, PacketFlags, u32) -> bool,
     ) -> usize {
-        let (len, mut kept, mut taken, mut open) = (batch.len(), 0, 0, true);
-        for at in 0..len {
+        let len = batch.len();
+        let first = len.min(mask.trailing_zeros() as usize);
+        let (mut kept, mut taken, mut open) = (first, 0, true);
+        for at in first..len {
             let packet = &batch.packets[at];
             let (start, size) = packet.clamped();
             let wanted = open && mask & (1 << at) != 0;
@@ -306,7 +308,9 @@ pub mod trusted {
                 taken += 1;
             } else {
                 open &= !wanted;
-                batch.packets.swap(kept, at);
+                if kept != at {
+                    batch.packets.swap(kept, at);
+                }
                 kept += 1;
             }
         }

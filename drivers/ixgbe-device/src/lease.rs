@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use core::{
     cell::UnsafeCell,
     ops::{Deref, DerefMut},
-    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering, fence},
 };
 
 use interfaces::device::ixgbe::{DeviceError, LeaseState};
@@ -113,6 +113,8 @@ pub struct Lease<H: Hardware> {
     suspect: AtomicBool,
     /// The device has been reset under this lease: no queue is on but those that were enabled here.
     was_reset: AtomicBool,
+    /// The generation that held the lease has died, and the next one hasn't come yet.
+    abandoned: AtomicBool,
 }
 
 impl<H: Hardware> Lease<H> {
@@ -126,6 +128,7 @@ impl<H: Hardware> Lease<H> {
             live: AtomicU32::new(0),
             suspect: AtomicBool::new(false),
             was_reset: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
         })
     }
 
@@ -146,6 +149,11 @@ impl<H: Hardware> Lease<H> {
 
     pub(crate) fn set_live(&self, rx_queues: u16, tx_queues: u16) {
         self.live.store(u32::from(rx_queues) << 16 | u32::from(tx_queues), Ordering::Release);
+    }
+
+    /// Whether RSS spreads frames over more than one queue.
+    pub(crate) fn has_other_queues(&self) -> bool {
+        self.live.load(Ordering::Acquire) >> 16 > 1
     }
 
     pub(crate) fn set_suspect(&self) {
@@ -180,12 +188,33 @@ impl<H: Hardware> Lease<H> {
         Ok(())
     }
 
-    /// Nobody receives, for now: what finds no descriptor waits in the packet buffer. (Registers only, so it may be called while handles are in use.)
+    /// Nobody receives, for now: what finds no descriptor waits in the packet buffer. (Registers only, so it may be called in a trap, and while handles are in use.)
     pub fn hold_frames(&self) {
-        for queue in (0..MAX_QUEUES).map(RxQueue) {
-            // SAFETY: the buffers' size stays what it is; a queue without ring stays disabled.
-            unsafe { self.hardware.write(queue.split(), SRRCTL_ONE_BUFFER_OF_2K) };
+        self.abandoned.store(true, Ordering::SeqCst);
+        (0..MAX_QUEUES).for_each(|queue| self.write_split(RxQueue(queue), false));
+    }
+
+    /// A generation has come that will receive.
+    pub(crate) fn take_over(&self) {
+        self.abandoned.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether the device is to drop what finds no descriptor on this queue. Never while nobody receives: a thread of the generation that has died may still be on its way here.
+    pub(crate) fn set_drop(&self, queue: RxQueue, drop: bool) {
+        self.write_split(queue, drop);
+        if drop {
+            fence(Ordering::SeqCst);
+            // Either we see that, or `hold_frames` writes after us.
+            if self.abandoned.load(Ordering::SeqCst) {
+                self.write_split(queue, false);
+            }
         }
+    }
+
+    fn write_split(&self, queue: RxQueue, drop: bool) {
+        let drop = if drop { SRRCTL_DROP_EN } else { 0 };
+        // SAFETY: the buffers' size stays what it is; a queue without ring stays disabled.
+        unsafe { self.hardware.write(queue.split(), SRRCTL_ONE_BUFFER_OF_2K | drop) };
     }
 
     /// Waits until `register & mask == value`, in steps of 10 µs.

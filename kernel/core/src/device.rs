@@ -36,7 +36,8 @@ pub trait Lease: Send + Sync {
     /// Makes the kernel object for one generation of the driver and gives it to that.
     fn open(&self, driver: &Recipient) -> RawObject;
 
-    /// The generation that held the lease has just been found dead; its threads may still be in the lease's objects. Whatever must not wait.
+    /// The generation that held the lease has just died; its threads may still be in the lease's objects. Whatever must not wait, not even for the supervisor. Called by
+    /// whoever killed it, maybe in a trap: it takes no lock.
     fn died(&self) {}
 
     /// The generation that held the lease has died, and none of its threads runs any more: whatever must hold until the next one adopts.

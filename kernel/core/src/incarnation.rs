@@ -323,6 +323,9 @@ impl Incarnation {
         self.state.die();
         if let Some(domain) = self.domain {
             domain.point_away(answer);
+            if let Some(lease) = &domain.lease {
+                lease.died();
+            }
         }
         supervisor::notice();
         true

@@ -69,6 +69,16 @@ impl BufferCache {
         }
     }
 
+    /// Takes a buffer in, where the thread keeps `limit` at most.
+    #[inline(always)]
+    fn put(&mut self, buffer: NonNull<BufferHead>, limit: usize) {
+        if self.len >= limit {
+            self.spill(limit / 2);
+        }
+        self.buffers[self.len] = Some(buffer);
+        self.len += 1;
+    }
+
     #[cold]
     fn spill(&mut self, keep: usize) {
         let mut pool = POOL.lock();
@@ -111,50 +121,66 @@ pub fn open_to(card: &'static dyn PciFunction) -> bool {
     MEMORY.open_to(card)
 }
 
-/// A buffer that is nobody else's.
-pub fn take() -> Option<NonNull<BufferHead>> {
-    // SAFETY: the thread's own cache, in the kernel: nobody else has a reference to it.
-    let cache = unsafe { &mut *thread::current().buffers.get() };
-    if cache.len == 0 {
-        cache.refill();
-    }
-    cache.len = cache.len.checked_sub(1)?;
-    cache.buffers[cache.len].take()
+/// The calling thread's cache. Every use of it ends before another begins.
+#[inline(always)]
+fn cache() -> *mut BufferCache {
+    thread::current().buffers.get()
 }
 
-/// Gives a buffer back.
+/// Fills `into` from its front with buffers that are nobody else's; returns how many there were.
+#[inline]
+pub fn take(into: &mut [Option<NonNull<BufferHead>>]) -> usize {
+    // SAFETY: the thread's own cache, in the kernel: nobody else has a reference to it.
+    let cache = unsafe { &mut *cache() };
+    let mut taken = 0;
+    while taken < into.len() {
+        if cache.len == 0 {
+            cache.refill();
+            if cache.len == 0 {
+                break;
+            }
+        }
+        let count = cache.len.min(into.len() - taken);
+        cache.len -= count;
+        into[taken..taken + count].copy_from_slice(&cache.buffers[cache.len..cache.len + count]);
+        taken += count;
+    }
+    taken
+}
+
+/// Gives all buffers in `from` back, leaving `None`.
 ///
 /// # Safety
-/// It is from [`take`], is given back once, and no device reaches it any more.
-pub unsafe fn give(buffer: NonNull<BufferHead>) {
+/// They are from [`take`], each is given back once, and no device reaches them any more.
+#[inline]
+pub unsafe fn give(from: &mut [Option<NonNull<BufferHead>>]) {
     // SAFETY: as in `take`.
-    let cache = unsafe { &mut *thread::current().buffers.get() };
+    let cache = unsafe { &mut *cache() };
     let limit = limit();
-    if cache.len >= limit {
-        cache.spill(limit / 2);
-    }
-    cache.buffers[cache.len] = Some(buffer);
-    cache.len += 1;
+    from.iter_mut().filter_map(Option::take).for_each(|buffer| cache.put(buffer, limit));
 }
 
 /// Puts up to `count` empty packets at the end of `batch`.
 pub(crate) fn fill(batch: &mut Batch, count: usize) -> usize {
-    let mut added = 0;
-    while added < count && batch.len() < Batch::CAPACITY {
-        let Some(head) = take() else { break };
+    let mut buffers = [None; Batch::CAPACITY];
+    let wanted = count.min(Batch::CAPACITY - batch.len());
+    let added = take(&mut buffers[..wanted]);
+    for head in buffers.into_iter().take(added).flatten() {
         // SAFETY: the buffer is ours, and the batch has room for it.
         unsafe { trusted::push(batch, head, 0, PacketFlags::empty(), 0) };
-        added += 1;
     }
     added
 }
 
 /// Gives the buffers of the packets whose bit is set back to the pool.
 pub(crate) fn release(batch: &mut Batch, mask: u32) {
+    // SAFETY: as in `take`; `take` calls nothing but this.
+    let cache = unsafe { &mut *cache() };
+    let limit = limit();
     // SAFETY: a packet's buffer is its batch's alone, and not in a device's reach.
     unsafe {
         trusted::take(batch, mask, |head, _, _, _, _| {
-            give(head);
+            cache.put(head, limit);
             true
         });
     }

@@ -299,9 +299,6 @@ fn dying(domain: &'static Domain, incarnation: &Arc<Incarnation>) -> u64 {
         }
         // From here on every thread sees that it is dead, and we see every frame that was published before.
         machine().barrier();
-        if let Some(lease) = &domain.lease {
-            lease.died();
-        }
         announce(domain, incarnation);
     }
     if !incarnation.is_quiet() {

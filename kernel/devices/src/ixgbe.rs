@@ -110,21 +110,15 @@ unsafe impl Hardware for Card {
         unsafe { self.0.free(platform::DmaMemory { address, bus, pages: bytes / PAGE }) }
     }
 
+    #[inline]
     fn take_buffers(&self, into: &mut [Option<NonNull<BufferHead>>]) -> usize {
-        for (taken, place) in into.iter_mut().enumerate() {
-            *place = packets::take();
-            if place.is_none() {
-                return taken;
-            }
-        }
-        into.len()
+        packets::take(into)
     }
 
+    #[inline]
     unsafe fn give_buffers(&self, from: &mut [Option<NonNull<BufferHead>>]) {
-        for buffer in from.iter_mut().filter_map(Option::take) {
-            // SAFETY: by the caller's contract from the pool, given once, out of the device's reach.
-            unsafe { packets::give(buffer) };
-        }
+        // SAFETY: the same contract.
+        unsafe { packets::give(from) }
     }
 
     fn interrupt(&self, vector: u16, cpu: u16) -> Result<Box<dyn Interrupt>, DeviceError> {

@@ -89,8 +89,10 @@ fn enroll(block: &'static ThreadBlock) -> &'static Record {
     record(block)
 }
 
-/// Pins the calling pthread to a CPU, as far as the machine has it.
+/// Pins the calling pthread to a CPU, as far as the machine has it, and has its sleeps end when they should, as on the metal: by default Linux adds 50 µs.
 fn pin(cpu: usize) {
+    // SAFETY: plain numbers.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
     // SAFETY: a CPU set is plain data; the call only reads it.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();

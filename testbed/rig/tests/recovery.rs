@@ -4,19 +4,24 @@
 use std::{
     sync::{
         Arc, LazyLock,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicI32, Ordering::SeqCst},
     },
     time::{Duration, Instant},
 };
 
 use interfaces::{
-    RRef,
-    abi::Reason,
+    InterfaceId, RRef,
+    abi::{RawObject, Reason},
     control::{Control, Counters},
     net::{Net, NetError},
     packet::Batch,
 };
-use kernel_core::{incarnation::Cause, supervisor::Command};
+use kernel_core::{
+    device::{DeviceClass, Lease, Recipient},
+    incarnation::Cause,
+    platform::{PciFunction, PciIdentity},
+    supervisor::Command,
+};
 use model::{NicConfig, control::Fault};
 use rig::{Card, Returned, Rig, Running, Settings, Tester, graphs};
 
@@ -28,13 +33,60 @@ struct Box82599 {
     card: &'static Card<Tester>,
 }
 
+/// The trusted layer's lease of the 82599, which tells who told it of a death.
+struct Watched(Arc<dyn Lease>);
+
+/// The Linux thread that did it last.
+static TOLD_BY: AtomicI32 = AtomicI32::new(0);
+
+fn this_thread() -> i32 {
+    // SAFETY: no arguments, no failure.
+    unsafe { libc::gettid() }
+}
+
+impl Lease for Watched {
+    fn mac(&self) -> Option<[u8; 6]> {
+        self.0.mac()
+    }
+
+    fn interface(&self) -> InterfaceId {
+        self.0.interface()
+    }
+
+    fn open(&self, driver: &Recipient) -> RawObject {
+        self.0.open(driver)
+    }
+
+    fn died(&self) {
+        TOLD_BY.store(this_thread(), SeqCst);
+        self.0.died();
+    }
+
+    fn buffers(&self) -> usize {
+        self.0.buffers()
+    }
+}
+
+struct Watching;
+
+impl DeviceClass for Watching {
+    fn matches(&self, identity: &PciIdentity) -> bool {
+        devices::CLASSES.iter().any(|class| class.matches(identity))
+    }
+
+    fn lease(&self, function: &'static dyn PciFunction, cpus: &[usize]) -> Result<Arc<dyn Lease>, String> {
+        let class = devices::CLASSES.iter().find(|class| class.matches(&function.identity())).expect("it matches");
+        Ok(Arc::new(Watched(class.lease(function, cpus)?)))
+    }
+}
+
 static BOX: LazyLock<Box82599> = LazyLock::new(|| {
     let card = Card::new(0, NicConfig::default(), Tester::new(64));
     card.serve(true);
     let settings = Settings {
         domains: graphs::driver(0),
         functions: vec![card],
-        devices: devices::CLASSES,
+        devices: &[&Watching],
         packet_buffers: 4096,
         ..Settings::default()
     };
@@ -53,6 +105,8 @@ fn shadow_counter(name: &'static str) -> u64 {
 struct Client {
     stop: Arc<AtomicBool>,
     thread: Running<()>,
+    /// Its Linux thread.
+    tid: Arc<AtomicI32>,
 }
 
 impl Client {
@@ -60,7 +114,10 @@ impl Client {
         let net = BOX.rig.port::<dyn Net>("shadow0", "net");
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
+        let tid = Arc::new(AtomicI32::new(0));
+        let its_tid = tid.clone();
         let thread = BOX.rig.spawn(0, move || {
+            its_tid.store(this_thread(), SeqCst);
             let mut queue = loop {
                 match net.open_queue(0) {
                     Ok(queue) => break queue,
@@ -81,7 +138,7 @@ impl Client {
                 }
             }
         });
-        Client { stop, thread }
+        Client { stop, thread, tid }
     }
 
     fn stop(self) {
@@ -144,6 +201,22 @@ fn crashes_lose_and_repeat_nothing() {
     assert_eq!(after.frames, before.frames + 100 * 200);
     assert_eq!(shadow_counter("packets.lost"), 0);
     assert_eq!(rig::dma::violations(), 0);
+    client.stop();
+}
+
+/// Whoever crashes the driver has its card hold frames at once: what comes before the supervisor has looked is not lost either.
+#[test]
+fn the_card_is_told_by_whoever_crashes() {
+    let _turn = BOX.rig.turn();
+    let client = Client::start();
+    round_trip(100);
+    TOLD_BY.store(0, SeqCst);
+    let generation = BOX.rig.status("ixgbe0").generation;
+    BOX.rig.order(|domain| Command::Inject(domain, Reason::PageFault), "ixgbe0");
+    BOX.card.with(|device| device.nic().wire_mut().allow(100));
+    BOX.rig.until_restarted("ixgbe0", generation);
+    assert_eq!(TOLD_BY.load(SeqCst), client.tid.load(SeqCst));
+    until_all_are_back();
     client.stop();
 }
 
