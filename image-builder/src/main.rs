@@ -170,6 +170,19 @@ enum BenchKind {
         #[arg(long, value_name = "FILE")]
         report: Option<PathBuf>,
     },
+    /// What a packet costs in the network card's driver, natively, with DPDK's driver beside it; and what crashes of it cost
+    Net {
+        /// Crashes for each frame size
+        #[arg(long, value_name = "N")]
+        crashes: Option<u64>,
+        #[command(flatten)]
+        output: bench::Output,
+    },
+    /// What forwarding by Maglev costs a packet, natively, with a lean C program on DPDK beside it
+    Maglev {
+        #[command(flatten)]
+        output: bench::Output,
+    },
 }
 
 #[derive(Subcommand)]
@@ -430,6 +443,16 @@ fn perform(job: Job) -> Result<(), Failure> {
         }
         Job::Bench { kind: BenchKind::Nvme { report } } => {
             if !bench::nvme(&workspace, report.as_deref())? {
+                return Err(Failure::Job(String::new()));
+            }
+        }
+        Job::Bench { kind: BenchKind::Net { crashes, output } } => {
+            if !bench::net(&workspace, crashes, &output)? {
+                return Err(Failure::Job(String::new()));
+            }
+        }
+        Job::Bench { kind: BenchKind::Maglev { output } } => {
+            if !bench::maglev(&workspace, &output)? {
                 return Err(Failure::Job(String::new()));
             }
         }

@@ -21,19 +21,26 @@ impl Prefix {
             // Scripts and static programs need no loader of ours.
             return Ok(Command::new(path));
         }
-        let loader = LOADERS.iter().map(|loader| tree.join(loader)).find(|loader| loader.exists());
-        let loader = loader.ok_or(Error::NoSuchFile { tool, path: LOADERS[0].to_owned() })?;
-        let libraries: Vec<_> =
-            LIBRARY_FOLDERS.iter().map(|folder| tree.join(folder)).filter(|folder| folder.is_dir()).collect();
-        let libraries = std::env::join_paths(libraries).unwrap_or_default();
-        let mut command = Command::new(loader);
-        command.arg("--library-path").arg(libraries).args(["--argv0", program]).arg(&path);
+        let mut command = self.command_with(tool, &path, program)?;
         if program.starts_with("qemu-system") {
             for folder in QEMU_DATA_FOLDERS.iter().map(|folder| tree.join(folder)).filter(|folder| folder.is_dir()) {
                 command.arg("-L").arg(folder);
             }
             command.env("QEMU_MODULE_DIR", tree.join("usr/lib/x86_64-linux-gnu/qemu"));
         }
+        Ok(command)
+    }
+
+    /// A command that runs a program from elsewhere, under this name, with the loader and libraries of `tool`.
+    pub fn command_with(&self, tool: Tool, program: &Path, name: &str) -> Result<Command, Error> {
+        let tree = self.tree(tool)?;
+        let loader = LOADERS.iter().map(|loader| tree.join(loader)).find(|loader| loader.exists());
+        let loader = loader.ok_or(Error::NoSuchFile { tool, path: LOADERS[0].to_owned() })?;
+        let libraries: Vec<_> =
+            LIBRARY_FOLDERS.iter().map(|folder| tree.join(folder)).filter(|folder| folder.is_dir()).collect();
+        let libraries = std::env::join_paths(libraries).unwrap_or_default();
+        let mut command = Command::new(loader);
+        command.arg("--library-path").arg(libraries).args(["--argv0", name]).arg(program);
         Ok(command)
     }
 

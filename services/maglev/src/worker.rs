@@ -134,7 +134,7 @@ impl Worker {
     }
 
     /// Judges a received batch, sends what is to be sent, and gives the batch back empty.
-    fn handle(
+    pub fn handle(
         &mut self,
         queue: &mut Cap<dyn NetQueue>,
         mut batch: RRef<Batch>,

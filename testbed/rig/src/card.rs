@@ -50,6 +50,11 @@ pub struct Card<W: Wire + Send> {
 impl<W: Wire + Send + 'static> Card<W> {
     /// A card in slot `slot` of the bus, with `wire` as its cable. It lives as long as the process.
     pub fn new(slot: u8, config: NicConfig, wire: W) -> &'static Card<W> {
+        Self::behind(SharedBar::anonymous().expect("memory for a BAR"), slot, config, wire)
+    }
+
+    /// The same behind a BAR that somebody else maps too.
+    pub fn behind(bar: SharedBar, slot: u8, config: NicConfig, wire: W) -> &'static Card<W> {
         let messages = Messages((0..VECTORS).map(|_| AtomicPtr::default()).collect());
         let identity = PciIdentity {
             segment: 0,
@@ -61,7 +66,6 @@ impl<W: Wire + Send + 'static> Card<W> {
             revision: 1,
             class: 0x02_0000,
         };
-        let bar = SharedBar::anonymous().expect("memory for a BAR");
         let shown = Bar { address: bar.address(), len: BAR_SIZE as usize };
         let nic = Nic::new(config, Reach::default(), wire, messages.clone());
         Box::leak(Box::new(Card {

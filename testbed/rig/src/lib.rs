@@ -19,7 +19,7 @@ mod signals;
 pub mod stops;
 mod threads;
 
-pub use cable::{Returned, Tester};
+pub use cable::{DESTINATION, DESTINATION_PORT, FLOWS, Returned, Tester};
 pub use card::{Card, Device};
 pub use drive::Drive;
 pub use images::{Start, build};

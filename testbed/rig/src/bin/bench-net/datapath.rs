@@ -1,9 +1,16 @@
-//! Cycles a packet: receive, transmit and forward, by batches of 32 and of 1.
+//! Cycles a packet in our driver: receive, transmit and forward, by batches of 32 and of 1.
 //!
 //! Received packets are given back to the pool, sent ones are taken from it: that is in the figures. A batch of one is had by offering a batch with 31 packets in it: the one that
 //! arrives is taken out of it, so those rows have one call of the kernel more than a driver with a smaller batch would need.
 
-use std::{arch::x86_64::_rdtsc, hint::black_box, mem::ManuallyDrop};
+use std::{
+    hint::{black_box, spin_loop},
+    mem::ManuallyDrop,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+};
 
 use interfaces::{
     Cap, Interface, Port, RRef,
@@ -13,66 +20,75 @@ use interfaces::{
 use kernel_core::domain;
 use rig::{Card, Rig, Tester};
 
-use crate::{RING, Row, median};
+use crate::{
+    Row,
+    method::{self, BATCH, Book, LENGTH, PACKETS, PASSES, Rounds, all_rounds, counted, rounds, stamp, work},
+    progress,
+};
 
-/// Rounds that are timed, after some that aren't.
-const ROUNDS: usize = 301;
-const WARM_UP: usize = 30;
-/// Packets of a round: whole batches, fewer than a ring has descriptors.
-const PACKETS: usize = (RING as usize / Batch::CAPACITY - 1) * Batch::CAPACITY;
-/// Bytes of a 64-byte frame without its check sequence.
-const LENGTH: usize = 60;
 const SAME_DOMAIN: &str = "same-domain";
-/// Calls of the card without a card in a round.
+/// Rounds and calls of the card without a card.
+const NULL_ROUNDS: usize = 301;
 const NULL_CALLS: usize = 1000;
 
 pub fn measure(rig: &Rig, card: &'static Card<Tester>) -> Vec<Row> {
     card.pause(true);
-    let mut rows = Vec::new();
+    let mut book = Book::default();
     let paths = [("own-domain", rig.port("ixgbe0", "net")), ("shadow", rig.port("shadow", "net"))];
-    for (path, net) in paths {
-        rows.extend(rig.run(0, move || of_path(path, net, card)));
+    for pass in 1..=PASSES {
+        progress(&format!("cycles a packet: own domain and shadow, one queue and two, pass {pass} of {PASSES}"));
+        for (path, net) in paths {
+            rig.spawn(0, move || of_path(path, net, card))
+                .wait(LONGEST)
+                .into_iter()
+                .for_each(|part| part.enter(&mut book));
+            two_queues(rig, path, net, card).into_iter().for_each(|part| part.enter(&mut book));
+        }
     }
-    for (path, net) in [("own-domain", rig.port("null", "net")), ("shadow", rig.port("null-shadow", "net"))] {
-        rows.extend(rig.run(0, move || of_null(path, net)));
+    progress("cycles a packet: no card");
+    for (path, net) in [("null-net", rig.port("null", "net")), ("null-net-shadow", rig.port("null-shadow", "net"))] {
+        rig.spawn(0, move || of_null(path, net)).wait(LONGEST).into_iter().for_each(|part| part.enter(&mut book));
     }
     card.pause(false);
-    rows
+    book.rows()
+}
+
+/// What one pass along a path has found of a direction and batch.
+struct Part {
+    path: String,
+    direction: &'static str,
+    batch: usize,
+    rounds: Rounds,
+}
+
+impl Part {
+    fn enter(self, book: &mut Book) {
+        book.add(&self.path, self.direction, self.batch, self.rounds);
+    }
 }
 
 /// The driver called without a proxy, as if it were a part of its client. For the end: its queue is never closed, since that would be the driver's own to do.
 pub fn measure_same_domain(rig: &Rig, card: &'static Card<Tester>) -> Vec<Row> {
+    progress("cycles a packet: same-domain");
     card.pause(true);
     card.with(|device| device.nic().wire_mut().resize(64));
     let bare = domain::by_name("ixgbe0").and_then(|domain| domain.bare_object("net")).expect("the driver lives");
     // SAFETY: the domain's own object, of this interface; nothing ends the driver while this is used.
     let same: Port<dyn Net> = Port::new(unsafe { &*<dyn Net as Interface>::from_raw(bare) });
-    rig.run(0, move || of_path(SAME_DOMAIN, same, card))
+    let mut book = Book::default();
+    rig.spawn(0, move || (0..PASSES).flat_map(|_| of_path(SAME_DOMAIN, same, card)).collect::<Vec<_>>())
+        .wait(LONGEST)
+        .into_iter()
+        .for_each(|part| part.enter(&mut book));
+    book.rows()
 }
 
-fn stamp() -> u64 {
-    // SAFETY: every x86-64 has it.
-    unsafe { _rdtsc() }
-}
+/// Measuring a path takes seconds.
+const LONGEST: std::time::Duration = std::time::Duration::from_secs(300);
 
-fn row(direction: &str, path: &str, batch: usize, samples: Vec<f64>) -> Row {
-    Row::new(format!("net.{direction}.{path}.batch-{batch}"), "cost", median(samples), "cycles/packet")
-}
-
-/// Has the card take `frames` from the wire, and everything else that is to be done.
-fn work(card: &Card<Tester>, frames: usize) {
-    card.with(|device| {
-        device.nic().wire_mut().allow(frames as u64);
-        let mut more = device.look_at_all();
-        while more {
-            more = device.look();
-        }
-    });
-}
-
-fn open(net: Port<dyn Net>) -> Cap<dyn NetQueue> {
+pub fn open(net: Port<dyn Net>, index: u16) -> Cap<dyn NetQueue> {
     loop {
-        match net.open_queue(0) {
+        match net.open_queue(index) {
             Ok(queue) => return queue,
             // The row before has just let go of it.
             Err(NetError::QueueBusy) => std::thread::yield_now(),
@@ -81,58 +97,119 @@ fn open(net: Port<dyn Net>) -> Cap<dyn NetQueue> {
     }
 }
 
-fn of_path(path: &str, net: Port<dyn Net>, card: &'static Card<Tester>) -> Vec<Row> {
-    let mut queue = ManuallyDrop::new(open(net));
+fn of_path(path: &str, net: Port<dyn Net>, card: &'static Card<Tester>) -> Vec<Part> {
+    let mut queue = ManuallyDrop::new(open(net, 0));
     drain(&mut queue, card);
-    let mut rows = Vec::new();
-    let (received, model) = rounds(card, PACKETS, || receive_32(&mut queue));
-    rows.push(row("receive", path, 32, received));
-    // The card's own speed, which would bound whatever is measured while it works.
-    rows.push(Row::new(format!("model.receive.{path}"), "cost", median(model), "cycles/packet"));
-    rows.push(row("receive", path, 1, rounds(card, PACKETS, || receive_1(&mut queue)).0));
-    rows.push(row("transmit", path, 32, rounds(card, 0, || transmit(&mut queue, 32)).0));
-    rows.push(row("transmit", path, 1, rounds(card, 0, || transmit(&mut queue, 1)).0));
-    rows.push(row("forward", path, 32, rounds(card, PACKETS, || forward_32(&mut queue)).0));
-    rows.push(row("forward", path, 1, rounds(card, PACKETS, || forward_1(&mut queue)).0));
+    let flows = method::flows_by_queue(card, 1);
+    card.with(|device| device.nic().wire_mut().set_flows(flows));
+    drain(&mut queue, card);
+    let mut parts = Vec::new();
+    for (direction, frames, run_32, run_1) in DEEDS {
+        for (batch, run) in [(32, run_32), (1, run_1)] {
+            let rounds = rounds(card, frames, || run(&mut queue));
+            parts.push(Part { path: path.into(), direction, batch, rounds });
+        }
+    }
     if path != SAME_DOMAIN {
         drop(ManuallyDrop::into_inner(queue));
     }
-    rows
+    parts
+}
+
+/// What is done to a queue in a round; it says how many cycles that took.
+type Deed = fn(&mut Cap<dyn NetQueue>) -> u64;
+
+/// Directions, frames of a round, and how they are done by batches of 32 and of 1.
+const DEEDS: [(&str, usize, Deed, Deed); 3] = [
+    ("receive", PACKETS, receive_32, receive_1),
+    ("transmit", 0, transmit_32, transmit_1),
+    ("forward", PACKETS, forward_32, forward_1),
+];
+
+/// Two threads on two CPUs, each with a queue of its own: the card fills both rings, then both are drained at once.
+fn two_queues(rig: &Rig, path: &'static str, net: Port<dyn Net>, card: &'static Card<Tester>) -> Vec<Part> {
+    let meeting = Arc::new(Meeting::default());
+    let threads = [0, 1].map(|at| {
+        let meeting = meeting.clone();
+        rig.spawn(usize::from(at), move || {
+            let mut queue = open(net, at);
+            // One after the other: the card is one.
+            (0..2).for_each(|turn| {
+                if turn == at {
+                    drain(&mut queue, card);
+                }
+                meeting.meet();
+            });
+            if at == 0 {
+                let flows = method::flows_by_queue(card, 2);
+                card.with(|device| device.nic().wire_mut().set_flows(flows));
+            }
+            meeting.meet();
+            (0..2).for_each(|turn| {
+                if turn == at {
+                    drain(&mut queue, card);
+                }
+                meeting.meet();
+            });
+            let mut all = Vec::new();
+            for (direction, frames, run_32, run_1) in DEEDS {
+                for (batch, run) in [(32, run_32), (1, run_1)] {
+                    let samples = (0..all_rounds()).map(|_| {
+                        if at == 0 {
+                            work(card, 2 * frames);
+                        }
+                        meeting.meet();
+                        let cycles = run(&mut queue);
+                        meeting.meet();
+                        cycles as f64 / PACKETS as f64
+                    });
+                    all.push((direction, batch, counted(samples.collect())));
+                }
+            }
+            all
+        })
+    });
+    let [first, second] = threads.map(|thread| thread.wait(LONGEST));
+    let both = first.into_iter().zip(second);
+    both.map(|((direction, batch, mut driver), (.., more))| {
+        driver.extend(more);
+        let rounds = Rounds { driver, model: vec![] };
+        Part { path: format!("{path}-two-queues"), direction, batch, rounds }
+    })
+    .collect()
+}
+
+/// Where two threads wait for each other, without sleeping.
+#[derive(Default)]
+struct Meeting(AtomicUsize);
+
+impl Meeting {
+    fn meet(&self) {
+        let arrived = self.0.fetch_add(1, SeqCst) + 1;
+        let all = arrived.next_multiple_of(2);
+        while self.0.load(SeqCst) < all {
+            spin_loop();
+        }
+    }
 }
 
 /// Takes out whatever is in the ring, and has the driver see that it is empty for good.
-fn drain(queue: &mut Cap<dyn NetQueue>, card: &Card<Tester>) {
-    let mut batch = Batch::allocate().expect("the kernel has no quota");
-    let mut empty = 0;
-    while empty < 64 {
+pub fn drain(queue: &mut Cap<dyn NetQueue>, card: &Card<Tester>) {
+    let mut batch = empty();
+    let mut in_vain = 0;
+    while in_vain < 64 {
         batch = queue.receive(batch).expect("the driver lives");
-        empty = if batch.is_empty() { empty + 1 } else { 0 };
+        in_vain = if batch.is_empty() { in_vain + 1 } else { 0 };
         batch.clear();
         work(card, 0);
     }
 }
 
-/// Cycles a packet, of each round of `run` after the card has received `frames`; and what that took the card.
-fn rounds(card: &Card<Tester>, frames: usize, mut run: impl FnMut() -> u64) -> (Vec<f64>, Vec<f64>) {
-    let (mut samples, mut model) = (Vec::with_capacity(ROUNDS), Vec::with_capacity(ROUNDS));
-    for round in 0..WARM_UP + ROUNDS {
-        let begun = stamp();
-        work(card, frames);
-        let worked = stamp() - begun;
-        let cycles = run();
-        if round >= WARM_UP {
-            samples.push(cycles as f64 / PACKETS as f64);
-            model.push(worked as f64 / PACKETS as f64);
-        }
-    }
-    (samples, model)
-}
-
-fn empty() -> RRef<Batch> {
+pub fn empty() -> RRef<Batch> {
     Batch::allocate().expect("the kernel has no quota")
 }
 
-/// The `count` packets of a round have come; it took as long as it says.
+/// The packets of a round have come; it took as long as it says.
 fn expect(count: usize) {
     assert_eq!(count, PACKETS, "packets of a round");
 }
@@ -153,23 +230,31 @@ fn receive_32(queue: &mut Cap<dyn NetQueue>) -> u64 {
 /// A batch with one free place.
 fn crowded() -> RRef<Batch> {
     let mut batch = empty();
-    assert_eq!(batch.fill(Batch::CAPACITY - 1), Batch::CAPACITY - 1, "the pool has enough");
+    assert_eq!(batch.fill(BATCH - 1), BATCH - 1, "the pool has enough");
     batch
 }
 
-const LAST: u32 = 1 << (Batch::CAPACITY - 1);
+const LAST: u32 = 1 << (BATCH - 1);
 
 fn receive_1(queue: &mut Cap<dyn NetQueue>) -> u64 {
     let (mut batch, mut count) = (crowded(), 0);
     let begun = stamp();
     while count < PACKETS {
         batch = queue.receive(batch).expect("the driver lives");
-        count += batch.len() - (Batch::CAPACITY - 1);
+        count += batch.len() - (BATCH - 1);
         batch.discard(LAST);
     }
     let cycles = stamp() - begun;
     expect(count);
     cycles
+}
+
+fn transmit_32(queue: &mut Cap<dyn NetQueue>) -> u64 {
+    transmit(queue, 32)
+}
+
+fn transmit_1(queue: &mut Cap<dyn NetQueue>) -> u64 {
+    transmit(queue, 1)
 }
 
 fn transmit(queue: &mut Cap<dyn NetQueue>, size: usize) -> u64 {
@@ -216,24 +301,37 @@ fn forward_1(queue: &mut Cap<dyn NetQueue>) -> u64 {
     cycles
 }
 
-/// Receiving and sending a batch where there is no device.
-fn of_null(path: &str, net: Port<dyn Net>) -> Vec<Row> {
-    let mut queue = open(net);
-    [32, 1]
-        .into_iter()
-        .map(|size| {
-            let mut batch = empty();
-            batch.fill(size);
-            let mut samples = Vec::with_capacity(ROUNDS);
-            for _ in 0..ROUNDS {
-                let begun = stamp();
-                for _ in 0..NULL_CALLS {
-                    batch = queue.receive(black_box(batch)).expect("it lives");
-                    batch = queue.send(black_box(batch)).expect("it lives");
-                }
-                samples.push((stamp() - begun) as f64 / (NULL_CALLS * size) as f64);
+/// A batch there and back where there is no device.
+fn of_null(path: &str, net: Port<dyn Net>) -> Vec<Part> {
+    let mut queue = open(net, 0);
+    let mut parts = Vec::new();
+    for size in [32, 1] {
+        let mut batch = empty();
+        batch.fill(size);
+        let (mut receive, mut send, mut forward) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..NULL_ROUNDS {
+            let begun = stamp();
+            for _ in 0..NULL_CALLS {
+                batch = queue.receive(black_box(batch)).expect("it lives");
             }
-            row("no-device", path, size, samples)
-        })
-        .collect()
+            let received = stamp();
+            for _ in 0..NULL_CALLS {
+                batch = queue.send(black_box(batch)).expect("it lives");
+            }
+            let sent = stamp();
+            for _ in 0..NULL_CALLS {
+                batch = queue.receive(black_box(batch)).expect("it lives");
+                batch = queue.send(black_box(batch)).expect("it lives");
+            }
+            let packets = (NULL_CALLS * size) as f64;
+            receive.push((received - begun) as f64 / packets);
+            send.push((sent - received) as f64 / packets);
+            forward.push((stamp() - sent) as f64 / packets);
+        }
+        for (direction, samples) in [("receive", receive), ("transmit", send), ("forward", forward)] {
+            let rounds = Rounds { driver: samples, model: vec![] };
+            parts.push(Part { path: path.into(), direction, batch: size, rounds });
+        }
+    }
+    parts
 }

@@ -1,39 +1,53 @@
 //! What a packet costs in the 82599's driver, natively, and what a crash of that driver costs; against the model on shared memory.
 //!
-//! `bench-net [--report FILE] [--crashes N]` prints a table, and writes a JSON list of `{"row", "metric", "median", "unit"}`.
+//! `redleaf bench net` runs this and shows what comes out. By hand:
 //!
-//! - [`datapath`]: cycles a packet, of 64-byte frames, one queue. The model fills the ring and stands still; then the driver's work is timed. So the model isn't
-//!   what is measured, and its frames lie in this CPU's caches, as a card's would in the shared one.
-//! - [`recovery`]: numbered frames at 90 % of the loss-free rate, and a driver that is killed again and again.
+//! - `bench-net net [--crashes N] [--report FILE]`: our driver's rows: cycles a packet ([`datapath`]), and numbered frames amid crashes ([`recovery`]).
+//! - `bench-net dpdk --library FILE --place FOLDER [--scalar] [--report FILE]`: the same cycles for DPDK's driver ([`dpdk`]); by root, with DPDK's own loader and libraries.
+//! - `bench-net maglev [--report FILE]` and `bench-net dpdk-maglev …`: forwarding by Maglev, ours and a C program's ([`maglev`]).
+//!
+//! Rows are printed, and written as a JSON list of `{"row", "metric", "median", "unit"}`.
 
 mod datapath;
+mod dpdk;
+mod maglev;
+mod method;
 mod recovery;
+mod wire;
 
-use std::{fs, process::ExitCode};
+use std::{fs, path::PathBuf, process::ExitCode};
 
 use bundle::manifest::{Bytes, DeviceMatch, Import, Source};
 use model::NicConfig;
 use rig::{Card, DomainSpec, Rig, Settings, Start, Tester};
 
+use crate::{dpdk::Width, method::RING};
+
 const IXGBE: Start = Start { name: "ixgbe", package: "ixgbe", path: "ixgbe::start" };
 const SHADOW: Start = Start { name: "net-shadow", package: "net-shadow", path: "net_shadow::start" };
 const NULL: Start = Start { name: "null-net", package: "null-net", path: "null_net::start" };
 
-/// Descriptors of each ring.
-const RING: u16 = 1024;
 const CRASHES: usize = 100;
+const USAGE: &str = "bench-net net [--crashes N] [--report FILE]
+bench-net maglev [--report FILE]
+bench-net dpdk|dpdk-maglev --library FILE --place FOLDER [--scalar] [--report FILE]";
 
 pub struct Row {
     name: String,
-    metric: &'static str,
+    metric: String,
     value: f64,
     unit: &'static str,
 }
 
 impl Row {
-    pub fn new(name: impl Into<String>, metric: &'static str, value: f64, unit: &'static str) -> Row {
-        Row { name: name.into(), metric, value, unit }
+    pub fn new(name: impl Into<String>, metric: impl Into<String>, value: f64, unit: &'static str) -> Row {
+        Row { name: name.into(), metric: metric.into(), value, unit }
     }
+}
+
+/// Says what is being measured.
+pub fn progress(what: &str) {
+    eprintln!("{what}");
 }
 
 pub fn median(samples: Vec<f64>) -> f64 {
@@ -45,7 +59,7 @@ pub fn percentile(mut samples: Vec<f64>, percent: usize) -> f64 {
     samples.get((samples.len() * percent / 100).min(samples.len().saturating_sub(1))).copied().unwrap_or_default()
 }
 
-/// A box with one CPU: card, driver, shadow; and a card without a card, with a shadow of its own.
+/// A box with two CPUs: card, driver, shadow; and a card without a card, with a shadow of its own.
 fn start() -> (Rig, &'static Card<Tester>) {
     let card = Card::new(0, NicConfig::default(), Tester::new(64));
     card.serve(true);
@@ -66,15 +80,13 @@ fn start() -> (Rig, &'static Card<Tester>) {
     let null = DomainSpec::new("null", NULL).export("net", "Net");
     let mut domains = vec![driver, shadow("shadow", 0), null, shadow("null-shadow", 2)];
     for domain in &mut domains {
-        domain.spec.cpus = vec![0];
         domain.spec.exchange = Bytes(8 << 20);
     }
     let settings = Settings {
-        cpus: 1,
         domains,
         functions: vec![card],
         devices: devices::CLASSES,
-        packet_buffers: 8192,
+        packet_buffers: 16384,
         ..Settings::default()
     };
     let rig = Rig::start(settings);
@@ -82,38 +94,93 @@ fn start() -> (Rig, &'static Card<Tester>) {
     (rig, card)
 }
 
-fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    let (mut report, mut crashes) = (None, CRASHES);
-    while let Some(flag) = arguments.next() {
-        match (flag.as_str(), arguments.next()) {
-            ("--report", Some(file)) => report = Some(file),
-            ("--crashes", Some(count)) if count.parse::<usize>().is_ok_and(|count| count > 0) => {
-                crashes = count.parse().unwrap_or(CRASHES);
+/// What the command line asks for.
+#[derive(Default)]
+struct Question {
+    report: Option<PathBuf>,
+    crashes: Option<usize>,
+    library: Option<PathBuf>,
+    place: Option<PathBuf>,
+    scalar: bool,
+}
+
+impl Question {
+    fn read(mut arguments: impl Iterator<Item = String>) -> Option<Question> {
+        let mut question = Question::default();
+        while let Some(flag) = arguments.next() {
+            if flag == "--scalar" {
+                question.scalar = true;
+                continue;
             }
-            _ => {
-                eprintln!("bench-net [--report FILE] [--crashes N]");
-                return ExitCode::from(2);
+            let value = arguments.next()?;
+            match flag.as_str() {
+                "--report" => question.report = Some(value.into()),
+                "--library" => question.library = Some(value.into()),
+                "--place" => question.place = Some(value.into()),
+                "--crashes" => question.crashes = Some(value.parse().ok().filter(|count| *count > 0)?),
+                _ => return None,
             }
         }
+        Some(question)
     }
+}
+
+/// Our driver's rows; and what contradicts the claim about crashes.
+fn ours(question: &Question) -> (Vec<Row>, Vec<String>) {
+    progress("building and starting the domains");
     let (rig, card) = start();
     let mut rows = datapath::measure(&rig, card);
-    rows.extend(recovery::measure(&rig, card, crashes));
+    let (recovery, faults) = recovery::measure(&rig, card, question.crashes.unwrap_or(CRASHES));
+    rows.extend(recovery);
     rows.extend(datapath::measure_same_domain(&rig, card));
-    for row in &rows {
-        println!("{:<32} {:<18} {:>14.1} {}", row.name, row.metric, row.value, row.unit);
-    }
-    if let Some(file) = report {
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|row| serde_json::json!({ "row": row.name, "metric": row.metric, "median": row.value, "unit": row.unit }))
-            .collect();
-        if let Err(error) = fs::write(&file, serde_json::to_string_pretty(&rows).expect("plain data")) {
-            eprintln!("{file}: {error}");
-            return ExitCode::FAILURE;
+    (rows, faults)
+}
+
+/// Rows of what is on DPDK.
+fn peer(question: &Question, measure: fn(&dpdk::Port, Width) -> Result<Vec<Row>, String>) -> Result<Vec<Row>, String> {
+    let (Some(library), Some(place)) = (&question.library, &question.place) else { return Err(USAGE.into()) };
+    dpdk::enter(place)?;
+    let width = if question.scalar { Width::Scalar } else { Width::Vector };
+    measure(&dpdk::Port::start(library, place, width)?, width)
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let what = arguments.next().unwrap_or_default();
+    let Some(question) = Question::read(arguments) else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let failed = |error| (vec![], vec![error]);
+    let (rows, faults) = match what.as_str() {
+        "net" => ours(&question),
+        "maglev" => {
+            let (rig, card) = start();
+            (maglev::measure_ours(&rig, card), vec![])
         }
+        "dpdk" => peer(&question, dpdk::measure).map_or_else(failed, |rows| (rows, vec![])),
+        "dpdk-maglev" => peer(&question, maglev::measure_peer).map_or_else(failed, |rows| (rows, vec![])),
+        _ => failed(USAGE.into()),
+    };
+    let status = report(&question, &rows, &faults);
+    // The box's threads, and DPDK's, have no end of their own.
+    std::process::exit(status)
+}
+
+fn report(question: &Question, rows: &[Row], faults: &[String]) -> i32 {
+    for row in rows {
+        println!("{:<44} {:<24} {:>14.1} {}", row.name, row.metric, row.value, row.unit);
     }
-    // The box's threads have no end of their own.
-    std::process::exit(0)
+    faults.iter().for_each(|fault| eprintln!("bench-net: {fault}"));
+    let Some(file) = &question.report else { return i32::from(!faults.is_empty()) };
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|row| serde_json::json!({ "row": row.name, "metric": row.metric, "median": row.value, "unit": row.unit }))
+        .collect();
+    let text = serde_json::to_string_pretty(&rows).expect("plain data");
+    if let Err(error) = fs::write(file, text) {
+        eprintln!("{}: {error}", file.display());
+        return 1;
+    }
+    i32::from(!faults.is_empty())
 }
