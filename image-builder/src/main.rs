@@ -59,9 +59,12 @@ enum Job {
         /// Cut a backend off for a while: BACKEND:LENGTH@TIME, such as b2:6s@5s
         #[arg(long = "outage", value_name = "OUTAGE", value_parser = run::parse_outage)]
         outages: Vec<lab::Outage>,
-        /// Put broken frames of every kind on the box's cable beside the load: RATE[:SEED], such as 2000:7
+        /// Put broken frames of every kind on the box's cable beside the load: RATE[:SEED[:SORT]], such as 2000:7, or 1000:1:syn for a flood
         #[arg(long, value_name = "RUBBISH", value_parser = run::parse_rubbish)]
         rubbish: Option<lab::Rubbish>,
+        /// Run a line of the shell where the client is, with the box's addresses in BOX and BOX6: such as 'curl -s http://$BOX/'. It fails the run unless it ends with 0
+        #[arg(long = "client", value_name = "LINE")]
+        programs: Vec<String>,
         /// Build the kernel with its debug assertions, which also count the locks that threads take (`locks` at the console)
         #[arg(long)]
         debug_kernel: bool,
@@ -351,6 +354,7 @@ fn perform(job: Job) -> Result<(), Failure> {
             pauses,
             outages,
             rubbish,
+            programs,
             debug_kernel,
             report,
             keep_disks,
@@ -374,6 +378,7 @@ fn perform(job: Job) -> Result<(), Failure> {
                 pauses,
                 outages,
                 rubbish,
+                programs,
                 flavour,
                 report,
                 format,

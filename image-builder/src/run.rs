@@ -9,12 +9,12 @@ use crate::manifest::{CheckError, Checked, check, source};
 use crate::workspace::Workspace;
 use bundle::manifest::{DeviceMatch, Iommu};
 use lab::{
-    Backend, Boot, BoxSettings, Command, Crash, Disk, Firmware, LabFile, Outage, Pause, Protocol, Rubbish, RunOptions,
-    Service, ServiceKind, Tools, Vip,
+    Backend, Boot, BoxAddress6, BoxSettings, Command, Crash, Disk, Firmware, LabFile, Outage, Pause, Protocol, Rubbish,
+    RunOptions, Service, ServiceKind, Tools, Vip,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ pub struct Request {
     pub pauses: Vec<Pause>,
     pub outages: Vec<Outage>,
     pub rubbish: Option<Rubbish>,
+    /// Lines for the shell, run where the client is.
+    pub programs: Vec<String>,
     pub flavour: Flavour,
     pub report: Option<PathBuf>,
     pub format: lab::Format,
@@ -115,7 +117,8 @@ fn options(workspace: &Workspace, request: Request) -> Result<RunOptions, RunErr
     };
     let balancer = balancer(&appliance, &table)?;
     let stacks = stacks(&appliance, &table)?;
-    let own = balancer.as_ref().map(|balancer| &balancer.address).or(stacks.values().next());
+    let own = balancer.as_ref().map(|balancer| balancer.address.as_str());
+    let own = own.or(stacks.values().next().map(|stack| stack.address.as_str()));
     let own = own.ok_or(RunError::Unsuitable(format!(
         "the lab needs something to load, and no domain has the image `{BALANCER}` or `{STACK}`"
     )))?;
@@ -128,7 +131,7 @@ fn options(workspace: &Workspace, request: Request) -> Result<RunOptions, RunErr
             .flat_map(|balancer| balancer.backends.iter().map(|backend| backend_of(backend, &balancer.vips)))
             .collect(),
         services: services(&appliance, &table, &stacks)?,
-        box_settings: box_settings(&appliance, own)?,
+        box_settings: box_settings(&appliance, own, stacks.values().find_map(|stack| stack.ip6))?,
         disks: disks(&appliance, &lab)?,
         keep_disks: request
             .keep_disks
@@ -142,9 +145,10 @@ fn options(workspace: &Workspace, request: Request) -> Result<RunOptions, RunErr
         pauses: request.pauses,
         outages: request.outages,
         rubbish: request.rubbish,
+        live: request.duration.is_none() && request.programs.is_empty(),
+        programs: request.programs,
         report: request.report,
         format: request.format,
-        live: request.duration.is_none(),
         tools: Tools::ensure()?,
     })
 }
@@ -201,25 +205,58 @@ fn config_of(table: &toml::Table, domain: &str) -> Option<toml::Value> {
     table.get("domains")?.get(domain)?.get("config").cloned()
 }
 
-/// The box's own addresses, with their prefixes, by the name of the network stack that has them.
-fn stacks(appliance: &Appliance, table: &toml::Table) -> Result<BTreeMap<String, String>, RunError> {
+/// A network stack's own addresses.
+struct Stack {
+    /// With the length of its prefix.
+    address: String,
+    ip: Ipv4Addr,
+    ip6: Option<BoxAddress6>,
+}
+
+impl Stack {
+    fn addresses(&self) -> Vec<IpAddr> {
+        [self.ip.into()].into_iter().chain(self.ip6.map(|own| own.ip.into())).collect()
+    }
+}
+
+/// The box's own addresses, by the name of the network stack that has them.
+fn stacks(appliance: &Appliance, table: &toml::Table) -> Result<BTreeMap<String, Stack>, RunError> {
     let mut stacks = BTreeMap::new();
     for domain in appliance.domains.iter().filter(|domain| domain.image.value == STACK) {
         let name = &domain.name.value;
         let config = config_of(table, name);
-        let address = config.as_ref().and_then(|config| config.get("address")?.as_str());
+        let text = |key: &str| config.as_ref().and_then(|config| config.get(key)?.as_str());
         let address =
-            address.ok_or(RunError::Unsuitable(format!("the lab speaks IPv4, and {name} has no `address`")))?;
-        stacks.insert(name.clone(), address.to_owned());
+            text("address").ok_or(RunError::Unsuitable(format!("the lab speaks IPv4, and {name} has no `address`")))?;
+        let (ip, _) = parsed(address)?;
+        let ip6 = match text("address6") {
+            None => None,
+            Some(address) => {
+                let (ip, prefix) = parsed(address)?;
+                let gateway = text("gateway6").map(|gateway| gateway.parse().map_err(|_| no_address(gateway)));
+                Some(BoxAddress6 { ip, prefix, gateway: gateway.transpose()? })
+            }
+        };
+        stacks.insert(name.clone(), Stack { address: address.to_owned(), ip, ip6 });
     }
     Ok(stacks)
+}
+
+/// An address with the length of its prefix.
+fn parsed<A: std::str::FromStr>(address: &str) -> Result<(A, u8), RunError> {
+    let parsed = address.split_once('/').and_then(|(ip, prefix)| Some((ip.parse().ok()?, prefix.parse().ok()?)));
+    parsed.ok_or_else(|| no_address(address))
+}
+
+fn no_address(text: &str) -> RunError {
+    RunError::Unsuitable(format!("\"{text}\" is no address of the kind that belongs there"))
 }
 
 /// What the box serves at its own addresses.
 fn services(
     appliance: &Appliance,
     table: &toml::Table,
-    stacks: &BTreeMap<String, String>,
+    stacks: &BTreeMap<String, Stack>,
 ) -> Result<Vec<Service>, RunError> {
     let mut services = Vec::new();
     for domain in &appliance.domains {
@@ -227,14 +264,24 @@ fn services(
         let name = &domain.name.value;
         let below = table.get("domains").and_then(|domains| domains.get(name)?.get("imports")?.get("stack")?.as_str());
         let below = below.and_then(|import| import.split_once('.')).map(|(stack, _)| stack);
-        let Some((stack, address)) = below.and_then(|stack| stacks.get_key_value(stack)) else { continue };
+        let Some((stack, own)) = below.and_then(|stack| stacks.get_key_value(stack)) else { continue };
         let port = match config_of(table, name).and_then(|config| config.get("port")?.as_integer()) {
             Some(port) => u16::try_from(port).map_err(|error| RunError::Unsuitable(format!("{name}: {error}")))?,
             None => *port,
         };
-        let (ip, _) = address.split_once('/').unwrap_or((address, ""));
-        let address = ip.parse().map_err(|_| RunError::Unsuitable(format!("\"{ip}\" is no IPv4 address")))?;
-        services.push(Service { domain: name.clone(), stack: stack.clone(), kind: *kind, address, port });
+        let udp_port = match (kind, config_of(table, name).and_then(|config| config.get("udp-port")?.as_integer())) {
+            (ServiceKind::Echo, _) => Some(port),
+            (_, port) => port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0),
+        };
+        services.push(Service {
+            domain: name.clone(),
+            stack: stack.clone(),
+            kind: *kind,
+            addresses: own.addresses(),
+            port,
+            udp_port,
+            durable: config_of(table, name).and_then(|config| config.get("durable")?.as_bool()) == Some(true),
+        });
     }
     Ok(services)
 }
@@ -255,9 +302,8 @@ fn backend_of(backend: &BackendConfig, vips: &[VipConfig]) -> Backend {
     Backend { name: backend.name.clone(), ip: backend.address, weight: share.map_or(1, |share| share.weight) }
 }
 
-fn box_settings(appliance: &Appliance, address: &str) -> Result<BoxSettings, RunError> {
-    let parsed = address.split_once('/').and_then(|(ip, prefix)| Some((ip.parse().ok()?, prefix.parse().ok()?)));
-    let (ip, prefix) = parsed.ok_or(RunError::Unsuitable(format!("\"{address}\" is no address with a prefix")))?;
+fn box_settings(appliance: &Appliance, address: &str, ip6: Option<BoxAddress6>) -> Result<BoxSettings, RunError> {
+    let (ip, prefix) = parsed(address)?;
     let mac = appliance.domains.iter().find_map(|domain| match domain.device.as_ref()?.value {
         DeviceMatch::Mac(mac) => Some(mac),
         _ => None,
@@ -265,6 +311,7 @@ fn box_settings(appliance: &Appliance, address: &str) -> Result<BoxSettings, Run
     Ok(BoxSettings {
         ip,
         prefix,
+        ip6,
         mac: mac.unwrap_or(DEFAULT_MAC),
         cpus: appliance.machine.cpus.value,
         memory: appliance.machine.memory.value.0,
@@ -351,13 +398,14 @@ pub fn parse_outage(text: &str) -> Result<Outage, String> {
     Ok(Outage { backend: backend.to_owned(), at: parse_time(at)?, length: parse_time(length)? })
 }
 
-/// `2000:7`: so many frames a second, from that seed; the seed is 1 if it isn't said.
+/// `2000:7`: so many frames a second, from that seed; the seed is 1 if it isn't said. `1000:1:syn`: of that sort alone.
 pub fn parse_rubbish(text: &str) -> Result<Rubbish, String> {
-    let (rate, seed) = text.split_once(':').unwrap_or((text, "1"));
-    let expected = |_| "expected RATE[:SEED], such as 2000:7".to_owned();
+    let (rate, rest) = text.split_once(':').unwrap_or((text, "1"));
+    let (seed, only) = rest.split_once(':').map_or((rest, None), |(seed, only)| (seed, Some(only.to_owned())));
+    let expected = |_| "expected RATE[:SEED[:SORT]], such as 2000:7 or 1000:1:syn".to_owned();
     match (rate.parse().map_err(expected)?, seed.parse().map_err(expected)?) {
         (0, _) => Err("a rate is at least 1 frame a second".into()),
-        (rate, seed) => Ok(Rubbish { rate, seed }),
+        (rate, seed) => Ok(Rubbish { rate, seed, only }),
     }
 }
 
@@ -386,7 +434,8 @@ mod tests {
         let outage = parse_outage("b2:6s@5s").unwrap();
         assert_eq!((outage.backend.as_str(), outage.length.as_secs(), outage.at.as_secs()), ("b2", 6, 5));
         assert!(parse_outage("b2@5s").is_err());
-        assert_eq!(parse_rubbish("2000:7").unwrap(), Rubbish { rate: 2000, seed: 7 });
+        assert_eq!(parse_rubbish("2000:7").unwrap(), Rubbish { rate: 2000, seed: 7, only: None });
+        assert_eq!(parse_rubbish("1000:1:syn").unwrap().only.as_deref(), Some("syn"));
         assert_eq!(parse_rubbish("50").unwrap().seed, 1);
         assert!(parse_rubbish("0").is_err() && parse_rubbish("many").is_err());
         assert_eq!(parse_pause("3s@10s").unwrap().length, Duration::from_secs(3));
@@ -403,7 +452,7 @@ mod tests {
         let appliance = Appliance::read(&tree, &mut diagnostics).unwrap();
         let balancer = balancer(&appliance, &source::to_toml(&tree)).unwrap().unwrap();
         assert!(balancer.vips.iter().any(|vip| vip.protocol == Protocol::Udp), "the probe needs a UDP VIP");
-        assert_eq!(box_settings(&appliance, &balancer.address).unwrap().prefix, 24);
+        assert_eq!(box_settings(&appliance, &balancer.address, None).unwrap().prefix, 24);
         let files: Vec<PathBuf> = sources.files.iter().map(|file| file.path.clone()).collect();
         assert_eq!(lab_file(&files).unwrap().console.fault_injection, Some(true));
     }

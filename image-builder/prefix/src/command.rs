@@ -13,6 +13,15 @@ const LOADERS: [&str; 3] =
 /// Where QEMU's firmware and option ROMs lie.
 const QEMU_DATA_FOLDERS: [&str; 4] = ["usr/share/qemu", "usr/share/seabios", "usr/share/ovmf", "usr/lib/ipxe/qemu"];
 
+/// Where Perl's modules lie; those of one version in a folder of its number.
+const PERL_FOLDERS: [&str; 5] = [
+    "usr/share/perl5",
+    "usr/lib/x86_64-linux-gnu/perl5",
+    "usr/lib/x86_64-linux-gnu/perl",
+    "usr/share/perl",
+    "usr/lib/x86_64-linux-gnu/perl-base",
+];
+
 impl Prefix {
     /// A command that runs `program`, to which arguments can be added. The working directory, environment and streams are the caller's.
     pub fn command(&self, program: &str) -> Result<Command, Error> {
@@ -27,6 +36,14 @@ impl Prefix {
                 command.arg("-L").arg(folder);
             }
             command.env("QEMU_MODULE_DIR", tree.join("usr/lib/x86_64-linux-gnu/qemu"));
+        }
+        if program == "python3" {
+            command.env("PYTHONHOME", tree.join("usr")).env("PYTHONPATH", tree.join("usr/lib/python3/dist-packages"));
+        }
+        if program == "perl" {
+            let modules: Vec<PathBuf> =
+                PERL_FOLDERS.iter().flat_map(|folder| versions_of(&tree.join(folder))).collect();
+            command.env("PERL5LIB", std::env::join_paths(modules).unwrap_or_default());
         }
         Ok(command)
     }
@@ -53,6 +70,15 @@ impl Prefix {
             tools: self.trees.iter().map(|(tool, _)| tool.to_string()).collect::<Vec<_>>().join(", "),
         })
     }
+}
+
+/// A folder, and those in it that are called by a number of a version.
+fn versions_of(folder: &Path) -> Vec<PathBuf> {
+    let inside = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_version = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(|first: char| first.is_ascii_digit()))
+    };
+    [folder.to_owned()].into_iter().chain(inside.filter(is_version)).collect()
 }
 
 fn is_script(path: &Path) -> bool {

@@ -12,6 +12,8 @@ pub enum Tool {
     Nginx,
     /// The server that `services/kv` is compared with.
     Memcached,
+    /// Clients of web servers and of memcached, in C, Python and Perl, that judge `services/httpd` and `services/kv`.
+    Clients,
     /// `ip`, `tc`, `ss`, `ethtool`.
     Network,
     /// `sgdisk`, `fsck.vfat`: judges of our disk images.
@@ -25,11 +27,12 @@ pub enum Tool {
 }
 
 impl Tool {
-    pub const ALL: [Tool; 9] = [
+    pub const ALL: [Tool; 10] = [
         Tool::Qemu,
         Tool::Grub,
         Tool::Nginx,
         Tool::Memcached,
+        Tool::Clients,
         Tool::Network,
         Tool::Disk,
         Tool::Linux,
@@ -44,6 +47,7 @@ impl Tool {
             Tool::Grub => "grub-1",
             Tool::Nginx => "nginx-1",
             Tool::Memcached => "memcached-1",
+            Tool::Clients => "clients-1",
             Tool::Network => "network-1",
             Tool::Disk => "disk-1",
             Tool::Linux => "linux-1",
@@ -58,6 +62,17 @@ impl Tool {
             Tool::Grub => &["grub-pc-bin", "grub-efi-amd64-bin", "grub-common"],
             Tool::Nginx => &["nginx"],
             Tool::Memcached => &["memcached"],
+            Tool::Clients => &[
+                "curl",
+                "wrk",
+                "apache2-utils",
+                "libmemcached-tools",
+                "python3-pymemcache",
+                "python3-memcache",
+                "python3-pylibmc",
+                "libcache-memcached-perl",
+                "libcache-memcached-fast-perl",
+            ],
             Tool::Network => &["iproute2", "ethtool"],
             Tool::Disk => &["gdisk", "dosfstools"],
             Tool::Linux => &["linux-image-amd64", "busybox-static"],
@@ -83,6 +98,7 @@ impl fmt::Display for Tool {
             Tool::Grub => "GRUB",
             Tool::Nginx => "nginx",
             Tool::Memcached => "memcached",
+            Tool::Clients => "clients of web servers and key-value stores",
             Tool::Network => "iproute2 and ethtool",
             Tool::Disk => "gdisk and dosfstools",
             Tool::Linux => "a Linux kernel",

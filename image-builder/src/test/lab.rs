@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 const ECHO: &str = "testbed/appliances/echo.toml";
 const KV: &str = "configs/kv.toml";
+const KV_ALL: &str = "testbed/appliances/kv-all.toml";
 const HTTPD: &str = "configs/httpd.toml";
 const KV_DURABLE: &str = "configs/kv-durable.toml";
 const MANIFEST: &str = "configs/maglev.toml";
@@ -63,6 +64,11 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
     tally.check("the network stack or the service crashes: open connections alone are reset", || {
         outcome(lab.service_crashes())
     });
+    tally.check("a store by IPv4 and IPv6, TCP and UDP, crashes at every floor: one store's answers, and no connection lost but the open ones", || {
+        outcome(lab.store_crashes())
+    });
+    tally
+        .check("a flood of SYNs, and rubbish of every kind, keep no client of a service out", || outcome(lab.floods()));
     for manifest in [KV, HTTPD] {
         tally.check(&format!("{manifest} serves"), || outcome(lab.quiet_service(manifest)));
     }
@@ -361,6 +367,44 @@ impl Lab<'_> {
             2 => well(report),
             other => Err(format!("{other} crashes of 2")),
         }
+    }
+
+    /// The lab judges the answers about shared keys, too; here, that clients of every kind were served, and that every crash came to pass.
+    fn store_crashes(&self) -> Result<(), String> {
+        let crashes =
+            ["--crash", "kv@3s", "--crash", "ixgbe0@6s", "--crash", "stack@9s", "--crash", "kv:page-fault@12s"];
+        let report = self.report(KV_ALL, &[&["--duration", "15s"][..], &crashes].concat())?;
+        let served = ["service_keep_alive", "service_short", "service_datagram"]
+            .iter()
+            .all(|kind| report.requests.by_kind.get(*kind).is_some_and(|counts| counts.completed > 20));
+        match report.ok() && report.crashes.len() == 4 && report.connections.broken > 0 && served {
+            true => Ok(()),
+            false => Err(format!(
+                "{} crashes, {} broken, {:?}; {}",
+                report.crashes.len(),
+                report.connections.broken,
+                report.requests.by_kind,
+                report.reasons.join("; ")
+            )),
+        }
+    }
+
+    /// Half-open connections give way to each other, and what is no frame to nobody: clients are served all the while.
+    fn floods(&self) -> Result<(), String> {
+        let report = self.report(ECHO, &["--duration", "8s", "--rubbish", "1000:1:syn"])?;
+        let counter =
+            |name: &str| report.domains.get("stack").and_then(|stack| stack.counters.get(name)).copied().unwrap_or(0);
+        let given_way = counter("tcp.displaced") + counter("tcp.refused");
+        if given_way < 1_000 {
+            return Err(format!("{given_way} half-open connections gave way: that was no flood"));
+        }
+        well(report)?;
+        let report = self.report(ECHO, &["--duration", "8s", "--rubbish", "1000:20240229"])?;
+        let rubbish = report.rubbish.clone().ok_or("no rubbish was sent")?;
+        if rubbish.sent < 5_000 || rubbish.refused > 0 || rubbish.by_sort.len() < 14 {
+            return Err(format!("{} sent: {:?}", rubbish.sent, rubbish.by_sort));
+        }
+        well(report)
     }
 
     /// An endless loop is found in the manifest's time, which is longer than what the lab allows a crash to block; but nothing is lost by it.

@@ -2,6 +2,7 @@
 
 mod checks;
 mod outages;
+mod services;
 
 use crate::clock::Moment;
 use crate::facts::Facts;
@@ -12,9 +13,10 @@ use crate::options::{Protocol, RunOptions, Vip};
 use crate::probe::THIN;
 use crate::report::{
     BackendReport, Connections, CrashReport, DomainReport, Exchange, KindReport, NicReport, PauseReport, ProbeReport,
-    Report, Requests, SCHEMA_VERSION, VipReport,
+    ProgramReport, Report, Requests, SCHEMA_VERSION, VipReport,
 };
 use crate::rubbish::RubbishReport;
+use crate::service::Dealings;
 use crate::witness::{Arrival, Service, Witness};
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -64,6 +66,7 @@ pub struct Evidence {
     pub probe_begin: u64,
     pub probe_sent: u64,
     pub tally: Option<Tally>,
+    pub dealings: Option<Dealings>,
     pub nic: Option<NicReport>,
     /// Frames that the NIC had sent just before and just after it was unplugged.
     pub nic_sent: Option<(u64, u64)>,
@@ -73,6 +76,7 @@ pub struct Evidence {
     pub captures_missed: u64,
     pub rubbish: Option<RubbishReport>,
     pub console: Vec<Exchange>,
+    pub programs: Vec<ProgramReport>,
     pub facts: Facts,
     pub asked: Vec<Asked>,
     /// Begin and end of each time that the box was stopped.
@@ -91,6 +95,7 @@ impl Evidence {
             probe_begin: 0,
             probe_sent: 0,
             tally: None,
+            dealings: None,
             nic: None,
             nic_sent: None,
             nic_detail: String::new(),
@@ -98,6 +103,7 @@ impl Evidence {
             captures_missed: 0,
             rubbish: None,
             console: Vec::new(),
+            programs: Vec::new(),
             facts: Facts::default(),
             asked: Vec::new(),
             pauses: Vec::new(),
@@ -117,13 +123,13 @@ pub fn report(options: &RunOptions, evidence: &Evidence, witness: &Witness) -> R
     let up = evidence.up.unwrap_or(evidence.started);
     let gaps = Gaps::new(&witness.arrivals, up, evidence.load_end);
     let probe = probe(evidence, witness, &gaps, up);
-    let (crashes, windows) = crashes(evidence, &gaps, up, &mut reasons);
+    let (mut crashes, windows) = crashes(options, evidence, &gaps, up, &mut reasons);
     let noise = probe.max_gap_before_ms;
     check_blocked(&crashes, &windows, &gaps, noise, |crash| allowance(options, crash), &mut reasons);
     let first_change = evidence.asked.iter().filter(|asked| asked.changes_backends()).map(|asked| asked.at).min();
     let changed = |at| first_change.is_some_and(|change| at >= change);
     let tally = evidence.tally.clone().unwrap_or_default();
-    let connections = Connections {
+    let mut connections = Connections {
         opened: tally.opened,
         broken: tally.broken,
         moved: witness.moves.len() as u64,
@@ -139,8 +145,18 @@ pub fn report(options: &RunOptions, evidence: &Evidence, witness: &Witness) -> R
     let vips = vips(options, evidence, witness);
     let losses = outages::Losses::new(options, &tally, witness);
     check_load(evidence, &tally, &losses, &probe, &mut reasons);
+    let mut requests = requests(&tally);
+    services::judge(options, evidence, up, &mut requests, &mut connections, &mut crashes, &mut reasons);
     for (name, _) in vips.iter().filter(|(_, vip)| vip.probes_sent > 0 && vip.probes_received == 0) {
         reasons.push(format!("no probe arrived through {name}"));
+    }
+    for program in evidence.programs.iter().filter(|program| program.status != Some(0)) {
+        let how = program.status.map_or("did not end by itself".to_owned(), |status| format!("ended with {status}"));
+        reasons.push(format!("\"{}\" {how}: {}", program.line, last_lines(&program.words)));
+    }
+    let begun = options.programs.len().min(evidence.programs.len());
+    if evidence.up.is_some() && begun < options.programs.len() {
+        reasons.push(format!("\"{}\" did not come to its end", options.programs[begun]));
     }
     let checks = checks::all(evidence, witness);
     reasons.extend(
@@ -163,7 +179,7 @@ pub fn report(options: &RunOptions, evidence: &Evidence, witness: &Witness) -> R
             .map(|arrival| arrival.at)
             .find(|at| *at >= evidence.started)
             .map(|at| millis(at.since(evidence.started))),
-        requests: requests(&tally),
+        requests,
         connections,
         backends: backends(options, &tally, witness, up),
         vips,
@@ -177,7 +193,14 @@ pub fn report(options: &RunOptions, evidence: &Evidence, witness: &Witness) -> R
         nic: evidence.nic.clone().unwrap_or_default(),
         checks,
         console: evidence.console.clone(),
+        programs: evidence.programs.clone(),
     }
+}
+
+/// Enough of what a program said to see what it complained of.
+fn last_lines(words: &str) -> String {
+    let lines: Vec<&str> = words.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(5)..].join("; ")
 }
 
 fn probe(evidence: &Evidence, witness: &Witness, gaps: &Gaps, up: Moment) -> ProbeReport {
@@ -203,7 +226,13 @@ fn probe(evidence: &Evidence, witness: &Witness, gaps: &Gaps, up: Moment) -> Pro
 }
 
 /// The crashes, each with the time for which it is answerable; and reasons for what should have happened and didn't, or happened and shouldn't have.
-fn crashes(evidence: &Evidence, gaps: &Gaps, up: Moment, reasons: &mut Vec<String>) -> (Vec<CrashReport>, Vec<Window>) {
+fn crashes(
+    options: &RunOptions,
+    evidence: &Evidence,
+    gaps: &Gaps,
+    up: Moment,
+    reasons: &mut Vec<String>,
+) -> (Vec<CrashReport>, Vec<Window>) {
     let facts = &evidence.facts;
     let mut wanted: Vec<(&Asked, &str, Option<&str>)> = Vec::new();
     wanted.extend(
@@ -237,7 +266,9 @@ fn crashes(evidence: &Evidence, gaps: &Gaps, up: Moment, reasons: &mut Vec<Strin
         let report = crash_report(evidence, crash, millis(at.since(up)), blocked, cause.is_some());
         // At the crash the domain may have held more, by what it was doing, than when it had just started.
         let (had, has) = (report.pages_at_first.or(report.pages_before), report.pages_after);
-        if let (Some(had), Some(has)) = (had, has)
+        // (A durable store starts with what its log holds.)
+        let durable = options.services.iter().any(|service| service.durable && service.domain == crash.domain);
+        if let (Some(had), Some(has), false) = (had, has, durable)
             && has > had
         {
             reasons.push(format!("{} has {has} pages after its crash, and had {had} at first", crash.domain));

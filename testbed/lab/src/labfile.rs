@@ -5,7 +5,7 @@
 use crate::units::{duration_text, size_text};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -30,12 +30,21 @@ pub struct LabFile {
 pub struct ClientNet {
     pub address: Ipv4Addr,
     pub prefix: u8,
+    /// Used if the box speaks IPv6.
+    pub address6: Ipv6Addr,
+    pub prefix6: u8,
 }
 
 impl Default for ClientNet {
     fn default() -> Self {
         // RFC 5737's documentation networks and RFC 1918's: none of them is anybody's.
-        Self { address: Ipv4Addr::new(192, 168, 77, 2), prefix: 24 }
+        Self {
+            address: Ipv4Addr::new(192, 168, 77, 2),
+            prefix: 24,
+            // RFC 3849's.
+            address6: Ipv6Addr::new(0x2001, 0xdb8, 77, 0, 0, 0, 0, 2),
+            prefix6: 64,
+        }
     }
 }
 
@@ -44,13 +53,18 @@ impl Default for ClientNet {
 pub struct RouterNet {
     /// The router's address on the client's side.
     pub client_side: Ipv4Addr,
+    pub client_side6: Ipv6Addr,
     /// The router's address on the segment; by default the last host address of the box's subnet.
     pub segment_side: Option<Ipv4Addr>,
 }
 
 impl Default for RouterNet {
     fn default() -> Self {
-        Self { client_side: Ipv4Addr::new(192, 168, 77, 1), segment_side: None }
+        Self {
+            client_side: Ipv4Addr::new(192, 168, 77, 1),
+            client_side6: Ipv6Addr::new(0x2001, 0xdb8, 77, 0, 0, 0, 0, 1),
+            segment_side: None,
+        }
     }
 }
 

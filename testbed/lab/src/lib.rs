@@ -33,6 +33,7 @@ mod nic;
 mod offload;
 mod options;
 mod probe;
+mod programs;
 mod report;
 mod rubbish;
 mod run;
@@ -51,8 +52,8 @@ mod witness;
 pub use error::Error;
 pub use labfile::{ClientNet, ConsoleAddition, DiskSettings, LabFile, Limits, Load, RouterNet, SegmentNet};
 pub use options::{
-    Backend, Boot, BoxSettings, Command, Crash, Disk, Firmware, Format, Outage, Pause, Program, Protocol, Rubbish,
-    RunOptions, Service, ServiceKind, Tool, Tools, Vip,
+    Backend, Boot, BoxAddress6, BoxSettings, Command, Crash, Disk, Firmware, Format, Outage, Pause, Program, Protocol,
+    Rubbish, RunOptions, Service, ServiceKind, Tool, Tools, Vip,
 };
 pub use report::*;
 pub use rubbish::RubbishReport;

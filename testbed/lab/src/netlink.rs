@@ -6,7 +6,7 @@ use rtnetlink::packet_route::route::RouteScope;
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use std::fmt::Display;
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::RawFd;
 
 /// A connection to the kernel's rtnetlink in one namespace.
@@ -96,12 +96,9 @@ impl Netlink {
         self.change(format!("take {name} down"), LinkUnspec::new_with_index(index).down())
     }
 
-    pub fn address(&self, name: &str, address: Ipv4Addr, prefix: u8) -> Result<(), Error> {
-        let index = self.index(name)?;
-        self.ask(
-            format!("give {name} {address}/{prefix}"),
-            self.handle.address().add(index, IpAddr::V4(address), prefix).execute(),
-        )
+    pub fn address(&self, name: &str, address: impl Into<IpAddr>, prefix: u8) -> Result<(), Error> {
+        let (index, address) = (self.index(name)?, address.into());
+        self.ask(format!("give {name} {address}/{prefix}"), self.handle.address().add(index, address, prefix).execute())
     }
 
     /// `address` is reached on `name`'s segment directly.
@@ -113,6 +110,11 @@ impl Netlink {
             .scope(RouteScope::Link)
             .build();
         self.ask(format!("route {address} on {name}"), self.handle.route().add(route).execute())
+    }
+
+    pub fn default_route6(&self, gateway: Ipv6Addr) -> Result<(), Error> {
+        let route = RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).build();
+        self.ask(format!("default route by {gateway}"), self.handle.route().add(route).execute())
     }
 
     pub fn default_route(&self, gateway: Ipv4Addr) -> Result<(), Error> {

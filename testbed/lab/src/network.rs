@@ -14,9 +14,9 @@ use crate::error::Error;
 use crate::namespace::Namespace;
 use crate::netlink::Netlink;
 use crate::offload;
-use crate::options::RunOptions;
+use crate::options::{BoxAddress6, RunOptions};
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The interface of every host on the segment, and of the client.
 pub const PORT: &str = "eth0";
@@ -64,6 +64,11 @@ impl Network {
         let mtu = options.lab.segment.mtu;
         for host in network.hosts() {
             host.run(|| quiet(host.name()))?;
+        }
+        if options.box_settings.ip6.is_some() {
+            for host in [&network.client, &network.router] {
+                host.run(speak_ipv6)?;
+            }
         }
         network.lay_segment(mtu)?;
         network.set_up_client(options, mtu)?;
@@ -139,12 +144,20 @@ impl Network {
             link.veth(CLIENT_SIDE, PORT, self.client.raw_fd())?;
             offload::switch_off(CLIENT_SIDE)?;
             link.up(CLIENT_SIDE, Some(mtu))?;
-            link.address(CLIENT_SIDE, options.lab.router.client_side, options.lab.client.prefix)
+            link.address(CLIENT_SIDE, options.lab.router.client_side, options.lab.client.prefix)?;
+            if options.box_settings.ip6.is_some() {
+                link.address(CLIENT_SIDE, options.lab.router.client_side6, options.lab.client.prefix6)?;
+            }
+            Ok(())
         })?;
         self.client.run(|| {
             let link = host_port(mac(1), mtu)?;
             link.address(PORT, options.lab.client.address, options.lab.client.prefix)?;
             link.default_route(options.lab.router.client_side)?;
+            if options.box_settings.ip6.is_some() {
+                link.address(PORT, options.lab.client.address6, options.lab.client.prefix6)?;
+                link.default_route6(options.lab.router.client_side6)?;
+            }
             // Open-loop load must not run out of ports while old connections linger.
             set("net/ipv4/ip_local_port_range", "10000 65000")
         })
@@ -160,6 +173,10 @@ impl Network {
             for vip in vips {
                 link.route_on_link(vip, PORT)?;
             }
+            if let Some(own) = options.box_settings.ip6 {
+                link.address(PORT, router_on_segment6(&own), own.prefix)?;
+                set("net/ipv6/conf/all/forwarding", "1")?;
+            }
             set("net/ipv4/ip_forward", "1")
         })
     }
@@ -170,6 +187,14 @@ pub fn router_on_segment(options: &RunOptions) -> Ipv4Addr {
     options.lab.router.segment_side.unwrap_or_else(|| {
         let host_bits = u32::MAX.checked_shr(u32::from(options.box_settings.prefix)).unwrap_or(0);
         Ipv4Addr::from((u32::from(options.box_settings.ip) | host_bits) - 1)
+    })
+}
+
+/// The same in IPv6: where the box's manifest looks for it.
+fn router_on_segment6(own: &BoxAddress6) -> Ipv6Addr {
+    own.gateway.unwrap_or_else(|| {
+        let host_bits = u128::MAX.checked_shr(u32::from(own.prefix)).unwrap_or(0);
+        Ipv6Addr::from((u128::from(own.ip) | host_bits) - 1)
     })
 }
 
@@ -236,6 +261,16 @@ fn quiet(host: &str) -> Result<(), Error> {
             outcome => {
                 outcome.map_err(|error| Error::Network { step: format!("set {host} up"), reason: error.to_string() })?
             }
+        }
+    }
+    Ok(())
+}
+
+/// Takes back what [`quiet`] said of IPv6. Addresses are given by the lab alone, and are good at once.
+fn speak_ipv6() -> Result<(), Error> {
+    for place in ["all", "default"] {
+        for (name, value) in [("accept_dad", "0"), ("accept_ra", "0"), ("autoconf", "0"), ("disable_ipv6", "0")] {
+            set(&format!("net/ipv6/conf/{place}/{name}"), value)?;
         }
     }
     Ok(())

@@ -4,7 +4,7 @@ use crate::labfile::LabFile;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,6 +35,9 @@ pub struct RunOptions {
     pub pauses: Vec<Pause>,
     pub outages: Vec<Outage>,
     pub rubbish: Option<Rubbish>,
+    /// Lines for the shell, run where the client is once the box is up.
+    #[serde(default)]
+    pub programs: Vec<String>,
     /// Where the JSON report goes.
     pub report: Option<PathBuf>,
     pub format: Format,
@@ -104,8 +107,13 @@ pub struct Service {
     pub domain: String,
     pub stack: String,
     pub kind: ServiceKind,
-    pub address: Ipv4Addr,
+    /// One at least.
+    pub addresses: Vec<IpAddr>,
     pub port: u16,
+    /// Where it is asked by UDP, if it is.
+    pub udp_port: Option<u16>,
+    /// Whether what it was told outlives its crash.
+    pub durable: bool,
 }
 
 /// What a service's clients say to it.
@@ -126,6 +134,9 @@ pub struct BoxSettings {
     pub ip: Ipv4Addr,
     /// Length of the segment's prefix, such as 24.
     pub prefix: u8,
+    /// The same of IPv6, if the box speaks it.
+    #[serde(default)]
+    pub ip6: Option<BoxAddress6>,
     pub mac: [u8; 6],
     pub cpus: u32,
     /// Guest memory in bytes.
@@ -146,6 +157,15 @@ pub struct Disk {
     pub serial: String,
     pub size: u64,
     pub block_size: u32,
+}
+
+/// The box's own place in IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoxAddress6 {
+    pub ip: Ipv6Addr,
+    pub prefix: u8,
+    /// Where the manifest says that the router is.
+    pub gateway: Option<Ipv6Addr>,
 }
 
 /// A fault to be injected: `--crash ixgbe0:stack-overflow@8s`.
@@ -180,13 +200,16 @@ pub struct Outage {
     pub length: Duration,
 }
 
-/// Frames on the box's cable that are right in no more than some of their parts, beside the load and as long as it: `--rubbish 2000:7`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Frames on the box's cable that are right in no more than some of their parts, beside the load and as long as it: `--rubbish 2000:7`, `--rubbish 1000:1:syn`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rubbish {
     /// Frames a second.
     pub rate: u32,
     /// The same seed gives the same frames in the same order.
     pub seed: u64,
+    /// Of this sort alone.
+    #[serde(default)]
+    pub only: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -274,6 +297,7 @@ pub(crate) mod tests {
             box_settings: BoxSettings {
                 ip: Ipv4Addr::new(10, 0, 0, 2),
                 prefix: 24,
+                ip6: None,
                 mac: [2, 0, 0, 0, 0, 1],
                 cpus: 2,
                 memory: 256 << 20,
@@ -289,6 +313,7 @@ pub(crate) mod tests {
             pauses: Vec::new(),
             outages: Vec::new(),
             rubbish: None,
+            programs: Vec::new(),
             report: None,
             format: Format::Human,
             live: false,

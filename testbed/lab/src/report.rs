@@ -38,6 +38,9 @@ pub struct Report {
     /// What the run checked about itself.
     pub checks: Vec<Check>,
     pub console: Vec<Exchange>,
+    /// Programs that were run where the client is.
+    #[serde(default)]
+    pub programs: Vec<ProgramReport>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -201,6 +204,16 @@ pub struct Exchange {
     pub line: String,
     /// `None`: no prompt came back.
     pub reply: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProgramReport {
+    pub line: String,
+    /// `None`: it could not be started, or a signal ended it.
+    pub status: Option<i32>,
+    pub took_ms: f64,
+    /// The end of what it said.
+    pub words: String,
 }
 
 impl Report {

@@ -50,14 +50,23 @@ pub struct Rubbish {
 impl Rubbish {
     /// Starts it, if the options ask for it.
     pub fn start(segment: &Namespace, options: &RunOptions) -> Result<Option<Self>, Error> {
-        let Some(asked) = options.rubbish else { return Ok(None) };
+        let Some(asked) = &options.rubbish else { return Ok(None) };
+        if let Some(only) =
+            asked.only.as_ref().filter(|only| !Sort::ALL.iter().any(|sort| sort.name() == only.as_str()))
+        {
+            let known: Vec<&str> = Sort::ALL.iter().map(|sort| sort.name()).collect();
+            return Err(Error::Options(format!(
+                "there is no rubbish of the sort \"{only}\": there is {}",
+                known.join(", ")
+            )));
+        }
+        let rate = asked.rate;
         let cable = segment.run(|| cable().map_err(Error::io("rubbish's socket")))?;
         let report = Arc::new(Mutex::new(RubbishReport { seed: asked.seed, ..RubbishReport::default() }));
         let stop = Arc::new(AtomicBool::new(false));
         let vips = options.vips.iter().map(|vip| vip.address).collect();
-        let (generator, counted, stopped) = (Generator::new(options, asked.seed), report.clone(), stop.clone());
-        let thread =
-            segment.spawn("rubbish", move || send(&cable, generator, asked.rate, &vips, &counted, &stopped))?;
+        let (generator, counted, stopped) = (Generator::new(options, asked), report.clone(), stop.clone());
+        let thread = segment.spawn("rubbish", move || send(&cable, generator, rate, &vips, &counted, &stopped))?;
         Ok(Some(Self { report, stop, thread: Some(thread) }))
     }
 

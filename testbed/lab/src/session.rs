@@ -12,16 +12,17 @@ use crate::load::{self, Load};
 use crate::machine::{self, Machine};
 use crate::network::{Network, cable_mtu};
 use crate::nic::Nic;
-use crate::options::{Boot, Protocol, RunOptions, Vip};
+use crate::options::{Boot, Protocol, RunOptions, Service, Vip};
 use crate::probe::Probe;
+use crate::programs::Programs;
 use crate::report::{Exchange, NicReport, Report};
 use crate::rubbish::Rubbish;
 use crate::schedule::{Deed, Schedule};
-use crate::service;
+use crate::service::Customers;
 use crate::spread::Spread;
 use crate::status::Status;
 use crate::watch::Watch;
-use crate::witness::{Service, Witness};
+use crate::witness::{self, Witness};
 use std::io::Write;
 use std::net::SocketAddrV4;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -33,6 +34,8 @@ const QUIET: Duration = Duration::from_millis(300);
 const TICK: Duration = Duration::from_millis(10);
 /// How long a console command's prompt may take to come back.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How much longer than the load was asked to last its programs may run.
+const PROGRAMS_PATIENCE: Duration = Duration::from_secs(300);
 /// How long the feed may take to bring the last statistics.
 const LAST_STATS: Duration = Duration::from_secs(5);
 /// How long a domain gets to come back after a crash that the end of the load found under way.
@@ -43,6 +46,30 @@ struct Typed {
     at: Moment,
     line: String,
     reply: Option<String>,
+}
+
+/// Everybody who wants something of the box for the whole time under load.
+struct Crowd {
+    /// Clients of the VIPs.
+    load: Option<Load>,
+    /// Clients of what the box serves itself.
+    customers: Option<Customers>,
+}
+
+impl Crowd {
+    /// Begins nothing more; what is under way may end.
+    fn stop(&self) {
+        if let Some(load) = &self.load {
+            load.stop();
+        }
+        if let Some(customers) = &self.customers {
+            customers.stop();
+        }
+    }
+
+    fn ended(&self) -> bool {
+        self.load.as_ref().is_none_or(Load::ended) && self.customers.as_ref().is_none_or(Customers::ended)
+    }
 }
 
 struct Session<'a> {
@@ -64,6 +91,7 @@ struct Session<'a> {
     /// Begin and end of each pause that was made.
     pauses: Vec<(Moment, Option<Moment>)>,
     reasons: Vec<String>,
+    programs: Option<Programs>,
     stopped_early: bool,
     /// Frames that the NIC had sent just before and just after it was unplugged.
     sent: Option<(u64, u64)>,
@@ -72,9 +100,6 @@ struct Session<'a> {
 /// Makes the run. An error means that there was none; whatever went wrong in it stands in the report.
 pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News) + Sync)) -> Result<Report, Error> {
     raise_file_limit();
-    if options.vips.is_empty() && !options.services.is_empty() {
-        return service::conduct(&options, &orders, say);
-    }
     check(&options)?;
     let phase = |name: &str| say(News::Status(Box::new(Status { phase: name.into(), ..Status::default() })));
     phase("building the lab");
@@ -88,7 +113,8 @@ pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News)
         .collect::<Result<Vec<_>, _>>()?;
     let vips = options.vips.iter().map(|vip| vip.address);
     let watch = Watch::start(&network, Witness::new(vips, options.box_settings.mac, options.backends.len()))?;
-    let probed: Vec<Service> = options.vips.iter().filter(|vip| vip.protocol == Protocol::Udp).map(service).collect();
+    let probed: Vec<witness::Service> =
+        options.vips.iter().filter(|vip| vip.protocol == Protocol::Udp).map(offered).collect();
     watch.witness().stream = probed.first().copied();
     let probed: Vec<_> = probed.iter().map(|service| SocketAddrV4::new(service.address, service.port)).collect();
     let mut probe = match probed.is_empty() {
@@ -138,6 +164,7 @@ pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News)
         asked: Vec::new(),
         pauses: Vec::new(),
         reasons: Vec::new(),
+        programs: None,
         stopped_early: false,
         sent: None,
     };
@@ -145,16 +172,21 @@ pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News)
     let mut evidence = Evidence { passed_without_box, up, ..Evidence::new(started) };
     if let Some(up) = up {
         evidence.probe_begin = probe.as_ref().map_or(0, Probe::sent);
-        let load = Load::start(&session.network.client, &options)?;
+        let crowd = Crowd {
+            load: Load::start(&session.network.client, &options)?,
+            customers: Customers::start(&session.network.client, &options)?,
+        };
         let mut spread = Spread::start(&session.network.client, &options)?;
         let mut rubbish = Rubbish::start(&session.network.segment, &options)?;
-        session.run(up, load.as_ref(), &text);
+        session.programs = Programs::start(&session.network.client, &options)?;
+        session.run(up, &crowd, &text);
         evidence.load_end = Moment::now();
         spread.stop();
         evidence.rubbish = rubbish.as_mut().map(Rubbish::stop);
         evidence.probe_sent = probe.as_ref().map_or(0, Probe::sent);
-        evidence.settled = session.settle(load.as_ref(), probe.as_mut(), &text)?;
-        evidence.tally = load.map(|load| load.tally().clone());
+        evidence.settled = session.settle(&crowd, probe.as_mut(), &text)?;
+        evidence.tally = crowd.load.map(|load| load.tally().clone());
+        evidence.dealings = crowd.customers.map(|customers| customers.dealings().clone());
     }
     evidence.nic = session.nic_report();
     evidence.nic_sent = session.sent.or(evidence.nic.as_ref().map(|nic| (nic.tx, nic.tx)));
@@ -167,7 +199,8 @@ pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News)
         session.reasons.extend(tail(12).into_iter().map(|line| format!("console: {line}")));
     }
     evidence.console = session.exchanges.iter().map(|typed| session.exchange(typed, up.unwrap_or(started))).collect();
-    let Session { facts, asked, pauses, reasons, watch, .. } = session;
+    let Session { facts, asked, pauses, reasons, watch, programs, .. } = session;
+    evidence.programs = programs.map(Programs::into_reports).unwrap_or_default();
     (evidence.facts, evidence.asked, evidence.pauses, evidence.reasons) = (facts, asked, pauses, reasons);
     let witness = watch.witness();
     Ok(judge::report(&options, &evidence, &witness))
@@ -186,8 +219,8 @@ fn check(options: &RunOptions) -> Result<(), Error> {
     if let Some(outage) = options.outages.iter().find(|outage| !known(&outage.backend)) {
         return Err(Error::Options(format!("no backend is named \"{}\" that could be cut off", outage.backend)));
     }
-    if options.vips.is_empty() || options.backends.is_empty() {
-        return Err(Error::Options("a lab needs at least one VIP and one backend".into()));
+    if options.services.is_empty() && (options.vips.is_empty() || options.backends.is_empty()) {
+        return Err(Error::Options("a lab needs a service, or at least one VIP and one backend".into()));
     }
     Ok(())
 }
@@ -233,6 +266,10 @@ impl Session<'_> {
                 Turn::Booted | Turn::Nothing => {}
             }
         }
+        for program in self.programs.as_mut().map(Programs::news).unwrap_or_default() {
+            let status = program.status.map_or("no status".to_owned(), |status| format!("status {status}"));
+            self.line(format!("{}{}: {status}\n{}", since(up), program.line, program.words.trim_end()));
+        }
         while let Ok(typed) = self.typed.try_recv() {
             self.exchanges.push(typed);
         }
@@ -261,19 +298,31 @@ impl Session<'_> {
         !self.stopped_early
     }
 
-    /// Waits until the box says that it is up and a probe came through; `None` with reasons if it doesn't come to that.
+    /// Waits until the box says that it is up, a probe came through, and each service has answered; `None` with reasons if it doesn't come to that.
     fn wait_for_box(&mut self, started: Moment, text: &Receiver<String>, probed: bool) -> Option<Moment> {
         let deadline = started + self.options.lab.limits.boot;
+        let mut silent: Vec<&Service> = self.options.services.iter().collect();
         while self.pump(text, None) {
+            let booted = self.facts.booted.is_some();
             let arrived = !probed || !self.watch.witness().arrivals.is_empty();
-            if self.facts.booted.is_some() && arrived {
+            if booted {
+                let client = &self.network.client;
+                silent.retain(|one| !client.run(|| Ok(one.answers())).unwrap_or(false));
+            }
+            if booted && arrived && silent.is_empty() {
                 return Some(Moment::now());
             }
             if Moment::now() > deadline {
                 let limit = self.options.lab.limits.boot.as_secs_f64();
-                self.reasons.push(match self.facts.booted {
-                    None => format!("the box was not up {limit} s after its start"),
-                    Some(_) => format!("the box was up, and yet no probe had come through {limit} s after its start"),
+                self.reasons.push(match silent.first() {
+                    _ if !booted => format!("the box was not up {limit} s after its start"),
+                    _ if !arrived => {
+                        format!("the box was up, and yet no probe had come through {limit} s after its start")
+                    }
+                    Some(one) => {
+                        format!("{} did not answer at {} {limit} s after the box's start", one.domain, one.at())
+                    }
+                    None => format!("the box was up only when {limit} s were over"),
                 });
                 return None;
             }
@@ -286,7 +335,7 @@ impl Session<'_> {
     }
 
     /// The time under load.
-    fn run(&mut self, up: Moment, load: Option<&Load>, text: &Receiver<String>) {
+    fn run(&mut self, up: Moment, crowd: &Crowd, text: &Receiver<String>) {
         let mut schedule = Schedule::of(self.options);
         let mut shown = (Moment(0), 0);
         while self.pump(text, Some(up)) {
@@ -294,13 +343,23 @@ impl Session<'_> {
             while let Some(deed) = schedule.due(elapsed, &self.facts) {
                 self.act(deed, up);
             }
-            if self.options.duration.is_some_and(|duration| elapsed >= duration) {
+            // Without a duration a run is as long as its programs.
+            let at_work = self.programs.as_ref().is_some_and(|programs| !programs.ended());
+            let over = match self.options.duration {
+                Some(duration) => elapsed >= duration,
+                None => self.programs.is_some(),
+            };
+            let patience = self.options.duration.unwrap_or_default() + PROGRAMS_PATIENCE;
+            if over && (!at_work || elapsed >= patience) {
                 break;
             }
             if Moment::now().since(shown.0) >= Duration::from_millis(500) {
-                shown = self.show(up, load, shown);
+                shown = self.show(up, crowd, shown);
             }
             thread::sleep(TICK);
+        }
+        if let Some(programs) = &self.programs {
+            programs.stop();
         }
         self.thaw();
         for name in self.options.outages.iter().map(|outage| outage.backend.clone()) {
@@ -377,7 +436,7 @@ impl Session<'_> {
         }
     }
 
-    fn show(&self, up: Moment, load: Option<&Load>, before: (Moment, u64)) -> (Moment, u64) {
+    fn show(&self, up: Moment, crowd: &Crowd, before: (Moment, u64)) -> (Moment, u64) {
         let now = Moment::now();
         let witness = self.watch.witness();
         let forwarded: u64 = witness.backends.iter().map(|seen| seen.from_box).sum();
@@ -395,9 +454,15 @@ impl Session<'_> {
             ..Status::default()
         };
         drop(witness);
-        if let Some(load) = load {
+        if let Some(load) = &crowd.load {
             let tally = load.tally();
             (status.completed, status.failed, status.broken) = (tally.completed(), tally.failed(), tally.broken);
+        }
+        if let Some(customers) = &crowd.customers {
+            let dealings = customers.dealings();
+            status.completed += dealings.exchanges;
+            status.failed += dealings.failed();
+            status.broken += dealings.broken();
         }
         (self.say)(News::Status(Box::new(status)));
         (now, forwarded)
@@ -405,21 +470,14 @@ impl Session<'_> {
 
     /// Lets what is under way end, then cuts the box off and takes its last statistics, so that all counts are of the same frames. False if the box
     /// didn't live so long.
-    fn settle(
-        &mut self,
-        load: Option<&Load>,
-        probe: Option<&mut Probe>,
-        text: &Receiver<String>,
-    ) -> Result<bool, Error> {
+    fn settle(&mut self, crowd: &Crowd, probe: Option<&mut Probe>, text: &Receiver<String>) -> Result<bool, Error> {
         (self.say)(News::Status(Box::new(Status { phase: "settling".into(), ..Status::default() })));
         // From here on an interruption would only cost the report.
         self.stopped_early = false;
-        if let Some(load) = load {
-            load.stop();
-            let deadline = Moment::now() + load::STALLED + Duration::from_secs(10);
-            while !load.ended() && self.pump(text, None) && Moment::now() < deadline {
-                thread::sleep(TICK);
-            }
+        crowd.stop();
+        let deadline = Moment::now() + load::STALLED + Duration::from_secs(10);
+        while !crowd.ended() && self.pump(text, None) && Moment::now() < deadline {
+            thread::sleep(TICK);
         }
         let deadline = Moment::now() + LAST_RECOVERY;
         while self.facts.crashes.iter().any(|(_, crash)| self.facts.recovery_of(crash).is_none())
@@ -456,7 +514,7 @@ impl Session<'_> {
         while self.facts.stats_heard < heard + 2 && Moment::now() < deadline && self.pump(text, None) {
             thread::sleep(TICK);
         }
-        Ok(self.pump(text, None) && load.is_none_or(Load::ended))
+        Ok(self.pump(text, None) && crowd.ended())
     }
 
     fn wait(&mut self, length: Duration, text: &Receiver<String>) {
@@ -482,8 +540,8 @@ impl Session<'_> {
     }
 }
 
-fn service(vip: &Vip) -> Service {
-    Service { address: vip.address, port: vip.port, protocol: vip.protocol }
+fn offered(vip: &Vip) -> witness::Service {
+    witness::Service { address: vip.address, port: vip.port, protocol: vip.protocol }
 }
 
 /// The run's clock, for lines that are shown.

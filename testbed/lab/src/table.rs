@@ -12,8 +12,10 @@ pub fn render(report: &Report) -> String {
     };
     add(summary(report));
     add(domains(report));
-    add(backends(report));
-    add(vips(report));
+    if !report.vips.is_empty() {
+        add(backends(report));
+        add(vips(report));
+    }
     if !report.crashes.is_empty() {
         add(crashes(report));
     }
@@ -117,12 +119,14 @@ fn summary(report: &Report) -> Table {
         connections.opened, connections.broken, connections.moved
     )]));
     let probe = &report.probe;
-    table.add_row(row(&[format!(
-        "probes: {} sent, {} received, noise floor {}",
-        probe.sent,
-        probe.received,
-        ms(probe.max_gap_before_ms)
-    )]));
+    if probe.sent > 0 {
+        table.add_row(row(&[format!(
+            "probes: {} sent, {} received, noise floor {}",
+            probe.sent,
+            probe.received,
+            ms(probe.max_gap_before_ms)
+        )]));
+    }
     table.add_row(row(&[format!(
         "up in {}, first packet after {}",
         maybe_ms(report.boot_ms),

@@ -1,7 +1,8 @@
 //! What rubbish is made of: each sort spoils another layer of a frame that is otherwise right, so that it gets as deep into the box as that layer.
 
 use crate::frame::TAGS;
-use crate::options::{Protocol, RunOptions};
+use crate::network::router_on_segment;
+use crate::options::{Protocol, Rubbish, RunOptions};
 use fastrand::Rng;
 use std::net::Ipv4Addr;
 
@@ -36,10 +37,12 @@ pub enum Sort {
     Mutated,
     /// Nothing wrong with it: a flow that nobody continues.
     Right,
+    /// A connection asked for by nobody who would answer: many of them are a flood.
+    Syn,
 }
 
 impl Sort {
-    const ALL: [Sort; 13] = [
+    pub const ALL: [Sort; 14] = [
         Sort::Noise,
         Sort::Ethertype,
         Sort::Addresses,
@@ -53,6 +56,7 @@ impl Sort {
         Sort::Runt,
         Sort::Mutated,
         Sort::Right,
+        Sort::Syn,
     ];
 
     pub fn name(self) -> &'static str {
@@ -70,6 +74,7 @@ impl Sort {
             Sort::Runt => "runt",
             Sort::Mutated => "mutated",
             Sort::Right => "right",
+            Sort::Syn => "syn",
         }
     }
 }
@@ -83,23 +88,34 @@ pub struct Generator {
     rng: Rng,
     to: [u8; 6],
     own: Ipv4Addr,
-    vips: Vec<(Ipv4Addr, u16, Protocol)>,
-    backends: Vec<Ipv4Addr>,
+    /// VIPs and the box's own services: never none.
+    targets: Vec<(Ipv4Addr, u16, Protocol)>,
+    /// Whom the box has to find: backends, or else its router.
+    neighbours: Vec<Ipv4Addr>,
+    only: Option<Sort>,
 }
 
 impl Generator {
-    pub fn new(options: &RunOptions, seed: u64) -> Self {
+    pub fn new(options: &RunOptions, asked: &Rubbish) -> Self {
+        let vips = options.vips.iter().map(|vip| (vip.address, vip.port, vip.protocol));
+        let services = options.services.iter().flat_map(|service| {
+            let own = options.box_settings.ip;
+            let datagrams = service.udp_port.map(|port| (own, port, Protocol::Udp));
+            [(own, service.port, Protocol::Tcp)].into_iter().chain(datagrams)
+        });
+        let backends: Vec<Ipv4Addr> = options.backends.iter().map(|backend| backend.ip).collect();
         Self {
-            rng: Rng::with_seed(seed),
+            only: asked.only.as_ref().and_then(|name| Sort::ALL.into_iter().find(|sort| sort.name() == name)),
+            rng: Rng::with_seed(asked.seed),
             to: options.box_settings.mac,
             own: options.box_settings.ip,
-            vips: options.vips.iter().map(|vip| (vip.address, vip.port, vip.protocol)).collect(),
-            backends: options.backends.iter().map(|backend| backend.ip).collect(),
+            targets: vips.chain(services).collect(),
+            neighbours: if backends.is_empty() { vec![router_on_segment(options)] } else { backends },
         }
     }
 
     pub fn next(&mut self) -> (Sort, Vec<u8>) {
-        let sort = self.one_of(&Sort::ALL);
+        let sort = self.only.unwrap_or_else(|| self.one_of(&Sort::ALL));
         let mut frame = self.make(sort);
         let tagged = frame.get(12..14).is_some_and(|kind| TAGS.contains(&u16::from_be_bytes([kind[0], kind[1]])));
         let least = if tagged { TAGGED_LEAST } else { 14 };
@@ -130,7 +146,7 @@ impl Generator {
             Sort::Transport => self.transport(),
             Sort::Icmp => self.icmp(),
             Sort::Jumbo => {
-                let (source, destination) = (self.client(), self.vip().0);
+                let (source, destination) = (self.client(), self.target().0);
                 let room = self.rng.usize(LONGEST - 34 + 1..JUMBO - 34);
                 let datagram = self.datagram(source, destination, room);
                 self.packet(source, destination, UDP, &datagram)
@@ -145,6 +161,7 @@ impl Generator {
                 self.mutate(frame)
             }
             Sort::Right => self.right(),
+            Sort::Syn => self.syn(),
         }
     }
 
@@ -165,9 +182,9 @@ impl Generator {
         addresses
     }
 
-    fn vip(&mut self) -> (Ipv4Addr, u16, Protocol) {
-        let number = self.rng.usize(..self.vips.len());
-        self.vips[number]
+    fn target(&mut self) -> (Ipv4Addr, u16, Protocol) {
+        let number = self.rng.usize(..self.targets.len());
+        self.targets[number]
     }
 
     /// A host of RFC 5737's second network: nobody is there to answer.
@@ -177,7 +194,7 @@ impl Generator {
 
     /// A client's segment or datagram to a VIP, all of it right.
     fn right(&mut self) -> Vec<u8> {
-        let (vip, port, protocol) = self.vip();
+        let (vip, port, protocol) = self.target();
         let source = self.client();
         let from = self.rng.u16(1024..);
         let mut message = match protocol {
@@ -192,6 +209,17 @@ impl Generator {
         let number = if protocol == Protocol::Tcp { TCP } else { UDP };
         let message = with_transport_checksum(message, source, vip, number);
         self.packet(source, vip, number, &message)
+    }
+
+    fn syn(&mut self) -> Vec<u8> {
+        let (source, from) = (self.client(), self.rng.u16(1024..));
+        let tcp = self.targets.iter().copied().filter(|(.., protocol)| *protocol == Protocol::Tcp).collect::<Vec<_>>();
+        let (target, port, _) = if tcp.is_empty() { self.target() } else { self.one_of(&tcp) };
+        let mut segment = [from.to_be_bytes(), port.to_be_bytes()].concat();
+        segment.extend(self.rng.u32(..).to_be_bytes());
+        segment.extend([0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
+        let segment = with_transport_checksum(segment, source, target, TCP);
+        self.packet(source, target, TCP, &segment)
     }
 
     fn segment(&mut self, from: u16, to: u16) -> Vec<u8> {
@@ -273,7 +301,7 @@ impl Generator {
             frame[..6].fill(0xff);
         }
         let stranger = self.client();
-        let own = self.one_of(&[self.own, self.vips[0].0]);
+        let own = self.one_of(&[self.own, self.targets[0].0]);
         let sender =
             self.one_of(&[stranger, own, Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, Ipv4Addr::new(224, 0, 0, 1)]);
         frame.extend([0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, self.one_of(&[1, 1, 2])]);
@@ -284,10 +312,10 @@ impl Generator {
         frame.extend(target.octets());
         frame.resize(60, 0);
         match self.rng.u8(..5) {
-            // As a backend, from an address that no station can have.
+            // As a neighbour, from an address that no station can have.
             0 => {
-                let backend = self.rng.usize(..self.backends.len());
-                frame[28..32].copy_from_slice(&self.backends[backend].octets());
+                let neighbour = self.rng.usize(..self.neighbours.len());
+                frame[28..32].copy_from_slice(&self.neighbours[neighbour].octets());
                 let impossible = self.one_of(&[[0; 6], [0xff; 6], [0x01, 0, 0x5e, 0, 0, 1]]);
                 frame[22..28].copy_from_slice(&impossible);
             }
@@ -332,7 +360,7 @@ impl Generator {
                 let own = self.own;
                 let source = self.one_of(&[
                     own,
-                    self.vips[0].0,
+                    self.targets[0].0,
                     Ipv4Addr::UNSPECIFIED,
                     Ipv4Addr::LOCALHOST,
                     Ipv4Addr::BROADCAST,
@@ -384,7 +412,7 @@ impl Generator {
     }
 
     fn icmp(&mut self) -> Vec<u8> {
-        let (source, vip) = (self.client(), self.vip().0);
+        let (source, vip) = (self.client(), self.target().0);
         let mut message = vec![self.one_of(&[8, 8, 0, 3, 11, 12, 5, 13]), self.one_of(&[0, 0, 4, 77]), 0, 0];
         message.extend(self.rng.u32(..).to_be_bytes());
         if matches!(message[0], 3 | 11 | 12) && self.rng.bool() {
@@ -467,10 +495,43 @@ mod tests {
     use std::collections::HashSet;
 
     /// A failure seen once can be looked at again.
+    fn asked(seed: u64) -> Rubbish {
+        Rubbish { rate: 1, seed, only: None }
+    }
+
+    /// A flood of SYNs is nothing but SYNs, to what the box serves itself as well.
+    #[test]
+    fn one_sort_alone_may_be_asked_for() {
+        let mut options = options();
+        options.vips.clear();
+        options.services.push(crate::options::Service {
+            domain: "kv".into(),
+            stack: "stack".into(),
+            kind: crate::options::ServiceKind::Memcached,
+            addresses: vec![options.box_settings.ip.into()],
+            port: 11_211,
+            udp_port: None,
+            durable: false,
+        });
+        let mut generator = Generator::new(&options, &Rubbish { rate: 1, seed: 1, only: Some("syn".into()) });
+        for _ in 0..100 {
+            let (sort, frame) = generator.next();
+            let crate::frame::Kind::Ip(ip) = crate::frame::Frame::parse(&frame, false).kind else {
+                panic!("{frame:02x?}")
+            };
+            assert_eq!((sort, ip.destination), (Sort::Syn, options.box_settings.ip));
+            let to = |transport| match transport {
+                crate::frame::Transport::Tcp { destination, flags, .. } => Some((destination, flags)),
+                _ => None,
+            };
+            assert_eq!(to(ip.transport), Some((11_211, crate::frame::SYN)));
+        }
+    }
+
     #[test]
     fn the_same_seed_gives_the_same_frames() {
         let frames = |seed| {
-            let mut generator = Generator::new(&options(), seed);
+            let mut generator = Generator::new(&options(), &asked(seed));
             (0..500).map(|_| generator.next().1).collect::<Vec<_>>()
         };
         assert_eq!(frames(7), frames(7));
@@ -480,7 +541,7 @@ mod tests {
     /// Rubbish that all ends in the same place tests nothing else.
     #[test]
     fn every_sort_comes_and_much_of_it_gets_as_far_as_a_vip() {
-        let mut generator = Generator::new(&options(), 1);
+        let mut generator = Generator::new(&options(), &asked(1));
         let (mut sorts, mut to_vip) = (HashSet::new(), 0);
         for _ in 0..2_000 {
             let (sort, frame) = generator.next();
@@ -496,7 +557,7 @@ mod tests {
     /// What is called right must be: else the checks behind the checksums are never reached.
     #[test]
     fn right_frames_are_right() {
-        let mut generator = Generator::new(&options(), 3);
+        let mut generator = Generator::new(&options(), &asked(3));
         for _ in 0..200 {
             let frame = generator.right();
             assert_eq!(sum(0, &frame[14..34]), 0xffff);
@@ -513,7 +574,7 @@ mod tests {
     /// ARP has no defence against a right message with a wrong address in it: such a frame would break the load, not the box.
     #[test]
     fn no_backend_is_given_another_address() {
-        let (mut generator, options) = (Generator::new(&options(), 5), options());
+        let (mut generator, options) = (Generator::new(&options(), &asked(5)), options());
         for _ in 0..20_000 {
             let (_, frame) = generator.next();
             let arp = frame.get(12..20) == Some(&[0x08, 0x06, 0, 1, 0x08, 0, 6, 4]) && frame.len() >= 42;

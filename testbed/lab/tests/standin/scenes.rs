@@ -54,6 +54,7 @@ fn options(misbehaviour: Option<&str>, seconds: u64) -> RunOptions {
         box_settings: BoxSettings {
             ip: [10, 9, 0, 2].into(),
             prefix: 24,
+            ip6: None,
             mac: [2, 0, 0, 0, 0, 1],
             cpus: 1,
             memory: 0,
@@ -69,6 +70,7 @@ fn options(misbehaviour: Option<&str>, seconds: u64) -> RunOptions {
         pauses: Vec::new(),
         outages: Vec::new(),
         rubbish: None,
+        programs: Vec::new(),
         report: None,
         format: Format::Human,
         live: false,
@@ -117,12 +119,12 @@ pub fn right() {
 /// Rubbish costs a right box nothing, and the sums hold to the frame: also with tags, frames too long, and pauses.
 pub fn rubbish() {
     let mut options = options(None, 6);
-    options.rubbish = Some(Rubbish { rate: 1500, seed: 11 });
+    options.rubbish = Some(Rubbish { rate: 1500, seed: 11, only: None });
     let report = run(options);
     assert!(report.ok(), "{:#?}", report.reasons);
     assert!(report.checks.iter().all(|check| check.holds == Some(true)), "{:#?}", report.checks);
     let rubbish = report.rubbish.unwrap();
-    assert!(rubbish.sent > 5_000 && rubbish.refused == 0 && rubbish.by_sort.len() == 13, "{rubbish:#?}");
+    assert!(rubbish.sent > 5_000 && rubbish.refused == 0 && rubbish.by_sort.len() == 14, "{rubbish:#?}");
     assert!((1_000..rubbish.sent).contains(&rubbish.to_vips), "{rubbish:#?}");
 }
 

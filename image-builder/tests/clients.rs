@@ -1,0 +1,163 @@
+//! Clients that we did not write, against boxes in the lab: each comes from Debian's archive and is run where the lab's clients are.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use image_builder::workspace::Workspace;
+use lab::Report;
+use prefix::{Prefix, Tool};
+
+/// What the unpacked programs are called by in the lines below.
+const PROGRAMS: [&str; 17] = [
+    "ab",
+    "curl",
+    "memcaslap",
+    "memccapable",
+    "memccat",
+    "memccp",
+    "memcdump",
+    "memcexist",
+    "memcflush",
+    "memcping",
+    "memcrm",
+    "memcslap",
+    "memcstat",
+    "memctouch",
+    "perl",
+    "python3",
+    "wrk",
+];
+
+/// A folder of the test's own, with a way to start each program.
+struct Bench {
+    folder: tempfile::TempDir,
+    workspace: Workspace,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let prefix = Prefix::ensure(&[Tool::Clients]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        for program in PROGRAMS {
+            let command = prefix.command(program).unwrap();
+            let mut script = String::from("#!/bin/sh\n");
+            for (name, value) in command.get_envs() {
+                script += &format!("export {}={}\n", name.to_str().unwrap(), quoted(value.unwrap().to_str().unwrap()));
+            }
+            let words = [command.get_program()].into_iter().chain(command.get_args());
+            let words: Vec<String> = words.map(|word| quoted(word.to_str().unwrap())).collect();
+            script += &format!("exec {} \"$@\"\n", words.join(" "));
+            let path = folder.path().join(program);
+            fs::write(&path, script).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        Bench { folder, workspace: Workspace::find() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn script(&self, name: &str) -> String {
+        self.workspace.root().join("image-builder/tests/clients").join(name).display().to_string()
+    }
+
+    /// A manifest that inherits one of the clone's, in a lab without clients of its own: these flush the store, and want the box to themselves.
+    fn manifest(&self, inherited: &str, more: &str) -> PathBuf {
+        let inherited = self.workspace.root().join(inherited);
+        fs::write(self.path("box.toml"), format!("inherit = {:?}\n{more}", inherited.display().to_string())).unwrap();
+        fs::write(self.path("box.lab.toml"), "[load]\nkeep-alive = 0\nshort-rate = 0\n").unwrap();
+        self.path("box.toml")
+    }
+
+    /// Runs the lines, one after the other; each must end well, and so must the run.
+    fn run(&self, manifest: &Path, lines: &[String]) -> Report {
+        let file = self.path("report.json");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_redleaf"));
+        command.arg("run").arg(manifest).arg("--report").arg(&file).stdin(Stdio::null());
+        for line in lines {
+            let line =
+                format!("PATH={}:$PATH; cd {}; {line}", self.folder.path().display(), self.folder.path().display());
+            command.args(["--client", &line]);
+        }
+        let output = command.output().unwrap();
+        let words = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        println!("{words}");
+        let report: Report =
+            serde_json::from_slice(&fs::read(&file).unwrap_or_else(|error| panic!("{error}: {words}"))).unwrap();
+        for program in &report.programs {
+            println!("{:?} after {:.0} ms: {}\n{}", program.status, program.took_ms, program.line, program.words);
+        }
+        assert!(report.ok() && report.programs.len() == lines.len(), "{:#?}", report.reasons);
+        report
+    }
+}
+
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// libmemcached's tools: its own examination of a server, each command once, and its load generators; by UDP too.
+#[test]
+#[ignore = "tier interop: fetches clients, boots a box"]
+fn libmemcacheds_tools_are_content_with_the_store() {
+    let bench = Bench::new();
+    fs::write(bench.path("greeting"), "hello\n").unwrap();
+    let lines = [
+        "memccapable -h $BOX -p 11211 -a".to_owned(),
+        "export MEMCACHED_SERVERS=$BOX:11211; memcping && memccp greeting && [ \"$(memccat greeting)\" = hello ] && memcexist greeting \
+         && memctouch greeting && memcstat | grep -q curr_items && memcrm greeting && ! memcexist greeting"
+            .to_owned(),
+        "memcslap --servers=$BOX --concurrency=8 --execute-number=100 --test=get && memcslap --servers=$BOX --concurrency=4 \
+         --execute-number=50 --test=set && memcslap --servers=$BOX --concurrency=4 --execute-number=50 --test=mget"
+            .to_owned(),
+        "memcaslap -s $BOX:11211 -T 1 -c 16 -x 3000 -v 0.2 | tee load; grep -q 'get_misses: 0' load && grep -q 'verify_failed: 0' load".to_owned(),
+        "memcaslap -s $BOX:11211 -T 1 -c 8 -x 800 -U | tee load; grep -q 'packet_drop: 0' load".to_owned(),
+    ];
+    bench.run(&bench.manifest("testbed/appliances/kv-all.toml", ""), &lines);
+}
+
+/// Clients in Python and Perl, five of them, by three authors' reading of the protocol.
+#[test]
+#[ignore = "tier interop: fetches clients, boots a box"]
+fn python_and_perl_clients_are_content_with_the_store() {
+    let bench = Bench::new();
+    let lines = [
+        format!("python3 {} $BOX", bench.script("pymemcache_client.py")),
+        format!("python3 {} $BOX", bench.script("memcache_client.py")),
+        format!("python3 {} $BOX", bench.script("pylibmc_client.py")),
+        format!("perl {} $BOX", bench.script("cache_memcached.pl")),
+        format!("python3 {} $BOX6", bench.script("pymemcache_client.py")),
+    ];
+    bench.run(&bench.manifest("testbed/appliances/kv-all.toml", ""), &lines);
+}
+
+/// curl in all its ways, and two load generators.
+#[test]
+#[ignore = "tier interop: fetches clients, boots a box"]
+fn curl_and_load_generators_are_content_with_the_web_server() {
+    let bench = Bench::new();
+    let site = bench.path("site");
+    fs::create_dir(&site).unwrap();
+    let page = format!("<!doctype html><html>{}</html>\n", "<p>a page of some length</p>\n".repeat(200));
+    let numbers: String = (1..=60_000).map(|number| format!("{number}\n")).collect();
+    for (name, content) in [("index.html", &page), ("numbers.txt", &numbers)] {
+        fs::write(site.join(name), content).unwrap();
+    }
+    let compress = "import gzip; data = open('site/numbers.txt', 'rb').read(); open('site/numbers.txt.gz', 'wb').write(gzip.compress(data))";
+    let compressed =
+        Command::new(bench.path("python3")).args(["-c", compress]).current_dir(bench.folder.path()).status();
+    assert!(compressed.unwrap().success());
+    let manifest = bench.manifest("testbed/appliances/httpd-all.toml", "[domains.web.config]\ncontent = \"site\"\n");
+    let lines = [
+        format!("sh {} http://$BOX", bench.script("curl.sh")),
+        format!("sh {} http://[$BOX6]", bench.script("curl.sh")),
+        "ab -q -k -n 3000 -c 32 http://$BOX/ | tee load; grep -q 'Failed requests:  *0$' load && grep -q 'Complete requests:  *3000$' load"
+            .to_owned(),
+        "ab -q -n 500 -c 16 http://$BOX/ | tee load; grep -q 'Failed requests:  *0$' load".to_owned(),
+        "wrk -t 1 -c 32 -d 4s http://$BOX/numbers.txt | tee load; ! grep -q 'Socket errors\\|Non-2xx' load && grep -q 'requests in' load".to_owned(),
+    ];
+    bench.run(&manifest, &lines);
+}
