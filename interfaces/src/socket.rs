@@ -131,6 +131,8 @@ pub enum Event {
     Closed { socket: SocketId, end: End },
     /// A datagram for a bound socket.
     Datagram { socket: SocketId, from: SocketAddr, bytes: Span },
+    /// The answer to a question of that number: an address that the name has, or none if there is none, or no server that knows it.
+    Resolved { question: u32, address: Option<IpAddr> },
 }
 
 /// What a service wants done.
@@ -164,6 +166,12 @@ pub enum Request {
     },
     Resume {
         socket: SocketId,
+    },
+    /// An address of a name is wanted: one of IPv6, or one of IPv4.
+    Resolve {
+        question: u32,
+        name: Span,
+        ipv6: bool,
     },
 }
 
@@ -300,6 +308,18 @@ impl Round {
 
     pub fn resume(&mut self, socket: SocketId) -> Result<(), RoundFull> {
         self.request(Request::Resume { socket })
+    }
+
+    /// Asks for an address of `name`, by DNS: `Event::Resolved` brings it, with the number that the service gives the question. (RFC 1035 §2.3.4: no name is longer
+    /// than 255 bytes.)
+    pub fn resolve(&mut self, question: u32, name: &str, ipv6: bool) -> Result<(), RoundFull> {
+        let at = self.sent_bytes();
+        let place = self.out.get_mut(at..).and_then(|place| place.get_mut(..name.len())).ok_or(RoundFull)?;
+        place.copy_from_slice(name.as_bytes());
+        let name = Span { at: at as u32, len: name.len() as u32 };
+        self.request(Request::Resolve { question, name, ipv6 })?;
+        self.sent += name.len;
+        Ok(())
     }
 
     fn request(&mut self, request: Request) -> Result<(), RoundFull> {

@@ -20,7 +20,7 @@
 //! What it promises: events come in the order and with the meaning that `socket` gives them; bytes come in pieces of [`Limits::segment`] at most, and a service that
 //! sends beyond its room is found out. It has no time: a peer takes what is sent when the test calls [`Peer::receive`].
 
-use alloc::{boxed::Box, collections::VecDeque, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, collections::VecDeque, string::String, sync::Arc, vec::Vec};
 use core::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
@@ -63,6 +63,8 @@ struct Shared {
 
 struct State {
     limits: Limits,
+    /// What names are known by.
+    names: HashMap<String, IpAddr>,
     handles: HashMap<u64, Handle>,
     /// Handles that were opened: the last one's number.
     opened: u64,
@@ -129,6 +131,7 @@ impl Network {
     pub fn new(limits: Limits) -> Network {
         let state = State {
             limits,
+            names: HashMap::new(),
             handles: HashMap::new(),
             opened: 0,
             serial: 0,
@@ -172,6 +175,11 @@ impl Network {
         state.handles.get_mut(&handle)?.events.push_back(Due::Event(connected));
         self.0.changed.notify_all();
         Some((to, self.peer(handle, socket)))
+    }
+
+    /// From now on `name` has an address.
+    pub fn name(&self, name: &str, address: IpAddr) {
+        self.lock().names.insert(name.into(), address);
     }
 
     /// A datagram arrives; false if nobody is bound there.
@@ -309,7 +317,13 @@ impl Handle {
         }
     }
 
-    fn serve(&mut self, round: &Round, request: &Request, sent: &mut Vec<(u16, SocketAddr, Vec<u8>)>) {
+    fn serve(
+        &mut self,
+        round: &Round,
+        request: &Request,
+        names: &HashMap<String, IpAddr>,
+        sent: &mut Vec<(u16, SocketAddr, Vec<u8>)>,
+    ) {
         match *request {
             Request::Bytes { socket, bytes } => {
                 let Some(connection) = self.connection(socket).filter(|c| !c.service_finished && !c.abandoned) else {
@@ -349,6 +363,11 @@ impl Handle {
                 if let Some(connection) = self.connection(socket) {
                     connection.paused = matches!(request, Request::Pause { .. });
                 }
+            }
+            Request::Resolve { question, name, ipv6 } => {
+                let name = String::from_utf8_lossy(round.outgoing(name)).into_owned();
+                let address = names.get(&name).copied().filter(|address| address.is_ipv6() == ipv6);
+                self.events.push_back(Due::Event(Event::Resolved { question, address }));
             }
         }
     }
@@ -501,8 +520,9 @@ impl Sockets for MemorySockets {
         let deadline = deadline.min(super::now() + LONGEST_WAIT);
         let mut state = self.network.lock();
         let mut sent = Vec::new();
-        let handle = state.handles.get_mut(&self.number).ok_or(GONE)?;
-        round.requests().iter().for_each(|request| handle.serve(&round, request, &mut sent));
+        let State { handles, names, .. } = &mut *state;
+        let handle = handles.get_mut(&self.number).ok_or(GONE)?;
+        round.requests().iter().for_each(|request| handle.serve(&round, request, names, &mut sent));
         state.datagrams.append(&mut sent);
         round.begin();
         loop {

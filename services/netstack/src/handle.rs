@@ -17,11 +17,12 @@ pub struct Services {
 
 impl NetStack for Services {
     fn info(&self) -> Result<StackInfo, SocketError> {
+        let addresses = self.instances.addresses();
         Ok(StackInfo {
             instances: self.instances.count(),
             sockets: self.config.connections,
-            ipv4: self.config.address.map(|net| net.addr()),
-            ipv6: self.config.address6.map(|net| net.addr()),
+            ipv4: addresses.ipv4.map(|net| net.addr()),
+            ipv6: addresses.ipv6.map(|net| net.addr()),
         })
     }
 

@@ -32,6 +32,7 @@ use runtime::{
 };
 
 use crate::{
+    addresses::Addresses,
     config::Config,
     flow::Flow,
     stack::{ClientId, Concerns, Stack},
@@ -48,12 +49,17 @@ const LOOK_AGAIN: u64 = 500_000;
 const POLL_BEFORE_WAIT: u64 = 10_000;
 /// Frames from other instances that wait at most: more are lost, as on a full ring.
 const MOST_PASSED: usize = 256;
+/// The instance that learns the box's addresses.
+const LEARNER: usize = 0;
 
 /// The instances of a stack.
 pub struct Instances {
     all: Vec<Instance>,
     /// Connections that services have asked for, by the instance that they asked: the card may give an answer to another queue.
     asked: Mutex<BTreeMap<Flow, u16>>,
+    /// The box's own, as instance [`LEARNER`] has learned them; and how often they have changed.
+    addresses: Mutex<Addresses>,
+    changes: AtomicU64,
 }
 
 struct Instance {
@@ -70,8 +76,10 @@ struct Instance {
 enum Passed {
     /// For every instance to learn from.
     Neighbour(Vec<u8>),
-    /// For a connection of this one.
+    /// For a connection of this one, or for who learns the box's addresses.
     Segment(Vec<u8>),
+    /// For whoever has asked a server for an address.
+    Answer(Vec<u8>),
 }
 
 struct Core {
@@ -80,6 +88,8 @@ struct Core {
     /// For receiving: kept.
     batch: Option<RRef<Batch>>,
     waiters: BTreeMap<u32, Waiter>,
+    /// The count of changes of the addresses that the stack goes by.
+    moved: u64,
     /// When somebody last did the stack's work.
     attended: u64,
 }
@@ -106,7 +116,7 @@ struct Waiter {
 struct Ended;
 
 impl Instances {
-    pub fn new(port: Port<dyn Net>, count: u16) -> Instances {
+    pub fn new(port: Port<dyn Net>, count: u16, config: &Config) -> Instances {
         let instance = |index| Instance {
             index,
             port,
@@ -115,11 +125,21 @@ impl Instances {
             passed: Mutex::new(VecDeque::new()),
             any_passed: AtomicBool::new(false),
         };
-        Instances { all: (0..count).map(instance).collect(), asked: Mutex::new(BTreeMap::new()) }
+        Instances {
+            all: (0..count).map(instance).collect(),
+            asked: Mutex::new(BTreeMap::new()),
+            addresses: Mutex::new(Addresses::of(config)),
+            changes: AtomicU64::new(0),
+        }
     }
 
     pub fn count(&self) -> u16 {
         self.all.len() as u16
+    }
+
+    /// The box's own addresses.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses.lock().clone()
     }
 
     /// The counters of an instance, once it is at work.
@@ -224,6 +244,11 @@ impl Instances {
     /// Does the stack's work, as far as the queue is here: what was passed on and received is processed, what is due is sent.
     fn attend(&self, instance: &Instance, core: &mut Core, now: u64) -> Result<(), Ended> {
         core.attended = now;
+        let changes = self.changes.load(Ordering::Acquire);
+        if core.moved != changes {
+            core.moved = changes;
+            core.stack.move_to(&self.addresses(), now);
+        }
         if instance.any_passed.swap(false, Ordering::Acquire) {
             let passed: Vec<Passed> = instance.passed.lock().drain(..).collect();
             for passed in passed {
@@ -236,10 +261,11 @@ impl Instances {
                     Passed::Segment(frame) => {
                         let checked = interfaces::packet::PacketFlags::IP_CHECKSUM_GOOD
                             | interfaces::packet::PacketFlags::L4_CHECKSUM_GOOD;
-                        if core.stack.input(&frame, checked, now) != Concerns::Nobody {
+                        if let Concerns::Asker(_) = core.stack.input(&frame, checked, now) {
                             core.stack.input_stray(&frame);
                         }
                     }
+                    Passed::Answer(frame) => core.stack.input_answer(&frame, now),
                 }
             }
         }
@@ -250,6 +276,7 @@ impl Instances {
             Queue::Closed { .. } => instance.reopen(core),
             Queue::Here(_) => self.turn(instance, core, now),
         };
+        self.publish(core);
         core.wake_news();
         match attended {
             Ok(()) => Ok(()),
@@ -273,6 +300,12 @@ impl Instances {
                 match core.stack.input(packet.data(), packet.flags, now) {
                     Concerns::Nobody => {}
                     Concerns::All => self.share(instance, packet.data()),
+                    Concerns::Resolvers => self.pass_to_others(instance, || Passed::Answer(packet.data().into())),
+                    Concerns::Learner => {
+                        if let Some(learner) = self.all.get(LEARNER).filter(|one| one.index != instance.index) {
+                            learner.pass(Passed::Segment(packet.data().into()));
+                        }
+                    }
                     Concerns::Asker(flow) => {
                         let asker = self.asked.lock().get(&flow).copied().filter(|asker| *asker != instance.index);
                         match asker.and_then(|asker| self.all.get(usize::from(asker))) {
@@ -293,9 +326,23 @@ impl Instances {
     /// A neighbour's message to this box, for the other instances to learn from; those to everybody they can do without.
     fn share(&self, from: &Instance, frame: &[u8]) {
         if frame.first().is_some_and(|first| first & 1 == 0) {
-            for other in self.all.iter().filter(|other| other.index != from.index) {
-                other.pass(Passed::Neighbour(frame.into()));
-            }
+            self.pass_to_others(from, || Passed::Neighbour(frame.into()));
+        }
+    }
+
+    fn pass_to_others(&self, from: &Instance, passed: impl Fn() -> Passed) {
+        for other in self.all.iter().filter(|other| other.index != from.index) {
+            other.pass(passed());
+        }
+    }
+
+    /// What an instance has learned all are to go by.
+    fn publish(&self, core: &mut Core) {
+        let Some(addresses) = core.stack.learned() else { return };
+        *self.addresses.lock() = addresses;
+        core.moved = self.changes.fetch_add(1, Ordering::AcqRel) + 1;
+        for instance in &self.all {
+            instance.caretaker.set();
         }
     }
 
@@ -311,9 +358,18 @@ impl Instances {
             );
         }
         let now = time::now();
-        let stack = Stack::new(config, info.mac, info.max_frame, secret(&info, index, generation), now);
-        *instance.core.lock() =
-            Some(Core { stack, queue: Queue::Closed { since: 0 }, batch: None, waiters: BTreeMap::new(), attended: 0 });
+        let mut stack = Stack::new(config, info.mac, info.max_frame, secret(&info, index, generation), now);
+        if usize::from(index) == LEARNER {
+            stack.learn(now);
+        }
+        *instance.core.lock() = Some(Core {
+            stack,
+            queue: Queue::Closed { since: 0 },
+            batch: None,
+            waiters: BTreeMap::new(),
+            moved: 0,
+            attended: 0,
+        });
         let mut next = now;
         loop {
             if instance.caretaker.wait(next).is_err() {

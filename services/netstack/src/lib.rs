@@ -3,13 +3,16 @@
 //! [`stack`] is the core, without card and threads; [`instance`] puts it at a queue and lets services' threads in; this file and [`handle`] are the domain round it. What
 //! services see is `interfaces::socket`.
 //!
-//! What isn't here: reassembly of fragments (counted), DHCP, DNS, SYN cookies (the backlog is bounded instead, and the oldest gives way), selective acknowledgements
+//! The box's addresses stand in the manifest, or the network tells them ([`learner`]: DHCP, router advertisements); names are looked up by [`resolver`].
+//!
+//! What isn't here: reassembly of fragments (counted), DHCP for IPv6, SYN cookies (the backlog is bounded instead, and the oldest gives way), selective acknowledgements
 //! beyond what smoltcp does.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+pub mod addresses;
 pub mod bound;
 pub mod config;
 pub mod connection;
@@ -18,7 +21,9 @@ pub mod flow;
 pub mod flows;
 pub mod handle;
 pub mod instance;
+pub mod learner;
 pub mod outbox;
+pub mod resolver;
 pub mod stack;
 pub mod statistics;
 
@@ -56,7 +61,7 @@ pub fn start(env: Env, imports: Imports, config: Config) -> Result<Exports, Star
         return Err(StartError(lines.join("; ")));
     }
     let config = Arc::new(config);
-    let instances = Arc::new(Instances::new(imports.net, env.cpus().len() as u16));
+    let instances = Arc::new(Instances::new(imports.net, env.cpus().len() as u16, &config));
     let generation = env.generation();
     for (index, &cpu) in env.cpus().iter().enumerate() {
         let (instances, config, index) = (instances.clone(), config.clone(), index as u16);

@@ -18,22 +18,25 @@ use core::{cmp::Reverse, net::IpAddr};
 use interfaces::{
     net::MacAddress,
     packet::PacketFlags,
-    socket::{Local, Request, Round, RoundFull, SocketError, SocketId},
+    socket::{Event, Local, Request, Round, RoundFull, SocketError, SocketId},
 };
 use smoltcp::{
     iface::{Interface, PollResult, SocketSet},
     socket::tcp::State,
     time::{Duration, Instant},
-    wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, IpEndpoint, IpListenEndpoint},
+    wire::{EthernetAddress, HardwareAddress, IpAddress, IpEndpoint, IpListenEndpoint},
 };
 
 use crate::{
+    addresses::Addresses,
     bound::Bound,
-    config::Config,
+    config::{Address4, Address6, Config},
     connection::{Connection, Phase, Single},
     flow::{Flow, Frame, is_host},
     flows::Flows,
+    learner::Learner,
     outbox::{Outbox, Wire},
+    resolver::{Asked, Resolver},
     statistics::Statistics,
 };
 
@@ -78,11 +81,18 @@ struct Entry {
 struct Client {
     /// Places of connections and bound sockets that have something to tell.
     ready: VecDeque<u32>,
+    /// Answers to its questions for addresses.
+    resolved: VecDeque<(u32, Option<IpAddr>)>,
 }
 
 pub struct Stack {
     config: Arc<Config>,
+    mac: MacAddress,
     interface: Interface,
+    resolver: Resolver,
+    /// In the instance that learns the box's addresses, if they are to be learned.
+    learner: Option<Learner>,
+    learned: Option<Addresses>,
     pub outbox: Outbox,
     nobody: SocketSet<'static>,
     entries: Vec<Option<Entry>>,
@@ -115,6 +125,10 @@ pub enum Concerns {
     All,
     /// The instance that asked for that connection, if one did: a segment that the card gave to the wrong queue. Nobody has seen it yet.
     Asker(Flow),
+    /// All instances: an answer to a question for an address, which only who asked understands.
+    Resolvers,
+    /// The instance that learns the box's addresses. Nobody has seen it yet.
+    Learner,
 }
 
 fn instant(now: u64) -> Instant {
@@ -129,25 +143,17 @@ impl Stack {
         let mut settings = smoltcp::iface::Config::new(HardwareAddress::Ethernet(EthernetAddress::from_bytes(&mac.0)));
         settings.random_seed = secret;
         let mut interface = Interface::new(settings, &mut wire, instant(now));
-        interface.update_ip_addrs(|addresses| {
-            // Never more than two, of the four that there is place for.
-            if let Some(net) = config.address {
-                let _ = addresses.push(IpCidr::new(net.addr().into(), net.prefix_len()));
-            }
-            if let Some(net) = config.address6 {
-                let _ = addresses.push(IpCidr::new(net.addr().into(), net.prefix_len()));
-            }
-        });
-        // Likewise.
-        if let Some(gateway) = config.gateway {
-            let _ = interface.routes_mut().add_default_ipv4_route(gateway);
-        }
-        if let Some(gateway) = config.gateway6 {
-            let _ = interface.routes_mut().add_default_ipv6_route(gateway);
-        }
+        let addresses = Addresses::of(&config);
+        addresses.give(&mut interface, mac, config.address6.is_some());
+        let mut resolver = Resolver::new();
+        resolver.set_servers(&addresses.dns);
         let most = config.connections as usize;
         Stack {
+            mac,
             interface,
+            resolver,
+            learner: None,
+            learned: None,
             outbox,
             nobody: SocketSet::new(Vec::new()),
             entries: Vec::with_capacity(most),
@@ -171,6 +177,43 @@ impl Stack {
         }
     }
 
+    // --- Addresses ---
+
+    /// From now on this instance learns the box's addresses, for itself and the others.
+    pub fn learn(&mut self, now: u64) {
+        self.learner = Learner::new(&self.config, self.mac, now);
+    }
+
+    /// Addresses that have been learned since this was last asked, and that the others are to be given.
+    pub fn learned(&mut self) -> Option<Addresses> {
+        self.learned.take()
+    }
+
+    /// The box has other addresses. Connections of one that it has no more are over, and questions under way have no answer.
+    pub fn move_to(&mut self, addresses: &Addresses, now: u64) {
+        self.now = now;
+        for at in 0..self.entries.len() as u32 {
+            let local = self.connection(at).map(|connection| connection.flow.local);
+            if local.is_some_and(|local| !addresses.has(local, self.mac))
+                && let Some(connection) = self.connection_mut(at)
+            {
+                connection.single.socket_mut().abort();
+                // While the address can still be spoken from.
+                self.egress(at);
+            }
+        }
+        addresses.give(&mut self.interface, self.mac, self.config.address6.is_some());
+        for asked in self.resolver.set_servers(&addresses.dns) {
+            self.answer(asked, None);
+        }
+    }
+
+    fn answer(&mut self, asked: Asked, address: Option<IpAddr>) {
+        if let Some(client) = self.client(asked.client) {
+            client.resolved.push_back((asked.question, address));
+        }
+    }
+
     // --- Frames ---
 
     /// A frame has been received. It is nobody's yet if that is what comes back: then it is to be handed to who asked, or here by `input_stray`.
@@ -183,7 +226,19 @@ impl Stack {
                 None if flow.local_port >= FIRST_EPHEMERAL && !opens => return Concerns::Asker(flow),
                 None => self.input_stray(frame),
             },
-            Frame::Udp { flow, payload } => self.input_datagram(&flow, payload, frame),
+            Frame::Udp { flow, .. } if self.config.address == Some(Address4::Dhcp) && Learner::is_dhcp(&flow) => {
+                let Some(learner) = &mut self.learner else { return Concerns::Learner };
+                learner.input_dhcp(&mut self.interface, &mut self.outbox, frame, now);
+            }
+            Frame::Udp { flow, payload } => {
+                if !self.input_datagram(&flow, payload, frame) {
+                    return Concerns::Resolvers;
+                }
+            }
+            Frame::Neighbour if self.config.address6 == Some(Address6::Auto) && Learner::is_advertisement(frame) => {
+                let Some(learner) = &mut self.learner else { return Concerns::Learner };
+                learner.input_advertisement(frame, now);
+            }
             Frame::Neighbour => {
                 self.input_neighbour(frame, now);
                 return Concerns::All;
@@ -302,15 +357,27 @@ impl Stack {
         self.settle(at);
     }
 
-    fn input_datagram(&mut self, flow: &Flow, payload: &[u8], frame: &[u8]) {
+    /// An answer to a question for an address, perhaps a copy of what another instance has received.
+    pub fn input_answer(&mut self, frame: &[u8], now: u64) {
+        self.now = now;
+        self.resolver.input(&mut self.interface, &mut self.outbox, frame, now);
+    }
+
+    /// False if it may be an answer that another instance waits for, too.
+    fn input_datagram(&mut self, flow: &Flow, payload: &[u8], frame: &[u8]) -> bool {
         let own = self.interface.has_ip_addr(IpAddress::from(flow.local));
         let to = self.bound.iter().copied().find(|&at| match self.kind(at) {
             Some(Kind::Bound(bound)) => own && serves(bound.local, flow.local, flow.local_port),
             _ => false,
         });
         let Some(at) = to else {
+            if own && self.resolver.is_from_server(flow.remote, flow.remote_port) {
+                self.input_answer(frame, self.now);
+                return false;
+            }
             self.statistics.unbound.add(1);
-            return self.process_nobodys(frame);
+            self.process_nobodys(frame);
+            return true;
         };
         if let Some(Entry { client, kind: Kind::Bound(bound), .. }) =
             self.entries.get_mut(at as usize).and_then(Option::as_mut)
@@ -323,6 +390,7 @@ impl Stack {
                 self.tell(client, at);
             }
         }
+        true
     }
 
     // --- What is due ---
@@ -333,6 +401,10 @@ impl Stack {
         self.outbox.exhausted = false;
         if self.neighbour_heard && now.saturating_sub(self.stalled_looked_at) >= LOOK_AT_STALLED {
             (self.neighbour_heard, self.stalled_looked_at) = (false, now);
+            self.resolver.wake(now);
+            if let Some(learner) = &mut self.learner {
+                learner.due = now;
+            }
             // A second RST for the same segment does no harm.
             for frame in core::mem::take(&mut self.strays) {
                 self.process_nobodys(&frame);
@@ -354,6 +426,15 @@ impl Stack {
                 connection.timer = u64::MAX;
                 self.mark(at);
             }
+        }
+        if let Some(addresses) =
+            self.learner.as_mut().and_then(|learner| learner.output(&mut self.interface, &mut self.outbox, now))
+        {
+            self.move_to(&addresses, now);
+            self.learned = Some(addresses);
+        }
+        for (asked, address) in self.resolver.output(&mut self.interface, &mut self.outbox, now) {
+            self.answer(asked, address);
         }
         for _ in 0..self.dirty.len() {
             let Some(at) = self.dirty.pop_front() else { break };
@@ -399,7 +480,8 @@ impl Stack {
         if self.neighbour_heard {
             return self.stalled_looked_at + LOOK_AT_STALLED;
         }
-        self.timers.peek().map_or(u64::MAX, |Reverse((due, ..))| *due)
+        let timer = self.timers.peek().map_or(u64::MAX, |Reverse((due, ..))| *due);
+        timer.min(self.resolver.due).min(self.learner.as_ref().map_or(u64::MAX, |learner| learner.due))
     }
 
     /// After anything has happened to a connection: whom to tell, when to look again, and whether it is over.
@@ -492,6 +574,7 @@ impl Stack {
     /// A service lets go of its handle, or is dead: its connections are reset.
     pub fn detach(&mut self, client: ClientId, now: u64) {
         self.now = now;
+        self.resolver.forget(client);
         for at in 0..self.entries.len() as u32 {
             let Some(entry) = self.entries[at as usize].as_mut().filter(|entry| entry.client == client) else {
                 continue;
@@ -586,13 +669,23 @@ impl Stack {
     pub fn serve(&mut self, client: ClientId, round: &Round, now: u64) {
         self.now = now;
         for request in round.requests() {
+            if let Request::Resolve { question, name, ipv6 } = *request {
+                let asked = Asked { client, question };
+                if !self.resolver.ask(&mut self.interface, asked, round.outgoing(name), ipv6, now) {
+                    self.answer(asked, None);
+                }
+                continue;
+            }
             let (Request::Bytes { socket, .. }
             | Request::Datagram { socket, .. }
             | Request::Finish { socket }
             | Request::Close { socket }
             | Request::Reset { socket }
             | Request::Pause { socket }
-            | Request::Resume { socket }) = *request;
+            | Request::Resume { socket }) = *request
+            else {
+                continue;
+            };
             // A socket that is gone, or somebody else's: its end has been told, or is about to be.
             let Some(entry) = self.entries.get_mut(socket.index as usize).and_then(Option::as_mut) else { continue };
             if entry.serial != socket.serial || entry.client != client {
@@ -634,12 +727,23 @@ impl Stack {
 
     /// Whether a service has something to be told, as far as is known without looking.
     pub fn has_news(&self, client: ClientId) -> bool {
-        self.clients.get(client.0 as usize).and_then(Option::as_ref).is_some_and(|client| !client.ready.is_empty())
+        self.clients
+            .get(client.0 as usize)
+            .and_then(Option::as_ref)
+            .is_some_and(|client| !client.ready.is_empty() || !client.resolved.is_empty())
     }
 
     /// Fills a service's round with what has happened.
     pub fn report(&mut self, client: ClientId, round: &mut Round, now: u64) {
         self.now = now;
+        while let Some((question, address)) = self.client(client).and_then(|client| client.resolved.front().copied()) {
+            if round.push(Event::Resolved { question, address }).is_err() {
+                return;
+            }
+            if let Some(client) = self.client(client) {
+                client.resolved.pop_front();
+            }
+        }
         let due = self.client(client).map_or(0, |client| client.ready.len());
         for _ in 0..due {
             let Some(at) = self.client(client).and_then(|client| client.ready.pop_front()) else { break };

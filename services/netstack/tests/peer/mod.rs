@@ -1,6 +1,6 @@
 //! A stack under test and its peer, joined by a wire that the test can cut: the peer is smoltcp as its authors mean it to be used, with one `SocketSet`.
 
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::{collections::VecDeque, sync::Arc};
 
 use interfaces::{host, net::MacAddress, packet::PacketFlags};
@@ -8,7 +8,7 @@ use netstack::{Config, stack::Stack};
 use smoltcp::{
     iface::{Interface, SocketHandle, SocketSet},
     phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken},
-    socket::tcp,
+    socket::{tcp, udp},
     time::Instant,
     wire::{
         EthernetAddress, HardwareAddress, Icmpv4Packet, Icmpv4Repr, IpCidr, IpProtocol, Ipv4Packet, Ipv4Repr,
@@ -18,6 +18,7 @@ use smoltcp::{
 
 pub const STACK: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 pub const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+pub const PEER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 
 /// Frames to and from the peer.
 #[derive(Default)]
@@ -47,7 +48,10 @@ impl World {
         let mut cable = Cable::default();
         let mac = HardwareAddress::Ethernet(EthernetAddress([2, 0, 0, 0, 0, 2]));
         let mut peer = Interface::new(smoltcp::iface::Config::new(mac), &mut cable, Instant::ZERO);
-        peer.update_ip_addrs(|addresses| addresses.push(IpCidr::new(PEER.into(), 24)).unwrap());
+        peer.update_ip_addrs(|addresses| {
+            addresses.push(IpCidr::new(PEER.into(), 24)).unwrap();
+            addresses.push(IpCidr::new(PEER6.into(), 64)).unwrap();
+        });
         let stack = Stack::new(Arc::new(config), MacAddress([2, 0, 0, 0, 0, 1]), 1514, 7, 0);
         let sockets = SocketSet::new(Vec::new());
         World { stack, now: 0, cable, peer, sockets, next_port: 50_000, sent: Vec::new() }
@@ -55,10 +59,22 @@ impl World {
 
     /// A connection of the peer's, asked for.
     pub fn connect(&mut self, port: u16) -> SocketHandle {
+        self.connect_to(STACK.into(), port)
+    }
+
+    pub fn connect_to(&mut self, to: IpAddr, port: u16) -> SocketHandle {
         let buffer = || tcp::SocketBuffer::new(vec![0; 8192]);
         let mut socket = tcp::Socket::new(buffer(), buffer());
         self.next_port += 1;
-        socket.connect(self.peer.context(), (STACK, port), self.next_port).unwrap();
+        socket.connect(self.peer.context(), (to, port), self.next_port).unwrap();
+        self.sockets.add(socket)
+    }
+
+    /// A socket of the peer's for datagrams.
+    pub fn bind(&mut self, port: u16) -> SocketHandle {
+        let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 16], vec![0; 8192]);
+        let mut socket = udp::Socket::new(buffer(), buffer());
+        socket.bind(port).unwrap();
         self.sockets.add(socket)
     }
 

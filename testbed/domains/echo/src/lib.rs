@@ -196,7 +196,7 @@ impl Echo {
                     // Without a place it is lost, as datagrams are.
                     let _ = round.send_to(socket, from, &datagram);
                 }
-                Event::Connected { .. } => {}
+                Event::Connected { .. } | Event::Resolved { .. } => {}
             }
         }
         // What had been finished with; and what a full round kept from being given back.
