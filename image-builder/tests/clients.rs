@@ -146,10 +146,6 @@ fn curl_and_load_generators_are_content_with_the_web_server() {
     for (name, content) in [("index.html", &page), ("numbers.txt", &numbers)] {
         fs::write(site.join(name), content).unwrap();
     }
-    let compress = "import gzip; data = open('site/numbers.txt', 'rb').read(); open('site/numbers.txt.gz', 'wb').write(gzip.compress(data))";
-    let compressed =
-        Command::new(bench.path("python3")).args(["-c", compress]).current_dir(bench.folder.path()).status();
-    assert!(compressed.unwrap().success());
     let manifest = bench.manifest("testbed/appliances/httpd-all.toml", "[domains.web.config]\ncontent = \"site\"\n");
     let lines = [
         format!("sh {} http://$BOX", bench.script("curl.sh")),
