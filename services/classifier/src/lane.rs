@@ -339,7 +339,16 @@ impl Lane {
         }
         self.tallies.passed[at].add(count as u64);
         inbox.frames += count;
-        inbox.batches.push_back(batch);
+        // What waits is kept together: fewer batches for who is behind.
+        match inbox.batches.back_mut() {
+            Some(last) if last.len() + count <= Batch::CAPACITY => {
+                let mut batch = batch;
+                batch.transfer(u32::MAX, last);
+                keep(&mut state.spares, batch);
+            }
+            _ => inbox.batches.push_back(batch),
+        }
+        let inbox = &state.inboxes[at];
         if inbox.asleep {
             self.events[at].set();
         }
