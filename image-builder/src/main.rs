@@ -59,6 +59,9 @@ enum Job {
         /// Cut a backend off for a while: BACKEND:LENGTH@TIME, such as b2:6s@5s
         #[arg(long = "outage", value_name = "OUTAGE", value_parser = run::parse_outage)]
         outages: Vec<lab::Outage>,
+        /// Cut the box's power, and give it back at once: TIME, such as 8s
+        #[arg(long = "power-loss", value_name = "TIME", value_parser = run::parse_time)]
+        power_losses: Vec<Duration>,
         /// Put broken frames of every kind on the box's cable beside the load: RATE[:SEED[:SORT]], such as 2000:7, or 1000:1:syn for a flood
         #[arg(long, value_name = "RUBBISH", value_parser = run::parse_rubbish)]
         rubbish: Option<lab::Rubbish>,
@@ -353,6 +356,7 @@ fn perform(job: Job) -> Result<(), Failure> {
             commands,
             pauses,
             outages,
+            power_losses,
             rubbish,
             programs,
             debug_kernel,
@@ -377,6 +381,7 @@ fn perform(job: Job) -> Result<(), Failure> {
                 commands,
                 pauses,
                 outages,
+                power_losses,
                 rubbish,
                 programs,
                 flavour,

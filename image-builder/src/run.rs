@@ -27,6 +27,8 @@ pub struct Request {
     pub commands: Vec<Command>,
     pub pauses: Vec<Pause>,
     pub outages: Vec<Outage>,
+    /// When the box's power is cut.
+    pub power_losses: Vec<Duration>,
     pub rubbish: Option<Rubbish>,
     /// Lines for the shell, run where the client is.
     pub programs: Vec<String>,
@@ -144,6 +146,7 @@ fn options(workspace: &Workspace, request: Request) -> Result<RunOptions, RunErr
         commands: request.commands,
         pauses: request.pauses,
         outages: request.outages,
+        power_losses: request.power_losses,
         rubbish: request.rubbish,
         live: request.duration.is_none() && request.programs.is_empty(),
         programs: request.programs,

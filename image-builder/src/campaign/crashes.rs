@@ -169,6 +169,7 @@ fn request(manifest: &Path, crashes: Vec<Crash>, duration: Duration) -> Request 
         commands: Vec::new(),
         pauses: Vec::new(),
         outages: Vec::new(),
+        power_losses: Vec::new(),
         rubbish: None,
         programs: Vec::new(),
         flavour: Flavour::Plain,

@@ -24,6 +24,8 @@ pub struct Facts {
     pub nic: Option<NicFacts>,
     pub garbled: Vec<String>,
     pub closed: bool,
+    /// By domain: the last generation of the box's earlier lives. Numbers go on from there, so that each is met once in a run.
+    earlier: BTreeMap<String, u64>,
     /// Our clock less the box's: the smallest seen, which is the one with the least delay on the line.
     offset: Option<i128>,
 }
@@ -38,6 +40,24 @@ pub enum Turn {
 }
 
 impl Facts {
+    /// The box has lost its power: what it says from now on is of another life, by another clock.
+    pub fn power_lost(&mut self) {
+        let moments: Vec<Moment> = self.crashes.iter().map(|(heard, crash)| self.moment(crash.at_ns, *heard)).collect();
+        for ((heard, crash), at) in self.crashes.iter_mut().zip(moments) {
+            (*heard, crash.at_ns) = (at, 0);
+        }
+        let moments: Vec<Moment> = self.recoveries.iter().map(|(heard, one)| self.moment(one.at_ns, *heard)).collect();
+        for ((heard, one), at) in self.recoveries.iter_mut().zip(moments) {
+            (*heard, one.at_ns) = (at, 0);
+        }
+        for domain in self.domains.values() {
+            let last = self.earlier.entry(domain.name.clone()).or_default();
+            *last = domain.generation.max(*last);
+        }
+        (self.booted, self.offset, self.closed) = (None, None, false);
+        self.domains.clear();
+    }
+
     pub fn take(&mut self, heard: Heard) -> Turn {
         let (at, event) = match heard {
             Heard::Event(at, event) => (at, event),
@@ -62,6 +82,7 @@ impl Facts {
                 if domain.generation == 1 && domain.state == LIVE {
                     self.pages_at_first.entry(domain.name.clone()).or_insert(domain.pages);
                 }
+                let domain = DomainFacts { generation: self.earlier_of(&domain.name) + domain.generation, ..domain };
                 let known = self.domains.entry(domain.name.clone()).or_default();
                 let counters = std::mem::take(&mut known.counters);
                 *known = domain;
@@ -70,12 +91,14 @@ impl Facts {
                 }
                 Turn::Nothing
             }
-            Event::Crash(crash) => {
+            Event::Crash(mut crash) => {
+                crash.generation += self.earlier_of(&crash.domain);
                 self.compare_clocks(at, crash.at_ns);
                 self.crashes.push((at, crash.clone()));
                 Turn::Crashed(crash)
             }
-            Event::Recovered(recovered) => {
+            Event::Recovered(mut recovered) => {
+                recovered.generation += self.earlier_of(&recovered.domain);
                 self.compare_clocks(at, recovered.at_ns);
                 self.recoveries.push((at, recovered.clone()));
                 Turn::Recovered(recovered)
@@ -83,7 +106,10 @@ impl Facts {
             Event::Stats(stats) => {
                 self.compare_clocks(at, stats.at_ns);
                 self.stats_heard += 1;
-                self.domains.extend(stats.domains.into_iter().map(|domain| (domain.name.clone(), domain)));
+                for mut domain in stats.domains {
+                    domain.generation += self.earlier_of(&domain.name);
+                    self.domains.insert(domain.name.clone(), domain);
+                }
                 self.cpus = stats.cpus;
                 Turn::Nothing
             }
@@ -93,6 +119,10 @@ impl Facts {
             }
             Event::Unknown => Turn::Nothing,
         }
+    }
+
+    fn earlier_of(&self, domain: &str) -> u64 {
+        self.earlier.get(domain).copied().unwrap_or(0)
     }
 
     fn compare_clocks(&mut self, at: Moment, box_ns: u64) {
@@ -130,6 +160,26 @@ mod tests {
         facts.take(parse(Moment(3_009_000), r#"{"event":"crash","domain":"lb","generation":1,"at_ns":2000000}"#));
         assert_eq!(facts.moment(2_000_000, Moment(3_009_000)), Moment(2_999_100));
         assert_eq!(facts.moment(0, Moment(7)), Moment(7));
+    }
+
+    /// A box that has lost its power counts anew, by another clock; what it said before keeps its place.
+    #[test]
+    fn another_life_is_told_from_the_one_before() {
+        let mut facts = Facts::default();
+        facts.take(parse(
+            Moment(1_000_500),
+            r#"{"event":"stats","at_ns":1000,"domains":[{"name":"kv","generation":2}]}"#,
+        ));
+        facts.take(parse(Moment(3_009_000), r#"{"event":"crash","domain":"kv","generation":1,"at_ns":2000000}"#));
+        facts.take(parse(Moment(4_009_000), r#"{"event":"recovered","domain":"kv","generation":2,"at_ns":2900000}"#));
+        facts.power_lost();
+        assert!(facts.booted.is_none() && facts.domains.is_empty());
+        facts.take(parse(Moment(9_000_000), r#"{"event":"booted","at_ns":1000,"boot_ms":1}"#));
+        facts.take(parse(Moment(9_900_000), r#"{"event":"crash","domain":"kv","generation":1,"at_ns":500000}"#));
+        let at: Vec<Moment> = facts.crashes.iter().map(|(heard, crash)| facts.moment(crash.at_ns, *heard)).collect();
+        assert_eq!(at, [Moment(2_999_500), Moment(9_499_000)]);
+        let recovered = |index: usize| facts.recovery_of(&facts.crashes[index].1).map(|(heard, _)| *heard);
+        assert_eq!((recovered(0), recovered(1)), (Some(Moment(3_899_500)), None));
     }
 
     #[test]

@@ -12,8 +12,8 @@ use crate::load::{Kind, Tally};
 use crate::options::{Protocol, RunOptions, Vip};
 use crate::probe::THIN;
 use crate::report::{
-    BackendReport, Connections, CrashReport, DomainReport, Exchange, KindReport, NicReport, PauseReport, ProbeReport,
-    ProgramReport, Report, Requests, SCHEMA_VERSION, VipReport,
+    BackendReport, Connections, CrashReport, DomainReport, Exchange, KindReport, NicReport, PauseReport,
+    PowerLossReport, ProbeReport, ProgramReport, Report, Requests, SCHEMA_VERSION, VipReport,
 };
 use crate::rubbish::RubbishReport;
 use crate::service::Dealings;
@@ -81,6 +81,8 @@ pub struct Evidence {
     pub asked: Vec<Asked>,
     /// Begin and end of each time that the box was stopped.
     pub pauses: Vec<(Moment, Option<Moment>)>,
+    /// When the power was cut, and when all services had answered again.
+    pub dark: Vec<(Moment, Option<Moment>)>,
     /// What went wrong on the way.
     pub reasons: Vec<String>,
 }
@@ -107,6 +109,7 @@ impl Evidence {
             facts: Facts::default(),
             asked: Vec::new(),
             pauses: Vec::new(),
+            dark: Vec::new(),
             reasons: Vec::new(),
         }
     }
@@ -187,6 +190,7 @@ pub fn report(options: &RunOptions, evidence: &Evidence, witness: &Witness) -> R
         cpus: facts.cpus.clone(),
         crashes,
         pauses: pauses(evidence, &gaps, up),
+        power_losses: power_losses(evidence, up),
         outages: outages::reports(options, &losses, witness, up, evidence.load_end),
         rubbish: evidence.rubbish.clone(),
         probe,
@@ -493,6 +497,14 @@ fn domains(facts: &Facts, crashes: &[CrashReport]) -> BTreeMap<String, DomainRep
         (domain.name.clone(), report)
     });
     reports.collect()
+}
+
+fn power_losses(evidence: &Evidence, up: Moment) -> Vec<PowerLossReport> {
+    let report = |(lost, back): &(Moment, Option<Moment>)| PowerLossReport {
+        at_ms: millis(lost.since(up)),
+        back_after_ms: back.map(|back| millis(back.since(*lost))),
+    };
+    evidence.dark.iter().map(report).collect()
 }
 
 fn pauses(evidence: &Evidence, gaps: &Gaps, up: Moment) -> Vec<PauseReport> {

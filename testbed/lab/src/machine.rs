@@ -40,6 +40,8 @@ impl Machine {
     pub fn start(options: &RunOptions, nic: &Namespace) -> Result<(Self, Lines), Error> {
         let listen = |name: &str| {
             let path = Path::new(RUN_DIR).join(name);
+            // That of an earlier life of the box.
+            let _ = fs::remove_file(&path);
             let listener = UnixListener::bind(&path).map_err(Error::io(format!("socket {name}")))?;
             listener.set_nonblocking(true).map_err(Error::io(format!("socket {name}")))?;
             Ok::<_, Error>((path, listener))
@@ -90,6 +92,13 @@ impl Machine {
             }
             thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Ends it as a power cut would: without a word.
+    pub fn cut_power(&mut self) {
+        // Already gone is as good.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 
     /// How it ended, if it has.

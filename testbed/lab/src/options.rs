@@ -34,6 +34,9 @@ pub struct RunOptions {
     pub commands: Vec<Command>,
     pub pauses: Vec<Pause>,
     pub outages: Vec<Outage>,
+    /// When the box's power is cut.
+    #[serde(default)]
+    pub power_losses: Vec<Duration>,
     pub rubbish: Option<Rubbish>,
     /// Lines for the shell, run where the client is once the box is up.
     #[serde(default)]
@@ -312,6 +315,7 @@ pub(crate) mod tests {
             commands: Vec::new(),
             pauses: Vec::new(),
             outages: Vec::new(),
+            power_losses: Vec::new(),
             rubbish: None,
             programs: Vec::new(),
             report: None,

@@ -30,6 +30,8 @@ pub struct Report {
     pub crashes: Vec<CrashReport>,
     pub pauses: Vec<PauseReport>,
     pub outages: Vec<OutageReport>,
+    #[serde(default)]
+    pub power_losses: Vec<PowerLossReport>,
     /// What was put on the box's cable beside the load, if that was asked for.
     pub rubbish: Option<RubbishReport>,
     pub probe: ProbeReport,
@@ -146,6 +148,15 @@ pub struct PauseReport {
     pub at_ms: f64,
     pub length_ms: f64,
     pub blocked_ms: Option<f64>,
+}
+
+/// The box's power cut from outside, and given back at once.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PowerLossReport {
+    /// Since the box was first up.
+    pub at_ms: f64,
+    /// Until it was booted again and every service had answered; none if it did not come to that.
+    pub back_after_ms: Option<f64>,
 }
 
 /// A backend cut off from outside, as asked for.

@@ -17,6 +17,8 @@ pub enum Deed {
     /// Stop the box's time, or let it go on.
     Freeze,
     Thaw,
+    /// Cut the box's power, and give it back.
+    PowerLoss,
     /// Cut a backend off, or connect it again.
     CutOff(String),
     Connect(String),
@@ -45,7 +47,8 @@ impl Schedule {
             let name = outage.backend.clone();
             [(outage.at, Deed::CutOff(name.clone())), (outage.at + outage.length, Deed::Connect(name))]
         });
-        let mut all: Vec<_> = crashes.chain(commands).chain(pauses).chain(outages).collect();
+        let power_losses = options.power_losses.iter().map(|at| (*at, Deed::PowerLoss));
+        let mut all: Vec<_> = crashes.chain(commands).chain(pauses).chain(outages).chain(power_losses).collect();
         all.sort_by_key(|(at, _)| *at);
         Self { deeds: all.into(), crashes: BTreeMap::new() }
     }

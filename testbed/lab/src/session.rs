@@ -9,7 +9,7 @@ use crate::facts::{Facts, Turn};
 use crate::feed::{self, Heard, NicFacts};
 use crate::judge::{self, Asked, Evidence};
 use crate::load::{self, Load};
-use crate::machine::{self, Machine};
+use crate::machine::{self, Lines, Machine};
 use crate::network::{Network, cable_mtu};
 use crate::nic::Nic;
 use crate::options::{Boot, Protocol, RunOptions, Service, Vip};
@@ -85,16 +85,53 @@ struct Session<'a> {
     keyboard: std::os::unix::net::UnixStream,
     machine: Machine,
     nic: Option<Nic>,
+    /// What the box's lines are given to, whichever life of it they are of.
+    wires: Wires,
     facts: Facts,
     exchanges: Vec<Typed>,
     asked: Vec<Asked>,
     /// Begin and end of each pause that was made.
     pauses: Vec<(Moment, Option<Moment>)>,
+    /// When the power was cut, and when all services had answered again.
+    dark: Vec<(Moment, Option<Moment>)>,
     reasons: Vec<String>,
     programs: Option<Programs>,
     stopped_early: bool,
     /// Frames that the NIC had sent just before and just after it was unplugged.
     sent: Option<(u64, u64)>,
+}
+
+/// Where what comes over the box's lines goes.
+struct Wires {
+    text: Sender<String>,
+    heard: Sender<Heard>,
+    typed: Sender<Typed>,
+}
+
+/// The typing end of a box's lines.
+struct Desk {
+    keyboard: std::os::unix::net::UnixStream,
+    typist: Sender<String>,
+    tail: Box<dyn Fn(usize) -> Vec<String>>,
+}
+
+impl Wires {
+    /// Listens to a box's lines until they are closed.
+    fn attach(&self, lines: Lines) -> Result<Desk, Error> {
+        let keyboard = lines.console.try_clone().map_err(Error::io("console"))?;
+        let text = self.text.clone();
+        let console = Console::listen(lines.console, move |piece| {
+            // Whoever no longer listens has ended the run.
+            let _ = text.send(piece.to_owned());
+        })
+        .map_err(Error::io("console"))?;
+        let (typist, lines_to_type) = mpsc::channel();
+        let typed = self.typed.clone();
+        let tail = Box::new(console.tail_reader());
+        thread::spawn(move || type_lines(console, &lines_to_type, &typed));
+        feed::listen(lines.feed, self.heard.clone());
+        Ok(Desk { keyboard, typist, tail })
+    }
 }
 
 /// Makes the run. An error means that there was none; whatever went wrong in it stands in the report.
@@ -132,19 +169,11 @@ pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News)
     let started = Moment::now();
     let (machine, lines) = Machine::start(&options, &network.nic)?;
     network.plug_in()?;
-    let keyboard = lines.console.try_clone().map_err(Error::io("console"))?;
     let (tell_text, text) = mpsc::channel::<String>();
-    let console = Console::listen(lines.console, move |piece| {
-        // Whoever no longer listens has ended the run.
-        let _ = tell_text.send(piece.to_owned());
-    })
-    .map_err(Error::io("console"))?;
-    let (to_typist, lines_to_type) = mpsc::channel();
     let (to_session, typed) = mpsc::channel();
-    let tail = console.tail_reader();
-    thread::spawn(move || type_lines(console, &lines_to_type, &to_session));
     let (tell_heard, heard) = mpsc::channel();
-    feed::listen(lines.feed, tell_heard);
+    let wires = Wires { text: tell_text, heard: tell_heard, typed: to_session };
+    let Desk { keyboard, typist, tail } = wires.attach(lines)?;
 
     let mut session = Session {
         options: &options,
@@ -154,15 +183,17 @@ pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News)
         servers,
         watch,
         heard,
-        typist: to_typist,
+        typist,
         typed,
         keyboard,
         machine,
         nic,
+        wires,
         facts: Facts::default(),
         exchanges: Vec::new(),
         asked: Vec::new(),
         pauses: Vec::new(),
+        dark: Vec::new(),
         reasons: Vec::new(),
         programs: None,
         stopped_early: false,
@@ -184,7 +215,8 @@ pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News)
         spread.stop();
         evidence.rubbish = rubbish.as_mut().map(Rubbish::stop);
         evidence.probe_sent = probe.as_ref().map_or(0, Probe::sent);
-        evidence.settled = session.settle(&crowd, probe.as_mut(), &text)?;
+        // A box with two lives has counted in each of them from 0.
+        evidence.settled = session.settle(&crowd, probe.as_mut(), &text)? && session.dark.is_empty();
         evidence.tally = crowd.load.map(|load| load.tally().clone());
         evidence.dealings = crowd.customers.map(|customers| customers.dealings().clone());
     }
@@ -199,9 +231,10 @@ pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News)
         session.reasons.extend(tail(12).into_iter().map(|line| format!("console: {line}")));
     }
     evidence.console = session.exchanges.iter().map(|typed| session.exchange(typed, up.unwrap_or(started))).collect();
-    let Session { facts, asked, pauses, reasons, watch, programs, .. } = session;
+    let Session { facts, asked, pauses, dark, reasons, watch, programs, .. } = session;
     evidence.programs = programs.map(Programs::into_reports).unwrap_or_default();
     (evidence.facts, evidence.asked, evidence.pauses, evidence.reasons) = (facts, asked, pauses, reasons);
+    evidence.dark = dark;
     let witness = watch.witness();
     Ok(judge::report(&options, &evidence, &witness))
 }
@@ -218,6 +251,11 @@ fn check(options: &RunOptions) -> Result<(), Error> {
     }
     if let Some(outage) = options.outages.iter().find(|outage| !known(&outage.backend)) {
         return Err(Error::Options(format!("no backend is named \"{}\" that could be cut off", outage.backend)));
+    }
+    if !options.power_losses.is_empty() && !options.vips.is_empty() {
+        return Err(Error::Options(
+            "a power loss breaks what is balanced, which is no fault of the box's: not with VIPs".into(),
+        ));
     }
     if options.services.is_empty() && (options.vips.is_empty() || options.backends.is_empty()) {
         return Err(Error::Options("a lab needs a service, or at least one VIP and one backend".into()));
@@ -341,7 +379,10 @@ impl Session<'_> {
         while self.pump(text, Some(up)) {
             let elapsed = Moment::now().since(up);
             while let Some(deed) = schedule.due(elapsed, &self.facts) {
-                self.act(deed, up);
+                match deed {
+                    Deed::PowerLoss => self.lose_power(up, text),
+                    deed => self.act(deed, up),
+                }
             }
             // Without a duration a run is as long as its programs.
             let at_work = self.programs.as_ref().is_some_and(|programs| !programs.ended());
@@ -391,9 +432,66 @@ impl Session<'_> {
                 self.freeze(true);
             }
             Deed::Thaw => self.thaw(),
+            // Done by `run`, which waits for what comes of it.
+            Deed::PowerLoss => {}
             Deed::CutOff(name) => self.connect(&name, false, up),
             Deed::Connect(name) => self.connect(&name, true, up),
         }
+    }
+
+    /// Cuts the box's power in the midst of whatever it does, gives it back at once, and waits until it serves again.
+    fn lose_power(&mut self, up: Moment, text: &Receiver<String>) {
+        let lost = Moment::now();
+        self.line(format!("{}power lost", since(Some(up))));
+        self.dark.push((lost, None));
+        if let Err(error) = self.boot_again() {
+            return self.reasons.push(format!("{}the box did not boot again: {error}", since(Some(up))));
+        }
+        let deadline = lost + self.options.lab.limits.boot;
+        let mut silent: Vec<&Service> = self.options.services.iter().collect();
+        while self.pump(text, Some(up)) {
+            if self.facts.booted.is_some() {
+                let client = &self.network.client;
+                silent.retain(|one| !client.run(|| Ok(one.answers())).unwrap_or(false));
+                if silent.is_empty() {
+                    let back = Moment::now();
+                    self.dark.pop();
+                    self.dark.push((lost, Some(back)));
+                    return self.line(format!("{}the box serves again", since(Some(up))));
+                }
+            }
+            if Moment::now() > deadline {
+                let what = silent.first().map_or("the box", |one| one.domain.as_str());
+                return self.reasons.push(format!("{what} did not come back after the power was lost"));
+            }
+            thread::sleep(TICK);
+        }
+    }
+
+    fn boot_again(&mut self) -> Result<(), Error> {
+        self.machine.cut_power();
+        // The card was a part of the box.
+        let _ = self.nic.as_mut().and_then(Nic::stop);
+        // What it has said to its end is of this life.
+        while let Ok(heard) = self.heard.recv_timeout(LAST_STATS) {
+            let last = matches!(heard, Heard::Closed);
+            self.facts.take(heard);
+            if last {
+                break;
+            }
+        }
+        self.facts.power_lost();
+        let socket = machine::nic_socket();
+        let _ = std::fs::remove_file(&socket);
+        let mac = self.options.box_settings.mac;
+        if !matches!(self.options.boot, Boot::Program(_)) {
+            self.nic = Some(Nic::serve(&self.network.nic, &socket, mac, cable_mtu(self.options))?);
+        }
+        let (machine, lines) = Machine::start(self.options, &self.network.nic)?;
+        self.machine = machine;
+        let desk = self.wires.attach(lines)?;
+        (self.keyboard, self.typist) = (desk.keyboard, desk.typist);
+        Ok(())
     }
 
     /// Pulls a backend's cable, or puts it back.

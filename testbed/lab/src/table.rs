@@ -26,6 +26,13 @@ pub fn render(report: &Report) -> String {
         }
         add(table);
     }
+    if !report.power_losses.is_empty() {
+        let mut table = table(&["power lost at", "back after"]);
+        for loss in &report.power_losses {
+            table.add_row(row(&[ms(loss.at_ms), maybe_ms(loss.back_after_ms)]));
+        }
+        add(table);
+    }
     if !report.outages.is_empty() {
         let mut table = table(&["cut off at", "backend", "for", "given up after", "found again after", "broken"]);
         for outage in &report.outages {

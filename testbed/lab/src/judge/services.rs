@@ -42,7 +42,11 @@ pub fn judge(
     for one in &dealings.outcomes {
         let Some(failure) = &one.failure else { continue };
         *requests.failures.entry(format!("{}: {failure}", one.kind.name())).or_default() += 1;
-        if !excused(one, &options.services[one.service], &when) {
+        let dark = evidence.dark.iter().any(|(lost, back)| {
+            let back = back.unwrap_or(evidence.load_end) + BACK_AFTER;
+            one.ended >= *lost - BLUR && one.begun <= back
+        });
+        if !dark && !excused(one, &options.services[one.service], &when) {
             let at = one.ended.since(up).as_secs_f64();
             reasons.push(format!("a {} client failed at {at:.3} s: {failure}", one.kind.name()));
         }
@@ -97,6 +101,9 @@ fn histories(service: &Service, number: usize, dealings: &Dealings, evidence: &E
             (facts.moment(crash.at_ns, *heard) - BLUR, back + BLUR)
         })
         .collect();
+    let dark = evidence.dark.iter().filter(|_| !service.durable);
+    let dark = dark.map(|(lost, back)| (*lost - BLUR, back.unwrap_or(evidence.load_end) + BLUR));
+    let wipes: Vec<(Moment, Moment)> = wipes.into_iter().chain(dark).collect();
     let Some(history) = dealings.histories.get(number) else { return };
     if history.entries.is_empty() {
         reasons.push(format!("nobody used the shared keys of {}", service.domain));

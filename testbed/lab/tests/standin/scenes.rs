@@ -69,6 +69,7 @@ fn options(misbehaviour: Option<&str>, seconds: u64) -> RunOptions {
         commands: Vec::new(),
         pauses: Vec::new(),
         outages: Vec::new(),
+        power_losses: Vec::new(),
         rubbish: None,
         programs: Vec::new(),
         report: None,
