@@ -49,12 +49,18 @@ impl Frame<'_> {
         }
         let Some((header, packet)) = frame.split_at_checked(ETHERNET) else { return Frame::Damaged };
         match u16::from_be_bytes([header[12], header[13]]) {
-            ARP => Frame::Neighbour,
+            ARP if names_a_station(packet) => Frame::Neighbour,
+            ARP => Frame::Damaged,
             IPV4 => ipv4(packet, flags).unwrap_or(Frame::Damaged),
             IPV6 => ipv6(packet, flags).unwrap_or(Frame::Damaged),
             _ => Frame::Other,
         }
     }
+}
+
+/// Whether an ARP message's sender has a hardware address that a station can have: what is learnt from another leads nowhere.
+fn names_a_station(message: &[u8]) -> bool {
+    message.get(8..14).is_some_and(|sender| sender[0] & 1 == 0 && sender != [0; 6])
 }
 
 fn ipv4(packet: &[u8], flags: PacketFlags) -> Option<Frame<'_>> {
@@ -157,6 +163,23 @@ mod tests {
         assert_eq!(Frame::of(&frame, PacketFlags::empty()), Frame::Damaged);
         let checked = PacketFlags::L4_CHECKSUM_GOOD | PacketFlags::IP_CHECKSUM_GOOD;
         assert_eq!(Frame::of(&frame, checked), Frame::Tcp { flow, opens: true }, "the card has looked");
+    }
+
+    /// Who says that a neighbour is at an address that no station has is not believed: answers to that neighbour would reach nobody.
+    #[test]
+    fn nobody_is_at_an_impossible_address() {
+        let mut frame = alloc::vec![0u8; 60];
+        frame[12..22].copy_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]);
+        for (sender, expected) in [
+            ([2, 0, 0, 0, 0, 9], Frame::Neighbour),
+            ([0; 6], Frame::Damaged),
+            ([0xff; 6], Frame::Damaged),
+            ([1, 0, 0x5e, 0, 0, 1], Frame::Damaged),
+        ] {
+            frame[22..28].copy_from_slice(&sender);
+            assert_eq!(Frame::of(&frame, PacketFlags::empty()), expected);
+        }
+        assert_eq!(Frame::of(&frame[..27], PacketFlags::empty()), Frame::Damaged);
     }
 
     proptest! {

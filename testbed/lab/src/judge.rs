@@ -268,14 +268,14 @@ fn crashes(
         windows.push(Window { from, to });
         let blocked = gaps.blocked(Window { from, to });
         let report = crash_report(evidence, crash, millis(at.since(up)), blocked, cause.is_some());
-        // At the crash the domain may have held more, by what it was doing, than when it had just started.
-        let (had, has) = (report.pages_at_first.or(report.pages_before), report.pages_after);
+        // By what it was doing the domain may have held more at the crash than when it had just started; and one to which all its clients come at once holds as much soon after.
+        let (had, has) = (report.pages_at_first.max(report.pages_before), report.pages_after);
         // (A durable store starts with what its log holds.)
         let durable = options.services.iter().any(|service| service.durable && service.domain == crash.domain);
         if let (Some(had), Some(has), false) = (had, has, durable)
             && has > had
         {
-            reasons.push(format!("{} has {has} pages after its crash, and had {had} at first", crash.domain));
+            reasons.push(format!("{} has {has} pages after its crash, and had {had} at most before", crash.domain));
         }
         reports.push(report);
         if recovery.is_none() && !stopped_later(evidence, crash, at) {

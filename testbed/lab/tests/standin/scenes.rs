@@ -157,7 +157,7 @@ pub fn outage_and_moves() {
 pub fn growing() {
     let mut options = options(Some("grow"), 6);
     options.crashes = vec![Crash { domain: "ixgbe0".into(), kind: None, at: Duration::from_secs(2) }];
-    blames(&run(options), "ixgbe0 has 42 pages after its crash, and had 40 at first");
+    blames(&run(options), "ixgbe0 has 42 pages after its crash, and had 40 at most before");
 }
 
 /// Each refusal that a box may give to a line by the clock, and no other answer.
