@@ -59,6 +59,9 @@ enum Job {
         /// Cut a backend off for a while: BACKEND:LENGTH@TIME, such as b2:6s@5s
         #[arg(long = "outage", value_name = "OUTAGE", value_parser = run::parse_outage)]
         outages: Vec<lab::Outage>,
+        /// Have the network card misbehave: nic:FAULT@TIME, such as nic:tx-hang@5s
+        #[arg(long = "fault", value_name = "FAULT", value_parser = run::parse_fault)]
+        faults: Vec<lab::Fault>,
         /// Put broken frames of every kind on the box's cable beside the load: RATE[:SEED], such as 2000:7
         #[arg(long, value_name = "RUBBISH", value_parser = run::parse_rubbish)]
         rubbish: Option<lab::Rubbish>,
@@ -350,6 +353,7 @@ fn perform(job: Job) -> Result<(), Failure> {
             commands,
             pauses,
             outages,
+            faults,
             rubbish,
             debug_kernel,
             report,
@@ -373,6 +377,7 @@ fn perform(job: Job) -> Result<(), Failure> {
                 commands,
                 pauses,
                 outages,
+                faults,
                 rubbish,
                 flavour,
                 report,

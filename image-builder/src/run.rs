@@ -9,8 +9,8 @@ use crate::manifest::{CheckError, Checked, check, source};
 use crate::workspace::Workspace;
 use bundle::manifest::{DeviceMatch, Iommu};
 use lab::{
-    Backend, Boot, BoxSettings, Command, Crash, Disk, Firmware, LabFile, Outage, Pause, Protocol, Rubbish, RunOptions,
-    Service, ServiceKind, Tools, Vip,
+    Backend, Boot, BoxSettings, Command, Crash, Disk, Fault, Firmware, LabFile, Outage, Pause, Protocol, Rubbish,
+    RunOptions, Service, ServiceKind, Tools, Vip,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -27,6 +27,7 @@ pub struct Request {
     pub commands: Vec<Command>,
     pub pauses: Vec<Pause>,
     pub outages: Vec<Outage>,
+    pub faults: Vec<Fault>,
     pub rubbish: Option<Rubbish>,
     pub flavour: Flavour,
     pub report: Option<PathBuf>,
@@ -91,6 +92,8 @@ fn one() -> u32 {
 const BALANCER: &str = "maglev";
 const STACK: &str = "netstack";
 const DISK_DRIVER: &str = "nvme";
+/// What drives a network card.
+const CARD: &str = "ixgbe";
 /// Services whose clients the lab can play, and where they are if their config doesn't say.
 const SERVICES: [(&str, ServiceKind, u16); 3] =
     [("echo", ServiceKind::Echo, 7), ("kv", ServiceKind::Memcached, 11_211), ("httpd", ServiceKind::Http, 80)];
@@ -141,6 +144,7 @@ fn options(workspace: &Workspace, request: Request) -> Result<RunOptions, RunErr
         commands: request.commands,
         pauses: request.pauses,
         outages: request.outages,
+        faults: request.faults,
         rubbish: request.rubbish,
         report: request.report,
         format: request.format,
@@ -269,6 +273,7 @@ fn box_settings(appliance: &Appliance, address: &str) -> Result<BoxSettings, Run
         cpus: appliance.machine.cpus.value,
         memory: appliance.machine.memory.value.0,
         iommu: appliance.machine.iommu == Iommu::Require,
+        drivers: appliance.domains.iter().filter(|domain| domain.image.value == CARD).map(name).collect(),
         watchdogs: appliance.domains.iter().map(watchdog).collect(),
     })
 }
@@ -314,6 +319,10 @@ pub fn check_lab(checked: &Checked) -> Result<(), RunError> {
     disks(&checked.appliance, &lab_file(&checked.files)?).map(drop)
 }
 
+fn name(domain: &appliance::Domain) -> String {
+    domain.name.value.clone()
+}
+
 fn watchdog(domain: &appliance::Domain) -> (String, Duration) {
     (domain.name.value.clone(), Duration::from_nanos(domain.watchdog.0))
 }
@@ -351,6 +360,19 @@ pub fn parse_outage(text: &str) -> Result<Outage, String> {
     Ok(Outage { backend: backend.to_owned(), at: parse_time(at)?, length: parse_time(length)? })
 }
 
+/// `nic:tx-hang@5s`: what goes wrong with the card, and when.
+pub fn parse_fault(text: &str) -> Result<Fault, String> {
+    let expected = "expected nic:FAULT@TIME, such as nic:tx-hang@5s";
+    let (what, at) = text.rsplit_once('@').ok_or(expected)?;
+    let mishap = what.strip_prefix("nic:").ok_or(expected)?;
+    if lab::Mishap::find(mishap).is_none() {
+        let all: Vec<String> =
+            lab::MISHAPS.iter().map(|mishap| format!("  {:20} {}", mishap.name, mishap.what)).collect();
+        return Err(format!("no fault of a card is named {mishap}; there is:\n{}", all.join("\n")));
+    }
+    Ok(Fault { mishap: mishap.to_owned(), at: parse_time(at)? })
+}
+
 /// `2000:7`: so many frames a second, from that seed; the seed is 1 if it isn't said.
 pub fn parse_rubbish(text: &str) -> Result<Rubbish, String> {
     let (rate, seed) = text.split_once(':').unwrap_or((text, "1"));
@@ -386,6 +408,10 @@ mod tests {
         let outage = parse_outage("b2:6s@5s").unwrap();
         assert_eq!((outage.backend.as_str(), outage.length.as_secs(), outage.at.as_secs()), ("b2", 6, 5));
         assert!(parse_outage("b2@5s").is_err());
+        let fault = parse_fault("nic:tx-hang@5s").unwrap();
+        assert_eq!((fault.mishap.as_str(), fault.at.as_secs()), ("tx-hang", 5));
+        assert!(parse_fault("nic:meltdown@5s").unwrap_err().contains("rx-skip"));
+        assert!(parse_fault("tx-hang@5s").is_err() && parse_fault("nic:tx-hang").is_err());
         assert_eq!(parse_rubbish("2000:7").unwrap(), Rubbish { rate: 2000, seed: 7 });
         assert_eq!(parse_rubbish("50").unwrap().seed, 1);
         assert!(parse_rubbish("0").is_err() && parse_rubbish("many").is_err());

@@ -169,6 +169,7 @@ fn request(manifest: &Path, crashes: Vec<Crash>, duration: Duration) -> Request 
         commands: Vec::new(),
         pauses: Vec::new(),
         outages: Vec::new(),
+        faults: Vec::new(),
         rubbish: None,
         flavour: Flavour::Plain,
         report: None,

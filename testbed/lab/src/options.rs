@@ -34,6 +34,8 @@ pub struct RunOptions {
     pub commands: Vec<Command>,
     pub pauses: Vec<Pause>,
     pub outages: Vec<Outage>,
+    #[serde(default)]
+    pub faults: Vec<Fault>,
     pub rubbish: Option<Rubbish>,
     /// Where the JSON report goes.
     pub report: Option<PathBuf>,
@@ -133,6 +135,9 @@ pub struct BoxSettings {
     /// The machine has an IOMMU: the manifest requires one.
     #[serde(default)]
     pub iommu: bool,
+    /// The domains that drive a network card.
+    #[serde(default)]
+    pub drivers: Vec<String>,
     /// How long each domain may hang before the manifest wants it found.
     #[serde(default)]
     pub watchdogs: BTreeMap<String, Duration>,
@@ -178,6 +183,22 @@ pub struct Outage {
     pub backend: String,
     pub at: Duration,
     pub length: Duration,
+}
+
+/// The card misbehaves: `--fault nic:tx-hang@5s`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// One of [`model::MISHAPS`].
+    pub mishap: String,
+    pub at: Duration,
+}
+
+impl Fault {
+    /// Whether the domain is one that ends because of it.
+    pub fn ends(&self, options: &RunOptions, domain: &str) -> bool {
+        let is_seen = model::Mishap::find(&self.mishap).is_some_and(|mishap| mishap.is_seen);
+        is_seen && options.box_settings.drivers.iter().any(|driver| driver == domain)
+    }
 }
 
 /// Frames on the box's cable that are right in no more than some of their parts, beside the load and as long as it: `--rubbish 2000:7`.
@@ -278,6 +299,7 @@ pub(crate) mod tests {
                 cpus: 2,
                 memory: 256 << 20,
                 iommu: false,
+                drivers: vec!["ixgbe0".into()],
                 watchdogs: BTreeMap::new(),
             },
             disks: vec![Disk { domain: "nvme0".into(), serial: "RL0001".into(), size: 64 << 20, block_size: 4096 }],
@@ -288,6 +310,7 @@ pub(crate) mod tests {
             commands: Vec::new(),
             pauses: Vec::new(),
             outages: Vec::new(),
+            faults: Vec::new(),
             rubbish: None,
             report: None,
             format: Format::Human,

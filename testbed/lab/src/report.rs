@@ -30,6 +30,9 @@ pub struct Report {
     pub crashes: Vec<CrashReport>,
     pub pauses: Vec<PauseReport>,
     pub outages: Vec<OutageReport>,
+    /// What went wrong with the card on command.
+    #[serde(default)]
+    pub faults: Vec<FaultReport>,
     /// What was put on the box's cable beside the load, if that was asked for.
     pub rubbish: Option<RubbishReport>,
     pub probe: ProbeReport,
@@ -38,6 +41,13 @@ pub struct Report {
     /// What the run checked about itself.
     pub checks: Vec<Check>,
     pub console: Vec<Exchange>,
+}
+
+/// A fault of the card, by its name: one of `model::MISHAPS`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct FaultReport {
+    pub at_ms: f64,
+    pub fault: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -16,6 +16,7 @@ use crate::options::{RunOptions, Service, ServiceKind};
 use crate::report::{Connections, CrashReport, DomainReport, KindReport, Report, Requests, SCHEMA_VERSION};
 use crate::schedule::{Deed, Schedule};
 use crate::status::Status;
+use model::Mishap;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -148,6 +149,15 @@ pub fn conduct(options: &RunOptions, orders: &Receiver<Order>, say: &(dyn Fn(New
                             None => reasons.push(format!("the console did not answer to \"{line}\"")),
                             Some(reply) if reply.starts_with("error") => reasons.push(format!("\"{line}\": {reply}")),
                             Some(_) => {}
+                        }
+                    }
+                    Deed::Mishap(name) => {
+                        let what = Mishap::find(&name).map_or("", |mishap| mishap.what);
+                        say(News::Line(format!("{:7.3} s  nic: {what}", elapsed.as_secs_f64())));
+                    }
+                    Deed::Command(control) => {
+                        if let Err(error) = nic.command(control) {
+                            reasons.push(error.to_string());
                         }
                     }
                     // There are no backends here.
@@ -429,7 +439,8 @@ fn judge(
             cpu: crash.cpu,
             chain: crash.chain.clone(),
             last_words: crash.last_words.clone(),
-            asked_for: options.crashes.iter().any(|asked| asked.domain == crash.domain),
+            asked_for: options.crashes.iter().any(|asked| asked.domain == crash.domain)
+                || options.faults.iter().any(|fault| fault.ends(options, &crash.domain)),
         }
     });
     let crash_reports: Vec<CrashReport> = crash_reports.collect();

@@ -22,6 +22,7 @@ use crate::spread::Spread;
 use crate::status::Status;
 use crate::watch::Watch;
 use crate::witness::{Service, Witness};
+use model::Mishap;
 use std::io::Write;
 use std::net::SocketAddrV4;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -63,6 +64,7 @@ struct Session<'a> {
     asked: Vec<Asked>,
     /// Begin and end of each pause that was made.
     pauses: Vec<(Moment, Option<Moment>)>,
+    mishaps: Vec<(Moment, String)>,
     reasons: Vec<String>,
     stopped_early: bool,
     /// Frames that the NIC had sent just before and just after it was unplugged.
@@ -137,6 +139,7 @@ pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News)
         exchanges: Vec::new(),
         asked: Vec::new(),
         pauses: Vec::new(),
+        mishaps: Vec::new(),
         reasons: Vec::new(),
         stopped_early: false,
         sent: None,
@@ -167,8 +170,9 @@ pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News)
         session.reasons.extend(tail(12).into_iter().map(|line| format!("console: {line}")));
     }
     evidence.console = session.exchanges.iter().map(|typed| session.exchange(typed, up.unwrap_or(started))).collect();
-    let Session { facts, asked, pauses, reasons, watch, .. } = session;
+    let Session { facts, asked, pauses, mishaps, reasons, watch, .. } = session;
     (evidence.facts, evidence.asked, evidence.pauses, evidence.reasons) = (facts, asked, pauses, reasons);
+    evidence.mishaps = mishaps;
     let witness = watch.witness();
     Ok(judge::report(&options, &evidence, &witness))
 }
@@ -185,6 +189,9 @@ fn check(options: &RunOptions) -> Result<(), Error> {
     }
     if let Some(outage) = options.outages.iter().find(|outage| !known(&outage.backend)) {
         return Err(Error::Options(format!("no backend is named \"{}\" that could be cut off", outage.backend)));
+    }
+    if let Some(fault) = options.faults.iter().find(|fault| Mishap::find(&fault.mishap).is_none()) {
+        return Err(Error::Options(format!("nothing that could go wrong with a card is named \"{}\"", fault.mishap)));
     }
     if options.vips.is_empty() || options.backends.is_empty() {
         return Err(Error::Options("a lab needs at least one VIP and one backend".into()));
@@ -332,6 +339,16 @@ impl Session<'_> {
                 self.freeze(true);
             }
             Deed::Thaw => self.thaw(),
+            Deed::Mishap(name) => {
+                let what = Mishap::find(&name).map_or("", |mishap| mishap.what);
+                self.line(format!("{}nic: {what}", since(Some(up))));
+                self.mishaps.push((Moment::now(), name));
+            }
+            Deed::Command(control) => {
+                if let Some(Err(error)) = self.nic.as_ref().map(|nic| nic.command(control)) {
+                    self.reasons.push(error.to_string());
+                }
+            }
             Deed::CutOff(name) => self.connect(&name, false, up),
             Deed::Connect(name) => self.connect(&name, true, up),
         }
