@@ -265,7 +265,10 @@ fn until_traffic_flows() {
 /// What the device itself says that it has thrown away.
 fn thrown_away() -> u64 {
     let counters = BOX.card.with(|device| device.nic().counters());
-    counters.rx_missed_reset + counters.rx_missed_off + counters.rx_missed_queue_disabled
+    counters.rx_missed_reset
+        + counters.rx_missed_off
+        + counters.rx_missed_queue_disabled
+        + counters.rx_missed_no_descriptor
 }
 
 /// What the driver says that resets have cost.
@@ -306,7 +309,13 @@ fn a_device_at_fault_is_no_error_to_the_client() {
             send(20);
         }
         if mishap.is_seen {
-            BOX.rig.until(&format!("the driver notices: {name}"), || BOX.rig.status("ixgbe0").generation > driver);
+            let mut looks = 0;
+            BOX.rig.until(&format!("the driver notices: {name}"), || {
+                // The network goes on, slowly.
+                looks += 1;
+                send(u64::from(looks % 200 == 0));
+                BOX.rig.status("ixgbe0").generation > driver
+            });
         }
         until_traffic_flows();
         let counted = thrown_away() - thrown + reset_losses() - lost;
