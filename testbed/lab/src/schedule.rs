@@ -52,7 +52,7 @@ impl Schedule {
         });
         let faults = options.faults.iter().filter_map(|fault| Some((fault, Mishap::find(&fault.mishap)?)));
         let faults = faults.flat_map(|(fault, mishap)| {
-            let steps = mishap.steps.iter().map(|(after, step)| (fault.at + *after, Deed::Command(*step)));
+            let steps = mishap.steps.iter().map(move |(after, step)| (fault.at + *after, Deed::Command(*step)));
             [(fault.at, Deed::Mishap(mishap.name.into()))].into_iter().chain(steps)
         });
         let mut all: Vec<_> = crashes.chain(commands).chain(pauses).chain(outages).chain(faults).collect();
