@@ -441,6 +441,10 @@ impl<H: Hardware> Lease<H> {
     /// Software and link reset (82599 §4.2.1.6, §4.6.3.2).
     fn reset_device(&self) -> Result<(), DeviceError> {
         let hardware = &self.hardware;
+        if !self.present() {
+            // Nothing to wait for.
+            return Err(DeviceError::Vanished);
+        }
         // The 82599's link is reset with it; later members leave theirs to the PHY (Linux's ixgbe_reset_hw_X540).
         let reset = if has_link_reset(hardware.identity().device) { CTRL_RST | CTRL_LRST } else { CTRL_RST };
         // SAFETY: a reset ends all activity of the device, and it isn't master of the bus.

@@ -329,11 +329,14 @@ fn a_device_at_fault_is_no_error_to_the_client() {
         assert!(expected.is_none_or(|words| log.contains(words)), "{name}: {log}");
         assert!(said.iter().all(|said| expected.is_some_and(|words| said.starts_with(words))), "{name}: {log}");
         assert_eq!(BOX.rig.status("ixgbe0").generation > driver, mishap.is_seen, "{name}: {log}");
+        if mishap.is_seen {
+            // As long as the card is away the driver doesn't start, which is no crash of its.
+            let cause = BOX.rig.status("ixgbe0").last_death.map(|(_, death)| death.cause);
+            assert!(matches!(cause, Some(Cause::Crash(Reason::Panic) | Cause::Refused)), "{name}: {cause:?}: {log}");
+        }
         assert_eq!(BOX.rig.status("shadow0").generation, shadow, "{name}: {log}");
         assert_eq!((counter("shadow0", "packets.lost"), rig::dma::violations()), (0, 0), "{name}");
         client.stop();
         BOX.rig.until_as_before(&before_all);
     }
-    // The last death was charged to the driver, as a panic of its own.
-    assert_eq!(BOX.rig.status("ixgbe0").last_death.map(|(_, death)| death.cause), Some(Cause::Crash(Reason::Panic)));
 }
