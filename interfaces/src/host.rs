@@ -246,7 +246,7 @@ unsafe extern "C" fn exchange_put(place: *mut u8, object: *mut u8) -> u32 {
         }
         let ticket = LAST.fetch_add(1, SeqCst) + 1;
         object::nest(parent, child, place.addr(), ticket);
-        (*child).owner.store(NESTED, SeqCst);
+        (*child).title.give_to(NESTED);
         ticket
     }
 }
@@ -256,7 +256,7 @@ unsafe extern "C" fn exchange_take(object: *mut u8) {
     // SAFETY: nested in an object of the caller's, as `KernelTable::exchange_take` says.
     unsafe {
         object::unnest(head_of(object));
-        (*head_of(object)).owner.store(OWNED, SeqCst);
+        (*head_of(object)).title.give_to(OWNED);
     }
 }
 

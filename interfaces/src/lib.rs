@@ -32,6 +32,12 @@ pub mod probe;
 pub mod rref;
 pub mod shape;
 pub mod socket;
+pub mod title;
+
+/// The atomics of [`title`]. A seam: the kernel core's `tests/models` compile that file over a model checker's.
+mod atomic {
+    pub(crate) use core::sync::atomic::{AtomicU32, Ordering};
+}
 
 pub use borrowed::Borrowed;
 pub use cap::Cap;

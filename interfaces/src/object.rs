@@ -9,13 +9,13 @@ use core::{
     sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering::Relaxed},
 };
 
+use crate::title::Title;
+
 /// One cache line in front of each object.
 #[repr(C, align(64))]
 pub struct ObjectHead {
     /// Of a root: whose it is, in the kernel's numbers. Otherwise free, nested, or orphaned.
-    pub owner: AtomicU32,
-    /// How many calls the object is lent to now.
-    pub borrows: AtomicU32,
+    pub title: Title,
     pub kind: AtomicU32,
     /// The allocator's own.
     pub class: AtomicU32,
@@ -38,8 +38,7 @@ const _: () = assert!(size_of::<ObjectHead>() == 64);
 impl ObjectHead {
     pub const fn new(owner: u32, class: u32) -> Self {
         ObjectHead {
-            owner: AtomicU32::new(owner),
-            borrows: AtomicU32::new(0),
+            title: Title::new(owner),
             kind: AtomicU32::new(0),
             class: AtomicU32::new(class),
             parent: AtomicPtr::new(null_mut()),
@@ -61,7 +60,7 @@ impl ObjectHead {
     /// A root of `bytes` of its own, with nothing in it.
     pub fn begin(&self, kind: u32, bytes: u32) {
         self.kind.store(kind, Relaxed);
-        self.borrows.store(0, Relaxed);
+        self.title.begin();
         self.parent.store(null_mut(), Relaxed);
         self.place.store(0, Relaxed);
         self.first.store(null_mut(), Relaxed);
@@ -167,7 +166,7 @@ pub unsafe fn dismantle(
                 unnest(at);
                 free(at);
                 at = parent;
-            } else if (*child).borrows.load(Relaxed) > 0 {
+            } else if (*child).title.is_lent() {
                 let (place, ticket) = ((*child).place.load(Relaxed), (*child).ticket.load(Relaxed));
                 unnest(child);
                 if !spared(child) {
@@ -265,7 +264,7 @@ mod tests {
             nest(a, b, 8, 1);
             nest(b, c, 8, 2);
             nest(a, d, 16, 3);
-            (*b).borrows.store(1, Relaxed);
+            (*b).title.lend();
             let mut freed = Vec::new();
             dismantle(a, |head| head == b, |head| freed.push(head));
             assert_eq!(freed, [d, a]);

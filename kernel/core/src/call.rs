@@ -21,10 +21,11 @@ use interfaces::{
 use crate::{
     capability, exchange,
     given_back::Return,
-    incarnation::{self, Incarnation, Owner, state},
+    incarnation::{self, Incarnation, Owner},
     machine,
     platform::Resume,
     record::{self, PortRecord, Slot},
+    state,
     thread::{self, Frame, KERNEL_RESERVE, ThreadBlock, offsets},
 };
 
@@ -482,7 +483,7 @@ pub(crate) fn never_return(block: &ThreadBlock) -> ! {
     let at = frame.continuation();
     block.held.store(1, Ordering::SeqCst);
     // SAFETY: as above.
-    let quiet = unsafe { frame.record().incarnation() }.state.load(Ordering::SeqCst) == state::QUIET;
+    let quiet = unsafe { frame.record().incarnation() }.is_quiet();
     if quiet && block.held.swap(0, Ordering::SeqCst) == 1 {
         // SAFETY: a published continuation; nobody knows the frames that are skipped, since nobody runs in the dead domain (SOUNDNESS:
         // continuations over skipped frames).

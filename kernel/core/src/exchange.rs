@@ -16,6 +16,7 @@ use interfaces::{
     block::{self, Requests},
     object::{self, ObjectHead as Head},
     packet::{Batch, trusted},
+    title,
 };
 
 use crate::{
@@ -28,11 +29,10 @@ use crate::{
 };
 
 const HEAD: usize = size_of::<Head>();
-/// Owners that are nobody: of an object that is free, of one that is nested in another, and of one whose owner died while it was lent. (No generation is as
-/// high; the domain is the kernel's, which is charged for orphans.)
+/// Owners that are nobody: of an object that is free, of one that is nested in another, and of an orphan. (No generation is as high.)
 const FREE: u32 = u32::MAX;
 const NESTED: u32 = 0xffff_fe00;
-const ORPHANED: Owner = Owner(0xffff_ff00);
+const ORPHANED: Owner = Owner(title::ORPHANED);
 
 /// Classes are powers of two of head and object together, from 128 bytes on.
 const SMALLEST: u32 = 7;
@@ -185,7 +185,7 @@ pub(crate) fn allocate(kind: u32, size: usize, align: usize) -> Option<NonNull<u
             block::trusted::begin(NonNull::new_unchecked(head.add(1).cast()));
         }
         (*head).begin(kind, stride(class) as u32);
-        (*head).owner.store(owner.0, Ordering::Release);
+        (*head).title.give_to(owner.0);
     }
     NonNull::new(head.wrapping_add(1).cast())
 }
@@ -199,9 +199,9 @@ pub(crate) unsafe fn free(object: NonNull<u8>) {
     let root = head_of(object);
     // SAFETY: this function's contract: the whole hierarchy is the caller's.
     unsafe {
-        let owner = Owner((*root).owner.load(Ordering::Relaxed));
+        let owner = Owner((*root).title.owner());
         let spared = |lent: *mut Head| {
-            (*lent).owner.store(owner.0, Ordering::Release);
+            (*lent).title.give_to(owner.0);
             orphan(lent, owner)
         };
         object::dismantle(root, spared, |head| free_one(block, head, owner));
@@ -222,7 +222,7 @@ unsafe fn free_one(block: &ThreadBlock, head: *mut Head, owner: Owner) {
         }
         let class = (*head).class.load(Ordering::Relaxed) as usize;
         count(block, owner, -(stride(class) as i64));
-        (*head).owner.store(FREE, Ordering::Relaxed);
+        (*head).title.give_to(FREE);
         let magazine = &mut (*block.magazines.get()).0[class];
         if magazine.len == MAGAZINE {
             magazine.spill(class, MAGAZINE / 2);
@@ -237,19 +237,23 @@ unsafe fn free_one(block: &ThreadBlock, head: *mut Head, owner: Owner) {
 /// # Safety
 /// The object is a root of `owner`, for whom the caller acts and who is dead, so that it isn't lent anew but by those to whom it is lent.
 unsafe fn orphan(head: *mut Head, owner: Owner) -> bool {
-    // SAFETY: a head has an object behind it.
-    let object = unsafe { NonNull::new_unchecked(head.add(1).cast()) };
-    // First this, then the count; who gives back does it the other way round. One of us sees what the other did, and the second claim says who frees.
-    claim(object, owner, ORPHANED);
     // SAFETY: heads are never unmapped.
-    unsafe { (*head).borrows.load(Ordering::SeqCst) != 0 || !claim(object, ORPHANED, owner) }
+    let head = unsafe { &*head };
+    // The orphan's bytes are the kernel's: who frees it takes them off again.
+    let (block, bytes) = (thread::current(), i64::from(head.bytes()));
+    let left = head.title.orphan(owner.0);
+    if left {
+        count(block, owner, -bytes);
+        count(block, ORPHANED, bytes);
+    }
+    left
 }
 
 /// Counts a loan.
 #[inline(always)]
 pub(crate) fn lend(object: NonNull<u8>) {
     // SAFETY: the lender has the object, borrowed or owned, and isn't reclaimed while the call crosses.
-    unsafe { (*head_of(object)).borrows.fetch_add(1, Ordering::SeqCst) };
+    unsafe { (*head_of(object)).title.lend() };
 }
 
 /// Ends a loan; frees the object if its owner has died meanwhile and this was the last one.
@@ -259,7 +263,7 @@ pub(crate) fn give_back(object: NonNull<u8>) {
     let head = unsafe { &*head_of(object) };
     // SAFETY: its owner is dead, and we are the last to whom it was lent.
     let orphaned = || unsafe { free_orphan(object) };
-    if head.borrows.fetch_sub(1, Ordering::SeqCst) == 1 && head.owner.load(Ordering::SeqCst) == ORPHANED.0 {
+    if head.title.give_back() {
         orphaned();
     }
 }
@@ -298,7 +302,7 @@ pub(crate) unsafe fn put(place: usize, object: NonNull<u8>) -> u32 {
     let Some(parent) = object_at(place) else { return 0 };
     // SAFETY: this function's contract. A head that isn't the caller's is only read.
     unsafe {
-        let owner = |head: *mut Head| (*head).owner.load(Ordering::Relaxed);
+        let owner = |head: *mut Head| (*head).title.owner();
         let mine = matches!(owner(parent), NESTED) || owner(parent) == acting.0;
         if !mine || owner(child) != acting.0 {
             return 0;
@@ -310,7 +314,7 @@ pub(crate) unsafe fn put(place: usize, object: NonNull<u8>) -> u32 {
         // 0 is none; they are given again only after four thousand million.
         let ticket = LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1);
         object::nest(parent, child, place, ticket);
-        (*child).owner.store(NESTED, Ordering::Release);
+        (*child).title.give_to(NESTED);
         ticket
     }
 }
@@ -324,9 +328,9 @@ pub(crate) unsafe fn take(object: NonNull<u8>) {
     // SAFETY: this function's contract.
     unsafe {
         // Two roots of one owner are what they were as one: whenever the domain dies, both are found.
-        let owner = (*object::root(head)).owner.load(Ordering::Relaxed);
+        let owner = (*object::root(head)).title.owner();
         object::unnest(head);
-        (*head).owner.store(owner, Ordering::Release);
+        (*head).title.give_to(owner);
     }
 }
 
@@ -337,7 +341,7 @@ pub(crate) fn transfer(object: NonNull<u8>, from: Owner, to: Owner) {
     let head = head_of(object);
     // SAFETY: an `RRef` crosses only by value: the object is live and the sender's, and while the call crosses nobody reclaims it.
     let bytes = unsafe {
-        (*head).owner.store(to.0, Ordering::Relaxed);
+        (*head).title.give_to(to.0);
         i64::from((*head).bytes())
     };
     count(block, from, -bytes);
@@ -348,7 +352,7 @@ pub(crate) fn transfer(object: NonNull<u8>, from: Owner, to: Owner) {
 pub(crate) fn claim(object: NonNull<u8>, from: Owner, to: Owner) -> bool {
     // SAFETY: heads are never unmapped.
     let head = unsafe { &*head_of(object) };
-    let claimed = head.owner.compare_exchange(from.0, to.0, Ordering::SeqCst, Ordering::Relaxed).is_ok();
+    let claimed = head.title.claim(from.0, to.0);
     if claimed {
         let (block, bytes) = (thread::current(), i64::from(head.bytes()));
         count(block, from, -bytes);
@@ -361,7 +365,7 @@ pub(crate) fn claim(object: NonNull<u8>, from: Owner, to: Owner) -> bool {
 pub(crate) fn is(object: NonNull<u8>, owner: Owner, kind: u32) -> bool {
     // SAFETY: heads are never unmapped.
     let head = unsafe { &*head_of(object) };
-    head.owner.load(Ordering::Acquire) == owner.0 && head.kind.load(Ordering::Relaxed) == kind
+    head.title.owner() == owner.0 && head.kind.load(Ordering::Relaxed) == kind
 }
 
 /// Adds to the thread's count of a domain.
@@ -418,7 +422,7 @@ pub(crate) unsafe fn reclaim(owner: Owner) -> usize {
     let mut found = Vec::new();
     for_each(|head| {
         // SAFETY: heads are never unmapped.
-        if unsafe { (*head).owner.load(Ordering::Acquire) } == owner.0 {
+        if unsafe { (*head).title.owner() } == owner.0 {
             found.push(head);
         }
     });
@@ -430,7 +434,7 @@ pub(crate) unsafe fn reclaim(owner: Owner) -> usize {
         if claim(object, owner, Owner::KERNEL) {
             reclaimed += 1;
             // SAFETY: the kernel's by now, and the lender is dead.
-            if unsafe { (*head).borrows.load(Ordering::SeqCst) != 0 && orphan(head, Owner::KERNEL) } {
+            if unsafe { (*head).title.is_lent() && orphan(head, Owner::KERNEL) } {
                 continue;
             }
             // SAFETY: claimed for the kernel, from a dead owner whom nobody acts for.
@@ -465,10 +469,10 @@ pub fn objects(domain: usize) -> (usize, usize) {
     for_each(|head| {
         // SAFETY: heads are never unmapped; a batch's length is read as a hint.
         unsafe {
-            if (*head).owner.load(Ordering::Acquire) == FREE {
+            if (*head).title.owner() == FREE {
                 return;
             }
-            let owner = (*object::root(head)).owner.load(Ordering::Acquire);
+            let owner = (*object::root(head)).title.owner();
             if owner != FREE && owner != NESTED && Owner(owner).domain() == domain {
                 objects += 1;
                 if (*head).kind.load(Ordering::Relaxed) == Batch::KIND {

@@ -208,6 +208,7 @@ fn relocate(memory: &mut [u8], first: NonNull<u8>, plan: &Plan) -> Result<(), Lo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
     use proptest::prelude::*;
 
     /// This test's own executable has an interpreter.
@@ -223,8 +224,110 @@ mod tests {
         assert_eq!(plan(&[0x7f; 4096]).err(), Some(LoadError::Malformed));
     }
 
+    /// Where `sample` has its parts: each on pages of its own, in memory as in the file.
+    const CODE: usize = PAGE;
+    const DATA: usize = 2 * PAGE;
+    const DYNAMIC: usize = DATA + 64;
+    const RELOCATIONS: usize = DATA + 256;
+
+    /// The least image: a page of headers, one of code, one of data with the dynamic table and three relocations (System V ABI, chapters 4 and 5).
+    fn sample() -> Vec<u8> {
+        let mut bytes = vec![0; 3 * PAGE];
+        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+        put(0, b"\x7fELF\x02\x01\x01");
+        put(16, &ET_DYN.to_le_bytes());
+        put(18, &EM_X86_64.to_le_bytes());
+        put(20, &1u32.to_le_bytes());
+        put(24, &(CODE as u64 + 8).to_le_bytes());
+        put(32, &64u64.to_le_bytes());
+        for (at, value) in [(52, 64u16), (54, 56), (56, 4), (58, 64)] {
+            put(at, &value.to_le_bytes());
+        }
+        let headers = [
+            (PT_LOAD, PF_R, 0, 64 + 4 * 56),
+            (PT_LOAD, PF_R | PF_X, CODE, 64),
+            (PT_LOAD, PF_R | PF_W, DATA, 512),
+            (PT_DYNAMIC, PF_R | PF_W, DYNAMIC, 64),
+        ];
+        for (index, (kind, flags, start, bytes)) in headers.into_iter().enumerate() {
+            let at = 64 + 56 * index;
+            put(at, &kind.to_le_bytes());
+            put(at + 4, &flags.to_le_bytes());
+            for (field, value) in [(8, start), (16, start), (24, start), (32, bytes), (40, bytes), (48, 8)] {
+                put(at + field, &(value as u64).to_le_bytes());
+            }
+        }
+        let table = [(DT_RELA, RELOCATIONS), (DT_RELASZ, 72), (DT_RELAENT, 24), (DT_NULL, 0)];
+        for (index, (tag, value)) in table.into_iter().enumerate() {
+            put(DYNAMIC + 16 * index, &tag.to_le_bytes());
+            put(DYNAMIC + 16 * index + 8, &(value as u64).to_le_bytes());
+        }
+        for index in 0..3 {
+            let at = RELOCATIONS + 24 * index;
+            put(at, &((DATA + 8 * index) as u64).to_le_bytes());
+            put(at + 8, &u64::from(R_X86_64_RELATIVE).to_le_bytes());
+            put(at + 16, &(CODE as u64).to_le_bytes());
+        }
+        bytes
+    }
+
+    /// What loading does to memory, without a machine to map it: plan, copy, relocate.
+    fn relocated(bytes: &[u8]) -> Result<(Plan, Vec<u8>), LoadError> {
+        let plan = plan(bytes)?;
+        assert!(plan.pages <= MAX_BYTES as usize / PAGE);
+        if plan.pages > 64 {
+            // As a quota would refuse it.
+            return Err(LoadError::NoMemory);
+        }
+        let mut memory = vec![0; plan.pages * PAGE];
+        for segment in &plan.segments {
+            let start = segment.memory.start as usize;
+            memory[start..start + segment.file.len()].copy_from_slice(&bytes[segment.file.clone()]);
+        }
+        let first = NonNull::new(memory.as_mut_ptr()).expect("a vector's memory");
+        relocate(&mut memory, first, &plan)?;
+        Ok((plan, memory))
+    }
+
+    /// The way it is meant to be: what is fuzzed below is a good image to begin with.
+    #[test]
+    fn the_least_image_is_relocated() {
+        let (plan, memory) = relocated(&sample()).expect("a good image");
+        assert_eq!((plan.pages, plan.entry), (3, CODE as u64 + 8));
+        let word = |at: usize| u64::from_le_bytes(memory[at..at + 8].try_into().expect("eight bytes"));
+        for index in 0..3 {
+            assert_eq!(word(DATA + 8 * index), memory.as_ptr().addr() as u64 + CODE as u64);
+        }
+    }
+
     proptest! {
-        /// Whatever stands in the headers: an answer, no panic, and nothing outside the file or the limit.
+        /// Whatever byte of an image is altered, and wherever it is cut: an answer, no panic, and what comes out is within its bounds, each page
+        /// either writable or executable.
+        #[test]
+        fn damaged_images_are_answered(
+            damage in prop::collection::vec((prop_oneof![0usize..320, DATA..DATA + 400, 0..3 * PAGE], any::<u8>()), 1..12),
+            cut in prop::option::of(0usize..3 * PAGE),
+        ) {
+            let mut bytes = sample();
+            for (at, byte) in damage {
+                bytes[at] = byte;
+            }
+            bytes.truncate(cut.unwrap_or(bytes.len()));
+            if let Ok((plan, memory)) = relocated(&bytes) {
+                let mut free = 0;
+                for segment in &plan.segments {
+                    prop_assert!(segment.file.end <= bytes.len() && segment.memory.end as usize <= memory.len());
+                    prop_assert!(segment.memory.start as usize / PAGE * PAGE >= free, "two segments share a page");
+                    free = (segment.memory.end as usize).next_multiple_of(PAGE);
+                }
+                let executable = |segment: &Segment| {
+                    segment.protection == Protection::ReadExecute && segment.memory.contains(&plan.entry)
+                };
+                prop_assert!(plan.segments.iter().any(executable));
+            }
+        }
+
+        /// Whatever stands in the headers of a host's program: an answer, no panic, and nothing outside the file or the limit.
         #[test]
         fn planning_is_total(damage in prop::collection::vec((0usize..4096, any::<u8>()), 0..64)) {
             let mut bytes = std::fs::read("/proc/self/exe").unwrap();

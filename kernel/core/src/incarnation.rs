@@ -21,20 +21,10 @@ use crate::{
     machine,
     platform::{Mapped, Mapping, PAGE},
     record::{PortRecord, Slot},
+    state::State,
     supervisor,
     thread::{KERNEL_RESERVE, ThreadBlock},
 };
-
-/// Values of the state word.
-pub(crate) mod state {
-    pub const LIVE: u32 = 0;
-    /// Dead; threads may still be executing its code.
-    pub const DYING: u32 = 1;
-    /// Dead, and no thread will ever execute its code again.
-    pub const QUIET: u32 = 2;
-    /// Live, but the next visit is to commit a fault of the kind in the low byte.
-    pub const FAULT: u32 = 0x100;
-}
 
 /// Who owns an exchange object or holds a capability: an incarnation's id, never used again (24 bits of generation, 8 of domain).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,7 +73,7 @@ pub struct Death {
 
 #[repr(C)]
 pub struct Incarnation {
-    pub(crate) state: AtomicU32,
+    pub(crate) state: State,
     owner: Owner,
     /// What a caller through a port hears: `CallError` as a number.
     answer: AtomicU32,
@@ -101,7 +91,6 @@ pub struct Incarnation {
     pages: AtomicUsize,
     quota_pages: usize,
     pub(crate) threads: AtomicUsize,
-    claimed: AtomicBool,
     /// What it moved into a call that failed is to wait for it.
     wants_back: AtomicBool,
     death: UnsafeCell<Option<Death>>,
@@ -122,9 +111,10 @@ impl Incarnation {
         owner: Owner,
         min_stack: usize,
         quota_pages: usize,
+        state: State,
     ) -> Arc<Self> {
         Arc::new(Incarnation {
-            state: AtomicU32::new(state::LIVE),
+            state,
             owner,
             answer: AtomicU32::new(CallError::Restarting as u32),
             domain,
@@ -139,7 +129,6 @@ impl Incarnation {
             pages: AtomicUsize::new(0),
             quota_pages,
             threads: AtomicUsize::new(0),
-            claimed: AtomicBool::new(false),
             wants_back: AtomicBool::new(false),
             death: UnsafeCell::new(None),
         })
@@ -151,16 +140,15 @@ impl Incarnation {
         let quota = usize::try_from(spec.memory.0).unwrap_or(usize::MAX) / PAGE;
         let min_stack = usize::try_from(spec.min_stack.0).unwrap_or(usize::MAX / 2);
         let owner = Owner::new(domain.index, generation);
-        let incarnation = Self::build(Some(domain), generation, owner, min_stack, quota);
+        let incarnation = Self::build(Some(domain), generation, owner, min_stack, quota, State::new());
         incarnation.base.store(ptr::from_ref(PortRecord::base(&incarnation)).cast_mut(), Ordering::Relaxed);
         incarnation
     }
 
     /// What a slot leads to while there is no live generation: every call says `answer`.
     pub(crate) fn absent(answer: CallError) -> Arc<Self> {
-        let incarnation = Self::build(None, 0, Owner::KERNEL, 0, 0);
+        let incarnation = Self::build(None, 0, Owner::KERNEL, 0, 0, State::quiet());
         incarnation.answer.store(answer as u32, Ordering::Relaxed);
-        incarnation.state.store(state::QUIET, Ordering::Relaxed);
         incarnation
     }
 
@@ -175,13 +163,12 @@ impl Incarnation {
 
     #[inline(always)]
     pub fn is_live(&self) -> bool {
-        // Fault injection is a live domain's.
-        !matches!(self.state.load(Ordering::SeqCst), state::DYING | state::QUIET)
+        self.state.is_live()
     }
 
     #[inline(always)]
     pub(crate) fn state(&self) -> u32 {
-        self.state.load(Ordering::Relaxed)
+        self.state.get()
     }
 
     /// From now on objects of its failed calls are given back to it.
@@ -298,21 +285,17 @@ impl Incarnation {
 
     /// The next visit shall commit a fault. False if the domain isn't live.
     pub(crate) fn inject(&self, reason: Reason) -> bool {
-        let wanted = state::FAULT | reason as u32;
-        self.state.compare_exchange(state::LIVE, wanted, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+        self.state.inject(reason as u8)
     }
 
     /// Takes the pending fault, if there is one: the caller commits it.
     pub(crate) fn take_fault(&self) -> Option<u32> {
-        let pending = self.state.load(Ordering::SeqCst);
-        let taken = pending & state::FAULT != 0
-            && self.state.compare_exchange(pending, state::LIVE, Ordering::SeqCst, Ordering::Relaxed).is_ok();
-        taken.then_some(pending & 0xff)
+        self.state.take_fault()
     }
 
     /// Kills the incarnation: no visit begins from now on (after a barrier). False if it was dead already. Takes no lock; may be called in a trap.
     pub(crate) fn die(&self, cause: Cause, thread: Option<&ThreadBlock>, words: &[u8]) -> bool {
-        if self.claimed.swap(true, Ordering::SeqCst) {
+        if !self.state.claim() {
             return false;
         }
         let mut death = Death {
@@ -333,11 +316,11 @@ impl Incarnation {
                 death.chain_len += 1;
             }
         }
-        // SAFETY: `claimed` was false: nobody else writes, and nobody reads before the state says so.
+        // SAFETY: we have claimed the killing: nobody else writes, and nobody reads before the state says so.
         unsafe { *self.death.get() = Some(death) };
         let answer = if cause == Cause::Stopped { CallError::Stopped } else { CallError::Restarting };
         self.answer.store(answer as u32, Ordering::Relaxed);
-        self.state.store(state::DYING, Ordering::SeqCst);
+        self.state.die();
         if let Some(domain) = self.domain {
             domain.point_away(answer);
         }
@@ -345,14 +328,14 @@ impl Incarnation {
         true
     }
 
-    /// No thread will execute its code again. For the supervisor.
     /// Nobody runs in it, nor ever will.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.state.load(Ordering::SeqCst) == state::QUIET
+        self.state.is_quiet()
     }
 
+    /// No thread will execute its code again. For the supervisor.
     pub(crate) fn set_quiet(&self) {
-        self.state.store(state::QUIET, Ordering::SeqCst);
+        self.state.set_quiet();
     }
 
     /// How it died, if it did.
@@ -383,7 +366,7 @@ pub(crate) fn kernel() -> &'static Arc<Incarnation> {
         // SAFETY: stored below, from a leaked box.
         return unsafe { &*kernel };
     }
-    let made = Box::leak(Box::new(Incarnation::build(None, 0, Owner::KERNEL, 0, usize::MAX)));
+    let made = Box::leak(Box::new(Incarnation::build(None, 0, Owner::KERNEL, 0, usize::MAX, State::new())));
     made.base.store(ptr::from_ref(PortRecord::first_base(made)).cast_mut(), Ordering::Relaxed);
     KERNEL.store(made, Ordering::Release);
     made

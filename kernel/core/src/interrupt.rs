@@ -1,11 +1,14 @@
 //! A vector: an interrupt as an event that one thread waits for.
 
-use core::{
-    ptr,
-    sync::atomic::{AtomicPtr, AtomicU64, Ordering},
-};
+use core::ptr;
 
-use crate::{machine, platform::NEVER, thread, thread::ThreadBlock};
+use crate::{
+    atomic::{AtomicPtr, AtomicU64, Ordering},
+    machine,
+    platform::NEVER,
+    thread,
+    thread::ThreadBlock,
+};
 
 /// Counts how often an interrupt has fired, and wakes the thread that waits for it. Lives as long as a handler may fire it.
 pub struct Vector {

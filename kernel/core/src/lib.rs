@@ -31,6 +31,7 @@ mod pool;
 pub mod record;
 mod registry;
 mod start;
+mod state;
 pub mod supervisor;
 mod table;
 pub mod thread;
@@ -39,6 +40,11 @@ mod wait;
 mod watchdog;
 
 use platform::Platform;
+
+/// The atomics of what works without locks. A seam: `tests/models` compiles the same files over a model checker's.
+mod atomic {
+    pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+}
 
 /// The one machine that this core runs on.
 struct Machine(core::cell::UnsafeCell<Option<&'static dyn Platform>>);

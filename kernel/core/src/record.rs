@@ -11,7 +11,11 @@ use core::{
 
 use interfaces::abi::RawObject;
 
-use crate::{incarnation::Incarnation, lock::Lock, thread};
+use crate::{
+    incarnation::{self, Incarnation},
+    lock::Lock,
+    thread,
+};
 
 /// Where a port of one generation leads. Atomics, since a stale reader may look while it is being made anew; immutable while a slot or frame names it.
 #[repr(C)]
@@ -138,18 +142,26 @@ pub(crate) fn collect() {
     if unnamed.is_empty() {
         return;
     }
+    // A caller that was held up between loading its slot and publishing its frame may name such a record at any time. It finds that its slot has changed before it
+    // follows the record; but a trap of its CPU looks at the innermost frame's incarnation. So first the record leads to one that is always there; then,
+    // when no frame names it, nobody can still be looking at the one that it led to.
+    let detached: Vec<_> = unnamed
+        .into_iter()
+        .map(|record| {
+            let absent = ptr::from_ref(&**incarnation::kernel()).cast_mut();
+            (record, record.incarnation.swap(absent, Ordering::SeqCst))
+        })
+        .collect();
     crate::machine().barrier();
-    for record in unnamed {
+    for (record, incarnation) in detached {
         if record.is_named() {
+            record.incarnation.store(incarnation, Ordering::SeqCst);
             record.retire();
             continue;
         }
-        let incarnation = record.incarnation.load(Ordering::Relaxed).cast_const();
-        // The stale pointer stays in the record on purpose: a caller that has loaded this record publishes it and then finds that its slot has
-        // changed, before it follows the pointer.
         if record.counted.load(Ordering::Relaxed) {
             // SAFETY: `new` made it of an `Arc`; no slot or frame leads here any more.
-            drop(unsafe { Arc::from_raw(incarnation) });
+            drop(unsafe { Arc::from_raw(incarnation.cast_const()) });
         }
         STORE.lock().free.push(record);
     }

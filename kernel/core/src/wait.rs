@@ -3,11 +3,11 @@
 //! Every wait can be cancelled: when the thread's innermost domain dies, the supervisor wakes it, and it returns into a kernel entry that doesn't go back.
 
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, Ordering};
 
 use interfaces::CallError;
 
 use crate::{
+    atomic::{AtomicU32, Ordering},
     lock::Lock,
     machine,
     platform::NEVER,

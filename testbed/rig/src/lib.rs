@@ -24,4 +24,4 @@ pub use card::{Card, Device};
 pub use drive::Drive;
 pub use images::{Start, build};
 pub use machine::Machine;
-pub use rig::{Counts, DomainCounts, DomainSpec, PROBE, RELAY, Rig, Running, Settings};
+pub use rig::{Counts, Damage, DomainCounts, DomainSpec, PROBE, RELAY, Rig, Running, Settings};

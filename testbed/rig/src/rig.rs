@@ -9,6 +9,7 @@ use std::{
 
 use bundle::{
     Hash, Trust,
+    format::{HEADER_BYTES, PAGE, RECORD_BYTES},
     manifest::{
         Bytes, Console, Domain, Export, Import, Iommu, Machine as MachineSpec, Manifest, Nanos, PanicAction, Restart,
         RestartPolicy, SCHEMA, Source,
@@ -86,6 +87,19 @@ impl DomainSpec {
     }
 }
 
+/// What may happen to an image between its linker and the kernel.
+#[derive(Clone, Copy)]
+pub enum Damage {
+    /// A byte in its middle changes after it was signed.
+    Altered,
+    /// It is signed by another key.
+    ForeignKey,
+    /// It was compiled for another ABI.
+    OtherCompiler,
+    /// What was signed is not what a linker makes.
+    Malformed(fn(&mut Vec<u8>)),
+}
+
 /// What a rig is made of.
 pub struct Settings {
     pub cpus: usize,
@@ -93,13 +107,23 @@ pub struct Settings {
     pub pages: usize,
     pub packet_buffers: u32,
     pub domains: Vec<DomainSpec>,
+    /// What has happened to which image, by its name.
+    pub damage: Vec<(&'static str, Damage)>,
     pub functions: Vec<&'static dyn PciFunction>,
     pub devices: &'static [&'static dyn DeviceClass],
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { cpus: 2, pages: 64 << 10, packet_buffers: 256, domains: vec![], functions: vec![], devices: &[] }
+        Settings {
+            cpus: 2,
+            pages: 64 << 10,
+            packet_buffers: 256,
+            domains: vec![],
+            damage: vec![],
+            functions: vec![],
+            devices: &[],
+        }
     }
 }
 
@@ -162,7 +186,7 @@ pub struct Rig {
 impl Rig {
     /// Builds the images, boots, and waits until all domains have been started. Once per process.
     pub fn start(settings: Settings) -> Rig {
-        let Settings { cpus, pages, packet_buffers, mut domains, functions, devices } = settings;
+        let Settings { cpus, pages, packet_buffers, mut domains, damage, functions, devices } = settings;
         let mut starts: Vec<Start> = Vec::new();
         for domain in &mut domains {
             let place = starts.iter().position(|start| *start == domain.image);
@@ -171,13 +195,27 @@ impl Rig {
                 starts.push(domain.image);
             }
         }
-        let elves = images::build(&starts);
+        let mut elves = images::build(&starts);
         let shared: Vec<Arc<[u8]>> = elves.iter().map(|elf| elf.as_slice().into()).collect();
         let image = |domain: &DomainSpec| (domain.spec.name.clone(), shared[domain.spec.image as usize].clone());
         let images = domains.iter().map(image).collect();
         let (abi, build) = (Hash::of(b"abi of the rig"), Hash::of(b"build"));
-        let sources: Vec<ImageSource<'_>> =
-            starts.iter().zip(&elves).map(|(start, elf)| ImageSource { name: start.name, elf, abi, build }).collect();
+        let damage_of =
+            |start: &Start| damage.iter().find(|(image, _)| *image == start.name).map(|(_, damage)| *damage);
+        for (start, elf) in starts.iter().zip(&mut elves) {
+            if let Some(Damage::Malformed(spoil)) = damage_of(start) {
+                spoil(elf);
+            }
+        }
+        let sources: Vec<ImageSource<'_>> = starts
+            .iter()
+            .zip(&elves)
+            .map(|(start, elf)| {
+                let other = matches!(damage_of(start), Some(Damage::OtherCompiler));
+                let abi = if other { Hash::of(b"another compiler's abi") } else { abi };
+                ImageSource { name: start.name, elf, abi, build }
+            })
+            .collect();
         let manifest = Manifest {
             schema: SCHEMA,
             name: "rig".into(),
@@ -193,7 +231,24 @@ impl Rig {
             domains: domains.into_iter().map(|domain| domain.spec).collect(),
         };
         let key = SigningKey::from_seed([7; 32]);
-        let bytes = bundle(&manifest, &sources, &key, abi, build).expect("a bundle of a good manifest");
+        let mut bytes = bundle(&manifest, &sources, &key, abi, build).expect("a bundle of a good manifest");
+        let mut behind = 0;
+        for (place, (start, elf)) in starts.iter().zip(&elves).enumerate() {
+            // Payloads lie one after the other, each on pages of its own.
+            let mut pages = (behind..bytes.len()).step_by(PAGE);
+            let at = pages.find(|at| bytes[*at..].starts_with(elf)).expect("the bundle has the image");
+            behind = (at + elf.len()).next_multiple_of(PAGE);
+            match damage_of(start) {
+                Some(Damage::Altered) => bytes[at + elf.len() / 2] ^= 1,
+                Some(Damage::ForeignKey) => {
+                    let foreign = SigningKey::from_seed([8; 32]);
+                    let foreign = bundle(&manifest, &sources, &foreign, abi, build).expect("as good as the other");
+                    let record = HEADER_BYTES + (place + 1) * RECORD_BYTES;
+                    bytes[record..record + RECORD_BYTES].copy_from_slice(&foreign[record..record + RECORD_BYTES]);
+                }
+                _ => {}
+            }
+        }
         let machine: &'static Machine = Box::leak(Box::new(Machine::new(cpus, pages, functions)));
         signals::install();
         // SAFETY: the first call into the core in this process but for blocks; this is the only thread of the core.
