@@ -19,7 +19,8 @@ pub struct Locked {
     pub version: String,
     /// Of what the registry delivered; none for crates of the clone itself.
     pub checksum: Option<String>,
-    dependencies: Vec<String>,
+    /// By name, or name and version where there are several.
+    pub dependencies: Vec<String>,
 }
 
 pub struct Lock(Vec<Locked>);
@@ -111,14 +112,17 @@ pub fn build_hash(workspace: &Workspace, domain: &DomainCrate, abi: Hash) -> Res
     Ok(Hash(hash.finalize().into()))
 }
 
-/// The names in `[dependencies]` of the crates in `folders`: what is linked, tests left out.
+/// The names in `[dependencies]` of the crates in `folders`, target by target: what is linked or expands, tests left out.
 pub fn normal_dependencies(workspace: &Workspace, folders: &[std::path::PathBuf]) -> Result<Vec<String>, BuildError> {
     let mut names = BTreeSet::new();
     for folder in folders {
         let path = workspace.root().join(folder).join("Cargo.toml");
         let text = fs::read_to_string(&path).map_err(BuildError::file("reading", &path))?;
         let table: toml::Table = text.parse().map_err(|error: toml::de::Error| BuildError::Lock(error.to_string()))?;
-        let dependencies = table.get("dependencies").and_then(toml::Value::as_table).into_iter().flatten();
+        // For all targets, and for those that a `cfg` picks.
+        let targets = table.get("target").and_then(toml::Value::as_table).into_iter().flatten();
+        let tables = std::iter::once(&table).chain(targets.filter_map(|(_, target)| target.as_table()));
+        let dependencies = tables.filter_map(|table| table.get("dependencies")?.as_table()).flatten();
         names.extend(dependencies.map(|(key, value)| {
             // A dependency may be renamed; the lock knows it by its own name.
             value.get("package").and_then(toml::Value::as_str).unwrap_or(key).to_owned()
@@ -162,5 +166,52 @@ mod tests {
         let of = |name| build_hash(&workspace, workspace.domain_crate(name).unwrap(), abi).unwrap();
         assert_eq!(of("maglev"), of("maglev"));
         assert_ne!(of("maglev"), of("filter"));
+    }
+
+    /// What the hash is made of, in a folder of its own.
+    fn excerpt() -> (tempfile::TempDir, Workspace) {
+        let (clone, folder) = (Workspace::find(), tempfile::tempdir().unwrap());
+        for name in ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml"] {
+            fs::copy(clone.root().join(name), folder.path().join(name)).unwrap();
+        }
+        for shared in SHARED {
+            for (path, bytes) in sources(&clone.root().join(shared)).unwrap() {
+                let to = folder.path().join(shared).join(path);
+                fs::create_dir_all(to.parent().unwrap()).unwrap();
+                fs::write(to, bytes).unwrap();
+            }
+        }
+        let workspace = Workspace::at(folder.path().to_owned(), folder.path().join("target"));
+        (folder, workspace)
+    }
+
+    /// Two images that could misread each other are told apart: by what the shared crates say, by the features that are asked of common dependencies, by the
+    /// profile's flags, and by what the registry delivered. A comment in a test is nothing to them.
+    #[test]
+    fn whatever_both_sides_share_is_in_the_hash() {
+        let (folder, workspace) = excerpt();
+        let first = abi_hash(&workspace).unwrap();
+        assert_eq!(first, abi_hash(&Workspace::find()).unwrap(), "the excerpt has all that the hash is made of");
+        let change = |file: &str, from: &str, to: &str| {
+            let path = folder.path().join(file);
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.contains(from), "{file} has no {from:?} to change");
+            fs::write(&path, text.replacen(from, to, 1)).unwrap();
+            let hash = abi_hash(&workspace).unwrap();
+            fs::write(&path, text).unwrap();
+            hash
+        };
+        for (file, from, to) in [
+            ("interfaces/src/packet.rs", "pub struct", "pub  struct"),
+            ("interfaces/macros/src/lib.rs", "fn ", "fn  "),
+            ("runtime/src/lib.rs", "//!", "//! "),
+            ("Cargo.toml", "overflow-checks = true", "overflow-checks = false"),
+            ("Cargo.toml", "[\"xxhash64\", \"xxhash3_64\"]", "[\"xxhash64\"]"),
+            ("Cargo.lock", "name = \"talc\"\nversion = \"", "name = \"talc\"\nversion = \"9"),
+        ] {
+            assert_ne!(change(file, from, to), first, "{file}: {from} -> {to}");
+        }
+        assert_eq!(abi_hash(&workspace).unwrap(), first);
+        assert_eq!(change("Cargo.lock", "name = \"clap\"\nversion = \"", "name = \"clap\"\nversion = \"9"), first);
     }
 }

@@ -70,26 +70,45 @@ struct Parts {
 }
 
 /// A running box; killed, as a power cut would, when dropped.
-struct Machine {
+pub(super) struct Machine {
     process: Child,
     console: ChildStdin,
     said: Arc<Mutex<String>>,
+    /// Shows the log, or a part of it.
+    follow: &'static str,
 }
 
 impl Machine {
     fn boot(parts: &Parts) -> Result<Machine, String> {
+        let size = parts.block_size;
+        Machine::boot_with(
+            &parts.kernel,
+            &parts.bundle,
+            FOLLOW,
+            &[
+                "-drive",
+                &format!("file={},format=raw,if=none,id=disk", shown(&parts.disk)),
+                "-device",
+                "nvme,id=nvme,serial=RL0001",
+                "-device",
+                &format!("nvme-ns,bus=nvme,drive=disk,logical_block_size={size},physical_block_size={size}"),
+            ],
+        )
+    }
+
+    /// A box of two CPUs with these devices, where what is looked at is typed in after each line.
+    pub(super) fn boot_with(
+        kernel: &Path,
+        bundle: &Path,
+        follow: &'static str,
+        devices: &[&str],
+    ) -> Result<Machine, String> {
         let prefix = Prefix::ensure(&[Tool::Qemu]).map_err(|error| error.to_string())?;
         let mut command = prefix.command("qemu-system-x86_64").map_err(|error| error.to_string())?;
         command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "128M"]);
         command.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
-        command.args(["-drive", &format!("file={},format=raw,if=none,id=disk", shown(&parts.disk))]);
-        let size = parts.block_size;
-        command.args(["-device", "nvme,id=nvme,serial=RL0001"]);
-        command.args([
-            "-device",
-            &format!("nvme-ns,bus=nvme,drive=disk,logical_block_size={size},physical_block_size={size}"),
-        ]);
-        command.arg("-kernel").arg(&parts.kernel).arg("-initrd").arg(&parts.bundle);
+        command.args(devices);
+        command.arg("-kernel").arg(kernel).arg("-initrd").arg(bundle);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut process = command.spawn().map_err(|error| error.to_string())?;
         let console = process.stdin.take().ok_or("no console")?;
@@ -97,13 +116,13 @@ impl Machine {
         let said = Arc::new(Mutex::new(String::new()));
         let heard = said.clone();
         std::thread::spawn(move || listen(output, &heard));
-        let mut machine = Machine { process, console, said };
+        let mut machine = Machine { process, console, said, follow };
         machine.wait_until("the kernel's prompt", |said| said.contains(PROMPT))?;
-        machine.write(FOLLOW)?;
+        machine.write(follow)?;
         Ok(machine)
     }
 
-    fn said(&self) -> String {
+    pub(super) fn said(&self) -> String {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -120,13 +139,13 @@ impl Machine {
     }
 
     /// Types a line, which the log, shown all the time, makes place for; then it is shown again from its beginning.
-    fn say(&mut self, line: &str) -> Result<(), String> {
+    pub(super) fn say(&mut self, line: &str) -> Result<(), String> {
         self.type_in("\n")?;
         self.type_in(&format!("{line}\n"))?;
-        self.write(FOLLOW)
+        self.write(self.follow)
     }
 
-    fn wait_until(&mut self, what: &str, mut seen: impl FnMut(&str) -> bool) -> Result<(), String> {
+    pub(super) fn wait_until(&mut self, what: &str, mut seen: impl FnMut(&str) -> bool) -> Result<(), String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let said = self.said();
