@@ -91,11 +91,17 @@ fn please(order: &str, done: impl Fn() -> bool) -> Outcome {
     Ok(())
 }
 
+/// Lets our other threads get to where they are to be hit. One that isn't there yet is hit the next time.
+fn settle() -> Outcome {
+    thread::sleep_until(time::now() + 200 * MILLISECOND).map_err(|_| "the exam is over".into())
+}
+
 /// A call that is made once there is somebody to make it to.
 fn once_there<T>(call: impl Fn() -> Result<T, CallError>) -> Result<T, CallError> {
     loop {
         match call() {
-            Err(CallError::Restarting) if thread::sleep_until(time::now() + MILLISECOND).is_ok() => {}
+            Err(CallError::Restarting | CallError::Stopped)
+                if thread::sleep_until(time::now() + MILLISECOND).is_ok() => {}
             answer => return answer,
         }
     }
@@ -194,6 +200,7 @@ impl Candidates {
                 self.aside(move || format!("{:?}", once_there(|| b.act(deed))))?,
                 self.aside(move || format!("{:?}", once_there(|| b.act(Deed::WaitForever))))?,
             ];
+            settle()?;
             please("kill b", || asides.iter().all(Aside::is_back))?;
             for aside in asides {
                 expect(&format!("{deed:?}, killed"), aside.answer(), Some(format!("{CRASHED:?}")))?;
@@ -208,7 +215,7 @@ impl Candidates {
         let (a, before, of_c) = (self.a, generation(self.b), generation(self.c));
         let away = self.aside(move || format!("{:?}", a.relay(2, Deed::Sleep(NEVER / 2))))?;
         // Long enough to be there; if it isn't, its answer says so.
-        thread::sleep_until(time::now() + 200 * MILLISECOND).map_err(|_| "the exam is over")?;
+        settle()?;
         please("kill b", || generation(self.b) > before)?;
         answers("b", self.b, before)?;
         expect("the thread is still away", away.is_back(), false)?;
@@ -222,7 +229,7 @@ impl Candidates {
     fn what_was_lent_is_kept(&self) -> Outcome {
         let (b, before, of_c) = (self.b, generation(self.b), generation(self.c));
         let lending = self.aside(move || format!("{:?}", once_there(|| b.act(Deed::Lend(2_000 * MILLISECOND)))))?;
-        thread::sleep_until(time::now() + 200 * MILLISECOND).map_err(|_| "the exam is over")?;
+        settle()?;
         please("kill b", || generation(self.b) > before)?;
         answers("b", self.b, before)?;
         until("the lender's caller is back", || lending.is_back())?;
@@ -234,6 +241,7 @@ impl Candidates {
     fn a_restart_is_an_error_to_who_is_inside(&self) -> Outcome {
         let (c, before) = (self.c, generation(self.c));
         let inside = self.aside(move || format!("{:?}", once_there(|| c.act(Deed::WaitForever))))?;
+        settle()?;
         please("restart c", || inside.is_back())?;
         expect("inside", inside.answer(), Some(format!("{CRASHED:?}")))?;
         answers("c", self.c, before)
