@@ -16,16 +16,6 @@ use runtime::{
 const MILLISECOND: u64 = 1_000_000;
 /// After so long what hasn't come is taken for what doesn't come.
 const PATIENCE: u64 = 60_000 * MILLISECOND;
-/// What safe code can do to end its domain.
-const CRASHES: [Deed; 7] = [
-    Deed::Panic,
-    Deed::IndexOutOfBounds,
-    Deed::Unwrap,
-    Deed::Overflow,
-    Deed::DivideByZero,
-    Deed::StackOverflow,
-    Deed::Hoard,
-];
 /// What who is inside hears.
 const CRASHED: Result<(), CallError> = Err(CallError::Crashed);
 /// What the console can have a domain commit besides.
@@ -132,7 +122,7 @@ impl Candidates {
 
     /// Each kind of crash is an error to the caller, and the same port answers again.
     fn crashes_are_errors(&self) -> Outcome {
-        for deed in CRASHES {
+        for deed in Deed::DEADLY {
             let before = generation(self.c);
             expect(&format!("{deed:?}"), self.c.act(deed), Err(CallError::Crashed))?;
             answers("c", self.c, before)?;
@@ -143,7 +133,7 @@ impl Candidates {
     /// Two domains deep: those in between see an error and go on.
     fn a_nested_crash_is_the_callees(&self) -> Outcome {
         let between = [generation(self.a), generation(self.b)];
-        for deed in CRASHES {
+        for deed in Deed::DEADLY {
             let before = generation(self.c);
             let answer = self.a.relay(2, deed);
             expect(&format!("{deed:?} two domains on"), answer, Ok(Relayed::Failed(CallError::Crashed)))?;
