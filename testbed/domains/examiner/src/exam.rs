@@ -68,15 +68,17 @@ fn until(what: &str, condition: impl Fn() -> bool) -> Outcome {
 /// Asks whoever runs the exam for what only an operator can do, until `done`: what is asked for may come before a thread is where it is to be hit.
 fn please(order: &str, done: impl Fn() -> bool) -> Outcome {
     let deadline = time::now() + PATIENCE;
+    let mut again = 0;
     while !done() {
-        if time::now() > deadline {
+        let now = time::now();
+        if now > deadline {
             return Err(format!("nothing has come of `{order}`"));
         }
-        log::info!("exam: please {order}");
-        let again = time::now() + PATIENCE / 4;
-        while !done() && time::now() < again {
-            thread::sleep_until(time::now() + MILLISECOND).map_err(|_| "the exam is over")?;
+        if now >= again {
+            log::info!("exam: please {order}");
+            again = now + PATIENCE / 4;
         }
+        thread::sleep_until(now + MILLISECOND).map_err(|_| "the exam is over")?;
     }
     Ok(())
 }
