@@ -17,8 +17,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const MANIFEST: &str = "testbed/disk/nvme-shadow.toml";
+/// The same client on the second namespace.
+const SECOND: &str = "testbed/disk/nvme-second.toml";
 /// Two threads' regions of 2,048 blocks, and room.
 const DISK_BYTES: u64 = 64 << 20;
+const SECOND_BYTES: u64 = 16 << 20;
 /// For one step, on a machine under load.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The kinds of crashes that the driver goes through under load, each so many times.
@@ -29,13 +32,15 @@ const PROMPT: &str = "redleaf> ";
 const FOLLOW: &str = "log --follow\n";
 
 pub fn run(workspace: &Workspace, tally: &mut Tally) {
-    let artifacts = check(workspace, &workspace.root().join(MANIFEST))
-        .map_err(|error| error.to_string())
-        .and_then(|checked| {
-            build(workspace, &checked.name, &checked.appliance, &checked.inquiry).map_err(|error| error.to_string())
-        })
-        .and_then(|artifacts| Ok((artifacts, tempfile::tempdir().map_err(|error| error.to_string())?)));
-    let (artifacts, folder) = match artifacts {
+    let built = |manifest| {
+        let checked = check(workspace, &workspace.root().join(manifest)).map_err(|error| error.to_string())?;
+        build(workspace, &checked.name, &checked.appliance, &checked.inquiry).map_err(|error| error.to_string())
+    };
+    let ready = built(MANIFEST).and_then(|artifacts| {
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+        Ok((artifacts, built(SECOND)?, folder))
+    });
+    let (artifacts, second, folder) = match ready {
         Ok(ready) => ready,
         Err(error) => return tally.record("the image with a disk is built", Outcome::Failed(error), false),
     };
@@ -44,11 +49,18 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
             kernel: artifacts.kernel_elf.clone(),
             bundle: artifacts.bundle.clone(),
             disk: folder.path().join(format!("disk-{block_size}")),
+            second: folder.path().join(format!("second-{block_size}")),
             block_size,
         };
-        if let Err(error) = File::create(&parts.disk).and_then(|disk| disk.set_len(DISK_BYTES)) {
+        let made = File::create(&parts.disk)
+            .and_then(|disk| disk.set_len(DISK_BYTES))
+            .and_then(|()| File::create(&parts.second)?.set_len(SECOND_BYTES));
+        if let Err(error) = made {
             return tally.record("a disk", Outcome::Failed(error.to_string()), false);
         }
+        tally.check(&format!("unit access, zeroes, deallocation, a second namespace, blocks of {block_size}"), || {
+            outcome(faculties(&parts, &second.bundle))
+        });
         tally
             .check(&format!("the NVMe driver crashes under load, blocks of {block_size}"), || outcome(crashes(&parts)));
         tally.check(&format!("power is lost in the midst of writing, blocks of {block_size}"), || {
@@ -66,6 +78,8 @@ struct Parts {
     kernel: PathBuf,
     bundle: PathBuf,
     disk: PathBuf,
+    /// The medium of its second namespace, whose blocks have another size.
+    second: PathBuf,
     block_size: u32,
 }
 
@@ -82,13 +96,14 @@ impl Machine {
         let mut command = prefix.command("qemu-system-x86_64").map_err(|error| error.to_string())?;
         command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "128M"]);
         command.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
-        command.args(["-drive", &format!("file={},format=raw,if=none,id=disk", shown(&parts.disk))]);
-        let size = parts.block_size;
         command.args(["-device", "nvme,id=nvme,serial=RL0001"]);
-        command.args([
-            "-device",
-            &format!("nvme-ns,bus=nvme,drive=disk,logical_block_size={size},physical_block_size={size}"),
-        ]);
+        let other = if parts.block_size == 512 { 4096 } else { 512 };
+        for (number, file, size) in [(1, &parts.disk, parts.block_size), (2, &parts.second, other)] {
+            command.args(["-drive", &format!("file={},format=raw,if=none,discard=unmap,id=disk{number}", shown(file))]);
+            let namespace = format!("nvme-ns,bus=nvme,nsid={number},drive=disk{number}");
+            let sizes = format!("logical_block_size={size},physical_block_size={size}");
+            command.args(["-device", &format!("{namespace},{sizes}")]);
+        }
         command.arg("-kernel").arg(&parts.kernel).arg("-initrd").arg(&parts.bundle);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut process = command.spawn().map_err(|error| error.to_string())?;
@@ -196,6 +211,27 @@ fn found(said: &str, thread: usize) -> Option<(u64, u64)> {
         let (least, most) = rest.split_once(" to ")?;
         Some((least.trim().parse().ok()?, most.trim().parse().ok()?))
     })
+}
+
+/// What else than read, write and flush the device can do, on either namespace; on the second one with a driver's crash in it.
+fn faculties(parts: &Parts, second: &Path) -> Result<(), String> {
+    let all = |said: &str| {
+        (0..2).all(|thread| said.contains(&format!("check: faculties {thread} unit-access write-zeroes deallocate")))
+    };
+    Machine::boot(parts)?.wait_until("all faculties on the first namespace", all)?;
+    let parts = Parts {
+        bundle: second.to_owned(),
+        disk: parts.disk.clone(),
+        second: parts.second.clone(),
+        kernel: parts.kernel.clone(),
+        ..*parts
+    };
+    let mut machine = Machine::boot(&parts)?;
+    machine.wait_until("all faculties on the second namespace", all)?;
+    machine.wait_for_passes(1)?;
+    machine.say("crash nvme0")?;
+    machine.wait_until("the adoption", |said| adoptions(said) > 0)?;
+    machine.wait_for_passes(1)
 }
 
 /// The driver crashes in each way, while both threads work; the client sees nothing of it, and all that it reads is what it wrote.
