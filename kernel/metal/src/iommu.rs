@@ -140,7 +140,8 @@ pub fn grant(device: Address, memory: &DmaMemory) -> bool {
     let Some(space) = unit.space(device) else { return false };
     let (reach, id) = (unit.spaces[space].reach, unit.spaces[space].id);
     let granted = reach.grant(&mut unit.tables, memory.bus, memory.pages as u64);
-    if unit.remembers_absence {
+    // What was half granted and taken back it may have seen meanwhile.
+    if unit.remembers_absence || !granted {
         unit.forget(id);
     } else if unit.must_flush_writes {
         unit.command(FLUSH_WRITE_BUFFER, 0);
