@@ -5,7 +5,7 @@ use super::cargo::{DOMAIN_FLAGS, compiler_version};
 use crate::workspace::{DomainCrate, Workspace};
 use bundle::Hash;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -17,8 +17,10 @@ const SHARED: [&str; 2] = ["interfaces", "runtime"];
 pub struct Locked {
     pub name: String,
     pub version: String,
+    source: Option<String>,
     /// Of what the registry delivered; none for crates of the clone itself.
     pub checksum: Option<String>,
+    /// By name, or name and version where there are several.
     dependencies: Vec<String>,
 }
 
@@ -36,6 +38,7 @@ impl Lock {
             Some(Locked {
                 name: text("name")?,
                 version: text("version")?,
+                source: text("source"),
                 checksum: text("checksum"),
                 dependencies: dependencies.filter_map(|name| Some(name.as_str()?.to_owned())).collect(),
             })
@@ -43,11 +46,16 @@ impl Lock {
         Ok(Lock(packages.collect()))
     }
 
-    /// `name` or `name version`, as dependencies are written.
+    /// `name`, `name version` or `name version (source)`, as dependencies are written.
     pub fn get(&self, reference: &str) -> Option<&Locked> {
-        let (name, version) =
-            reference.split_once(' ').map_or((reference, None), |(name, version)| (name, Some(version)));
-        self.0.iter().find(|package| package.name == name && version.is_none_or(|version| package.version == version))
+        let mut parts = reference.splitn(3, ' ');
+        let (name, version, source) = (parts.next()?, parts.next(), parts.next());
+        let source = source.map(|source| source.trim_matches(['(', ')']));
+        self.0.iter().find(|package| {
+            package.name == name
+                && version.is_none_or(|version| package.version == version)
+                && source.is_none_or(|source| package.source.as_ref().is_some_and(|own| own.starts_with(source)))
+        })
     }
 
     /// The names with everything that they depend on, tests' dependencies included: the lock doesn't tell them apart.
@@ -88,8 +96,12 @@ pub fn abi_hash(workspace: &Workspace) -> Result<Hash, BuildError> {
         }
     }
     let lock = Lock::read(workspace)?;
-    for name in normal_dependencies(workspace, &SHARED.map(|folder| workspace.root().join(folder)))? {
-        for package in lock.closure(&[name]) {
+    let mut dependencies = Vec::new();
+    for name in SHARED {
+        dependencies.extend(normal_dependencies(&lock, name, &workspace.root().join(name))?.into_values().flatten());
+    }
+    for dependency in dependencies {
+        for package in lock.closure(&[dependency]) {
             let checksum = package.checksum.as_deref().unwrap_or("of the clone");
             part(&format!("{} {}", package.name, package.version), checksum.as_bytes());
         }
@@ -111,20 +123,27 @@ pub fn build_hash(workspace: &Workspace, domain: &DomainCrate, abi: Hash) -> Res
     Ok(Hash(hash.finalize().into()))
 }
 
-/// The names in `[dependencies]` of the crates in `folders`: what is linked, tests left out.
-pub fn normal_dependencies(workspace: &Workspace, folders: &[std::path::PathBuf]) -> Result<Vec<String>, BuildError> {
-    let mut names = BTreeSet::new();
-    for folder in folders {
-        let path = workspace.root().join(folder).join("Cargo.toml");
-        let text = fs::read_to_string(&path).map_err(BuildError::file("reading", &path))?;
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| BuildError::Lock(error.to_string()))?;
-        let dependencies = table.get("dependencies").and_then(toml::Value::as_table).into_iter().flatten();
-        names.extend(dependencies.map(|(key, value)| {
-            // A dependency may be renamed; the lock knows it by its own name.
-            value.get("package").and_then(toml::Value::as_str).unwrap_or(key).to_owned()
-        }));
-    }
-    Ok(names.into_iter().collect())
+/// What the crate `name` in `folder` links or is expanded by, tests left out: each name in its `[dependencies]`, those of single targets included, with what the lock
+/// gives this very crate under that name, not just any package called so. None where the lock doesn't know of it.
+pub fn normal_dependencies(
+    lock: &Lock,
+    name: &str,
+    folder: &Path,
+) -> Result<BTreeMap<String, Vec<String>>, BuildError> {
+    let path = folder.join("Cargo.toml");
+    let text = fs::read_to_string(&path).map_err(BuildError::file("reading", &path))?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| BuildError::Lock(error.to_string()))?;
+    let targets = table.get("target").and_then(toml::Value::as_table).into_iter().flatten();
+    let tables = std::iter::once(&table).chain(targets.filter_map(|(_, target)| target.as_table()));
+    let dependencies = tables.filter_map(|table| table.get("dependencies")?.as_table()).flatten();
+    let locked = lock.get(name).map_or(&[][..], |package| &package.dependencies);
+    let dependencies = dependencies.map(|(key, value)| {
+        // A dependency may be renamed; the lock knows it by its own name.
+        let own = value.get("package").and_then(toml::Value::as_str).unwrap_or(key);
+        let locked = locked.iter().filter(|reference| reference.split(' ').next() == Some(own));
+        (own.to_owned(), locked.cloned().collect())
+    });
+    Ok(dependencies.collect())
 }
 
 /// Cargo.toml and everything under `src` of a crate and of crates inside it, by relative path. Tests aren't part of an image.
@@ -162,5 +181,55 @@ mod tests {
         let of = |name| build_hash(&workspace, workspace.domain_crate(name).unwrap(), abi).unwrap();
         assert_eq!(of("maglev"), of("maglev"));
         assert_ne!(of("maglev"), of("filter"));
+    }
+
+    /// What the hash is made of, in a folder of its own.
+    fn excerpt() -> (tempfile::TempDir, Workspace) {
+        let (clone, folder) = (Workspace::find(), tempfile::tempdir().unwrap());
+        for name in ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml"] {
+            fs::copy(clone.root().join(name), folder.path().join(name)).unwrap();
+        }
+        for shared in SHARED {
+            for (path, bytes) in sources(&clone.root().join(shared)).unwrap() {
+                let to = folder.path().join(shared).join(path);
+                fs::create_dir_all(to.parent().unwrap()).unwrap();
+                fs::write(to, bytes).unwrap();
+            }
+        }
+        let workspace = Workspace::at(folder.path().to_owned(), folder.path().join("target"));
+        (folder, workspace)
+    }
+
+    /// Two images that could misread each other are told apart: by what the shared crates say, by the features that are asked of common dependencies, by the
+    /// profile's flags, and by what the registry delivered. A comment in a test is nothing to them.
+    #[test]
+    fn whatever_both_sides_share_is_in_the_hash() {
+        let (folder, workspace) = excerpt();
+        let first = abi_hash(&workspace).unwrap();
+        assert_eq!(first, abi_hash(&Workspace::find()).unwrap(), "the excerpt has all that the hash is made of");
+        let change = |file: &str, from: &str, to: &str| {
+            let path = folder.path().join(file);
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.contains(from), "{file} has no {from:?} to change");
+            fs::write(&path, text.replacen(from, to, 1)).unwrap();
+            let hash = abi_hash(&workspace).unwrap();
+            fs::write(&path, text).unwrap();
+            hash
+        };
+        for (file, from, to) in [
+            ("interfaces/src/packet.rs", "pub struct", "pub  struct"),
+            ("interfaces/macros/src/lib.rs", "fn ", "fn  "),
+            ("runtime/src/lib.rs", "//!", "//! "),
+            ("Cargo.toml", "overflow-checks = true", "overflow-checks = false"),
+            ("Cargo.toml", "[\"xxhash64\", \"xxhash3_64\"]", "[\"xxhash64\"]"),
+            ("Cargo.lock", "name = \"log\"\nversion = \"", "name = \"log\"\nversion = \"9"),
+            // Of two versions the one that `runtime` or `interfaces` has.
+            ("Cargo.lock", "name = \"talc\"\nversion = \"5", "name = \"talc\"\nversion = \"95"),
+            ("Cargo.lock", "name = \"bitflags\"\nversion = \"2", "name = \"bitflags\"\nversion = \"92"),
+        ] {
+            assert_ne!(change(file, from, to), first, "{file}: {from} -> {to}");
+        }
+        assert_eq!(abi_hash(&workspace).unwrap(), first);
+        assert_eq!(change("Cargo.lock", "name = \"clap\"\nversion = \"", "name = \"clap\"\nversion = \"9"), first);
     }
 }
