@@ -13,7 +13,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         if self.faults.all_ones {
             return u32::MAX;
         }
-        self.close_queues();
+        self.settle();
         let offset = canonical(offset);
         if !offset.is_multiple_of(4) {
             return 0;
@@ -23,6 +23,8 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         }
         match offset {
             FRTIMER => (self.now / 1000) as u32,
+            RXMEMWRAP if self.receiver.held_bytes() > 0 => RXMEMWRAP_ALL_EMPTY & !RXMEMWRAP_TC0_EMPTY,
+            RXMEMWRAP => RXMEMWRAP_ALL_EMPTY,
             I2CCTL => self.module.read(),
             EERD => self.eeprom.read(),
             SWSM => {
@@ -68,12 +70,15 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         let bank = &mut self.bank;
         match offset {
             CTRL => {
+                // The reset bits clear themselves; master disable is acknowledged in STATUS (82599 §5.2.5.3.2).
+                let under_way = self.bank.get(CTRL) & (CTRL_RESET | CTRL_LINK_RESET);
                 if value & (CTRL_RESET | CTRL_LINK_RESET) != 0 {
                     self.reset();
+                    self.reset_at = Some(self.now + self.config.reset_delay.as_nanos() as u64);
                 }
-                // The reset bits clear themselves; master disable is acknowledged in STATUS (82599 §5.2.5.3.2).
+                self.bank.set(CTRL, value | under_way);
+                self.settle();
                 let bank = &mut self.bank;
-                bank.set(CTRL, value & !(CTRL_RESET | CTRL_LINK_RESET));
                 if value & CTRL_GIO_MASTER_DISABLE != 0 {
                     bank.clear_bits(STATUS, STATUS_GIO_MASTER);
                 } else {
@@ -81,7 +86,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
                 }
             }
             // Read only.
-            STATUS | LINKS | ANLP1 | SECTXSTAT | SECRXSTAT | FWSM | FACTPS | FRTIMER => {}
+            STATUS | LINKS | ANLP1 | RXMEMWRAP | SECTXSTAT | SECRXSTAT | FWSM | FACTPS | FRTIMER => {}
             I2CCTL => self.module.write(value),
             EERD => self.eeprom.write(value),
             EEC => {
