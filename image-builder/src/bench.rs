@@ -6,6 +6,7 @@ mod rows;
 
 use crate::build::{BuildError, host_cargo};
 use crate::workspace::Workspace;
+use prefix::{Prefix, Tool};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -13,6 +14,10 @@ use rows::Row;
 
 /// The program of `bench net` and `bench maglev` (`testbed/rig/src/bin/bench-net`).
 const PROGRAM: &str = "bench-net";
+/// The program of `bench kv` and `bench httpd`.
+const SERVICES: &str = "bench-services";
+/// With this exit status it says that the machine lacks something.
+const LACK: i32 = 3;
 
 /// Where results go.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -20,7 +25,7 @@ pub struct Output {
     /// Write the rows to this file: a JSON list of row, metric, median, unit
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Draw the cycles a packet into this file
+    /// Draw the cycles a packet, or a request, into this file
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
 }
@@ -64,7 +69,7 @@ fn beside_dpdk(
     theirs: &str,
     output: &Output,
 ) -> Result<bool, BuildError> {
-    let Some(program) = program(workspace)? else { return Ok(false) };
+    let Some(program) = program(workspace, PROGRAM)? else { return Ok(false) };
     let scratch = tempfile::tempdir().map_err(BuildError::file("creating a folder in", std::env::temp_dir()))?;
     let file = scratch.path().join("ours.json");
     let mut command = Command::new(&program);
@@ -84,12 +89,70 @@ fn beside_dpdk(
     Ok(well)
 }
 
-/// Builds the program.
-fn program(workspace: &Workspace) -> Result<Option<PathBuf>, BuildError> {
+/// A service that is measured beside a server that we did not write.
+#[derive(Clone, Copy, Debug)]
+pub enum Service {
+    Kv,
+    Httpd,
+}
+
+impl Service {
+    /// Its name, and its peer.
+    fn names(self) -> (&'static str, &'static str, Tool) {
+        match self {
+            Service::Kv => ("kv", "memcached", Tool::Memcached),
+            Service::Httpd => ("httpd", "nginx", Tool::Nginx),
+        }
+    }
+}
+
+/// The benchmark of a service, and its peer's on Linux beside it; false if it failed, of which it has said why.
+pub fn service(
+    workspace: &Workspace,
+    service: Service,
+    requests: Option<u64>,
+    output: &Output,
+) -> Result<bool, BuildError> {
+    let Some(program) = program(workspace, SERVICES)? else { return Ok(false) };
+    let (name, peer, tool) = service.names();
+    let scratch = tempfile::tempdir().map_err(BuildError::file("creating a folder in", std::env::temp_dir()))?;
+    let flags: Vec<String> = requests.into_iter().flat_map(|count| ["--requests".into(), count.to_string()]).collect();
+    let measure = |side: &str, program_of_peer: Option<Command>| -> Result<(Vec<Row>, Option<i32>), BuildError> {
+        let file = scratch.path().join(side);
+        let mut command = Command::new(&program);
+        command.args([name, side]).args(&flags).arg("--report").arg(&file);
+        command.current_dir(workspace.root()).stdout(Stdio::null());
+        if let Some(peer) = program_of_peer {
+            command.arg("--").arg(peer.get_program()).args(peer.get_args());
+        }
+        let status = command.status().map_err(|source| BuildError::Program { program: SERVICES, source })?;
+        Ok((rows::read(&file)?, status.code()))
+    };
+    let (mut rows, ours) = measure("ours", None)?;
+    let theirs = match Prefix::ensure(&[tool]).and_then(|prefix| prefix.command(peer)) {
+        Ok(command) => measure("peer", Some(command)).map(|(more, status)| {
+            rows.extend(more);
+            status
+        })?,
+        Err(error) => {
+            eprintln!("{error}");
+            Some(LACK)
+        }
+    };
+    if theirs == Some(LACK) {
+        // What the machine lacks for it has been said; our own rows are worth something alone.
+        eprintln!("so {name} is measured without {peer} beside it");
+    }
+    show(&rows, output)?;
+    Ok(ours == Some(0) && matches!(theirs, Some(0 | LACK)))
+}
+
+/// Builds a program of the rig.
+fn program(workspace: &Workspace, name: &str) -> Result<Option<PathBuf>, BuildError> {
     eprintln!("building the benchmark");
     let mut command = host_cargo(workspace);
-    command.args(["build", "--quiet", "--locked", "--profile", "box", "-p", "rig", "--bin", PROGRAM]);
-    Ok(succeeds(&mut command, "cargo")?.then(|| workspace.target().join("box").join(PROGRAM)))
+    command.args(["build", "--quiet", "--locked", "--profile", "box", "-p", "rig", "--bin", name]);
+    Ok(succeeds(&mut command, "cargo")?.then(|| workspace.target().join("box").join(name)))
 }
 
 fn succeeds(command: &mut Command, program: &'static str) -> Result<bool, BuildError> {

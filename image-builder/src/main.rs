@@ -192,6 +192,19 @@ enum BenchKind {
         #[command(flatten)]
         output: bench::Output,
     },
+    /// What a request costs in the key-value store, natively, with memcached on Linux beside it
+    Kv(ServiceBench),
+    /// What a request costs in the web server, natively, with nginx on Linux beside it
+    Httpd(ServiceBench),
+}
+
+#[derive(clap::Args)]
+struct ServiceBench {
+    /// Requests of each sample
+    #[arg(long, value_name = "N")]
+    requests: Option<u64>,
+    #[command(flatten)]
+    output: bench::Output,
 }
 
 #[derive(Subcommand)]
@@ -325,6 +338,13 @@ fn main() -> ExitCode {
             }
             ExitCode::from(failure.status())
         }
+    }
+}
+
+fn service_bench(workspace: &Workspace, service: bench::Service, asked: &ServiceBench) -> Result<(), Failure> {
+    match bench::service(workspace, service, asked.requests, &asked.output)? {
+        true => Ok(()),
+        false => Err(Failure::Job(String::new())),
     }
 }
 
@@ -471,6 +491,8 @@ fn perform(job: Job) -> Result<(), Failure> {
                 return Err(Failure::Job(String::new()));
             }
         }
+        Job::Bench { kind: BenchKind::Kv(asked) } => service_bench(&workspace, bench::Service::Kv, &asked)?,
+        Job::Bench { kind: BenchKind::Httpd(asked) } => service_bench(&workspace, bench::Service::Httpd, &asked)?,
         Job::Unsafe { files } => {
             let counts = unsafe_lines::count(&workspace).map_err(Failure::Job)?;
             print!("{}", unsafe_lines::table(&counts));

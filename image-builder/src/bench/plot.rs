@@ -1,4 +1,4 @@
-//! Cycles a packet as a picture: a group of bars for each path, one bar for each direction and batch.
+//! Costs as a picture: a group of bars for each path or workload, one bar for each direction and batch, or for each side.
 
 use super::rows::{Grid, Row};
 use std::fmt::Write;
@@ -10,10 +10,10 @@ const LEFT: f64 = 190.0;
 const RIGHT: f64 = 60.0;
 const TOP: f64 = 56.0;
 const WIDTH: f64 = 860.0;
-/// Dark for batches of 32, light for 1; a hue for each direction.
+/// Dark for batches of 32 and for ours, light for 1 and for the peer; a hue for each direction.
 const COLOURS: [&str; 6] = ["#1b5e9c", "#9cc4e8", "#2e7d32", "#a5d6a7", "#b3541e", "#f0bd98"];
 
-/// The picture of all rows of cycles a packet.
+/// The picture of all rows that are in the grid.
 pub fn svg(rows: &[Row]) -> String {
     let grid = Grid::new(rows);
     let values = grid.paths.iter().flat_map(|path| grid.columns.iter().filter_map(|column| grid.cell(path, column)));
@@ -46,18 +46,19 @@ pub fn svg(rows: &[Row]) -> String {
         y += GAP;
     }
     let mut legend = String::new();
-    for (at, ((direction, batch), colour)) in grid.columns.iter().zip(COLOURS.iter().cycle()).enumerate() {
+    for (at, (column, colour)) in grid.columns.iter().zip(COLOURS.iter().cycle()).enumerate() {
         let x = LEFT + 105.0 * at as f64;
         let _ = writeln!(
             legend,
-            r#"<rect x="{x}" y="30" width="{BAR}" height="{BAR}" fill="{colour}"/><text x="{}" y="39">{direction} × {batch}</text>"#,
+            r#"<rect x="{x}" y="30" width="{BAR}" height="{BAR}" fill="{colour}"/><text x="{}" y="39">{column}</text>"#,
             x + 15.0
         );
     }
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{y:.0}\" font-family=\"sans-serif\" font-size=\"10\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
-         <text x=\"{LEFT}\" y=\"18\" font-size=\"13\">Cycles a packet, 64-byte frames: shorter is better</text>\n{legend}{bars}</svg>\n"
+         <text x=\"{LEFT}\" y=\"18\" font-size=\"13\">{}: shorter is better</text>\n{legend}{bars}</svg>\n",
+        grid.title
     )
 }
 

@@ -32,12 +32,12 @@ pub fn json(rows: &[Row]) -> String {
     serde_json::to_string_pretty(rows).unwrap_or_default() + "\n"
 }
 
-/// Cycles a packet in a grid, then everything else.
+/// What costs are compared by in a grid, then everything else.
 pub fn table(rows: &[Row]) -> String {
     let grid = Grid::new(rows);
     let mut text = String::new();
     if !grid.paths.is_empty() {
-        text += &format!("cycles a packet, 64-byte frames\n{}\n\n", grid.table());
+        text += &format!("{}\n{}\n\n", grid.title, grid.table());
     }
     let mut others = Table::new();
     others.load_preset(presets::NOTHING).set_header(["row", "metric", "median", "unit"]);
@@ -50,60 +50,75 @@ pub fn table(rows: &[Row]) -> String {
     text + &others.to_string()
 }
 
-/// Where a row stands in the grid of cycles a packet.
+/// Where a row stands in the grid of costs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    pub direction: String,
     pub path: String,
-    pub batch: String,
+    pub column: String,
 }
 
 impl Place {
-    /// `net.DIRECTION.PATH.batch-N`
+    /// `net.DIRECTION.PATH.batch-N`, and the cost of `kv.WORKLOAD.SIDE` and `httpd.WORKLOAD.SIDE`.
     pub fn of(row: &Row) -> Option<Place> {
-        let mut parts = row.row.strip_prefix("net.")?.split('.');
-        let (direction, path, batch) = (parts.next()?, parts.next()?, parts.next()?);
-        let batch = batch.strip_prefix("batch-")?;
-        Some(Place { direction: direction.into(), path: path.into(), batch: batch.into() })
+        let parts: Vec<&str> = row.row.split('.').collect();
+        let (path, column) = match parts[..] {
+            ["net", direction, path, batch, ..] => (path, format!("{direction} × {}", batch.strip_prefix("batch-")?)),
+            ["kv" | "httpd", workload, side] if row.metric == "cost" => (workload, side.to_owned()),
+            _ => return None,
+        };
+        Some(Place { path: path.to_owned(), column })
     }
 }
 
-/// Cycles a packet by path, and by direction and batch.
+/// Costs by path (or workload), and by direction and batch (or side).
 pub struct Grid {
+    pub title: &'static str,
     pub paths: Vec<String>,
-    /// Direction and batch.
-    pub columns: Vec<(String, String)>,
+    pub columns: Vec<String>,
     cells: Vec<(Place, f64)>,
 }
+
+/// Our side, beside one that we did not write.
+const OURS: &str = "ours";
 
 impl Grid {
     pub fn new(rows: &[Row]) -> Grid {
         let cells: Vec<(Place, f64)> = rows.iter().filter_map(|row| Some((Place::of(row)?, row.median))).collect();
         let (mut paths, mut columns) = (Vec::new(), Vec::new());
         for (place, _) in &cells {
-            let column = (place.direction.clone(), place.batch.clone());
             if !paths.contains(&place.path) {
                 paths.push(place.path.clone());
             }
-            if !columns.contains(&column) {
-                columns.push(column);
+            if !columns.contains(&place.column) {
+                columns.push(place.column.clone());
             }
         }
-        Grid { paths, columns, cells }
+        let by_request = columns.iter().any(|column| column == OURS);
+        let title = if by_request { "cycles a request" } else { "cycles a packet, 64-byte frames" };
+        Grid { title, paths, columns, cells }
     }
 
-    pub fn cell(&self, path: &str, (direction, batch): &(String, String)) -> Option<f64> {
-        let is_it = |place: &Place| place.path == path && place.direction == *direction && place.batch == *batch;
+    pub fn cell(&self, path: &str, column: &str) -> Option<f64> {
+        let is_it = |place: &Place| place.path == path && place.column == column;
         self.cells.iter().find(|(place, _)| is_it(place)).map(|(_, value)| *value)
     }
 
+    /// With two sides, what ours is of the other.
     fn table(&self) -> Table {
         let mut table = Table::new();
-        let heads = self.columns.iter().map(|(direction, batch)| format!("{direction} × {batch}"));
-        table.load_preset(presets::NOTHING).set_header(std::iter::once(String::new()).chain(heads));
+        let peer =
+            self.columns.iter().find(|column| *column != OURS).filter(|_| self.columns.iter().any(|c| c == OURS));
+        let ratio = peer.map(|peer| format!("{OURS} / {peer}"));
+        let heads = std::iter::once(String::new()).chain(self.columns.iter().cloned()).chain(ratio);
+        table.load_preset(presets::NOTHING).set_header(heads);
         for path in &self.paths {
-            let value = |column| self.cell(path, column).map_or("–".to_owned(), |value| format!("{value:.1}"));
-            table.add_row(std::iter::once(path.clone()).chain(self.columns.iter().map(value)));
+            let value =
+                |column: &String| self.cell(path, column).map_or("–".to_owned(), |value| format!("{value:.1}"));
+            let ratio = peer.map(|peer| match (self.cell(path, OURS), self.cell(path, peer)) {
+                (Some(ours), Some(theirs)) => format!("{:.2}", ours / theirs),
+                _ => "–".to_owned(),
+            });
+            table.add_row(std::iter::once(path.clone()).chain(self.columns.iter().map(value)).chain(ratio));
         }
         table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
         table
@@ -129,10 +144,27 @@ pub(crate) mod tests {
         ];
         let grid = Grid::new(&rows);
         assert_eq!(grid.paths, ["own-domain", "dpdk"]);
-        assert_eq!(grid.cell("dpdk", &("receive".into(), "32".into())), Some(44.25));
-        assert_eq!(grid.cell("dpdk", &("receive".into(), "1".into())), None);
+        assert_eq!(grid.cell("dpdk", "receive × 32"), Some(44.25));
+        assert_eq!(grid.cell("dpdk", "receive × 1"), None);
         let table = table(&rows);
         assert!(["40.0", "44.2", "90.0", "recovery.64", "–"].iter().all(|text| table.contains(text)), "{table}");
         assert_eq!(serde_json::from_str::<Vec<Row>>(&json(&rows)).unwrap(), rows);
+    }
+    /// Who is measured beside a peer is compared with it, also where a row of the peer's is missing; what a cost is made of is no cost to compare.
+    #[test]
+    fn ours_is_shown_as_a_part_of_theirs() {
+        let rows = [
+            row("kv.mix.ours", 3000.0),
+            row("kv.mix.ours.stack", 2900.0),
+            Row { metric: "latency".into(), ..row("kv.mix.ours", 77.0) },
+            row("kv.mix.memcached", 12000.0),
+            row("kv.get.ours", 1.0),
+        ];
+        let table = table(&rows);
+        let line = |name: &str| table.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_default();
+        assert!(table.starts_with("cycles a request") && table.contains("ours / memcached"), "{table}");
+        assert!(["3000.0", "12000.0", "0.25"].iter().all(|text| line("mix").contains(text)), "{table}");
+        assert!(line("get").matches('–').count() == 2, "{table}");
+        assert!(line("kv.mix.ours.stack").contains("2900.0") && table.contains("77.0"), "{table}");
     }
 }

@@ -23,5 +23,5 @@ pub use cable::{DESTINATION, DESTINATION_PORT, FLOWS, Returned, Tester};
 pub use card::{Card, Device};
 pub use drive::Drive;
 pub use images::{Start, build};
-pub use machine::Machine;
+pub use machine::{Machine, clock};
 pub use rig::{Counts, Damage, DomainCounts, DomainSpec, PROBE, RELAY, Rig, Running, Settings};
