@@ -67,36 +67,34 @@ fn converse() {
     let mut line = String::new();
     say(PROMPT);
     loop {
-        let mut bytes = [0; 64];
-        let count = machine().console_read(&mut bytes);
-        if count == 0 {
+        // One at a time: what is typed ahead is for who reads next, which may be the log that any key ends.
+        let mut typed = [0];
+        if machine().console_read(&mut typed) == 0 {
             machine().console_vector().wait(NEVER);
             continue;
         }
-        for byte in &bytes[..count] {
-            match byte {
-                b'\r' | b'\n' => {
-                    say("\n");
-                    carry_out(line.trim());
-                    line.clear();
-                    say(PROMPT);
-                }
-                0x08 | 0x7f => {
-                    let rub_out: &[u8] = if line.pop().is_some() { b"\x08 \x08" } else { b"" };
-                    machine().console_write(rub_out);
-                }
-                // Ctrl-C, Ctrl-U: forget the line.
-                0x03 | 0x15 => {
-                    line.clear();
-                    say("\n");
-                    say(PROMPT);
-                }
-                b' '..=b'~' if line.len() < MAX_LINE => {
-                    line.push(char::from(*byte));
-                    machine().console_write(&[*byte]);
-                }
-                _ => {}
+        match typed[0] {
+            b'\r' | b'\n' => {
+                say("\n");
+                carry_out(line.trim());
+                line.clear();
+                say(PROMPT);
             }
+            0x08 | 0x7f => {
+                let rub_out: &[u8] = if line.pop().is_some() { b"\x08 \x08" } else { b"" };
+                machine().console_write(rub_out);
+            }
+            // Ctrl-C, Ctrl-U: forget the line.
+            0x03 | 0x15 => {
+                line.clear();
+                say("\n");
+                say(PROMPT);
+            }
+            byte @ b' '..=b'~' if line.len() < MAX_LINE => {
+                line.push(char::from(byte));
+                machine().console_write(&[byte]);
+            }
+            _ => {}
         }
     }
 }

@@ -58,6 +58,13 @@ fn it_lists_domains_counters_and_the_log() {
     assert!(ask("help").contains("crash NAME [KIND]"));
 }
 
+/// Any key ends what follows the log, one that was typed before it began, too.
+#[test]
+fn what_is_typed_ahead_ends_the_log() {
+    let _turn = RIG.turn();
+    assert!(ask("log hello --follow\r").contains("hello: hello says \"hi\", generation"));
+}
+
 #[test]
 fn mistakes_are_answered() {
     let _turn = RIG.turn();
