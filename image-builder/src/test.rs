@@ -7,7 +7,9 @@ mod disk;
 mod fresh;
 mod host;
 mod image;
+mod isolation;
 mod lab;
+mod machine;
 mod qemu;
 mod sabotage;
 
@@ -25,7 +27,7 @@ pub enum Tier {
     Fresh,
     /// Every patch in testbed/sabotage must make the suite fail
     Sabotage,
-    /// The kernel's self-test on QEMU's machines, what a kernel panic looks like, and disks
+    /// The kernel's self-test on QEMU's machines, what a kernel panic looks like, the exam of isolation, and disks
     Qemu,
     /// The command run as an operator runs it: crashes, console, image, judged from outside the box
     Lab,
@@ -148,6 +150,7 @@ pub fn run(workspace: &Workspace, tier: Option<Tier>, pattern: Option<&str>) -> 
             Tier::Sabotage => sabotage::run(workspace, &mut tally),
             Tier::Qemu => {
                 qemu::run(workspace, &mut tally);
+                isolation::run(workspace, &mut tally);
                 disk::run(workspace, &mut tally);
             }
             Tier::Lab => lab::run(workspace, &mut tally),

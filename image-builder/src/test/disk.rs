@@ -3,29 +3,23 @@
 //! The client says in the console's log which pass over its region is safe (`flushed`), verified, or found at a start. What is judged here is what it says, across
 //! crashes of the driver and across QEMU's death in the midst of writing.
 
+use super::machine::Machine;
 use super::{Outcome, Tally};
 use crate::build::build;
 use crate::manifest::check;
 use crate::workspace::Workspace;
-use prefix::{Prefix, Tool};
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Duration;
 
 const MANIFEST: &str = "testbed/disk/nvme-shadow.toml";
 /// Two threads' regions of 2,048 blocks, and room.
 const DISK_BYTES: u64 = 64 << 20;
-/// For one step, on a machine under load.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// The kinds of crashes that the driver goes through under load, each so many times.
 const KINDS: [&str; 6] = ["panic", "page-fault", "stack-overflow", "cpu-exception", "quota", "watchdog"];
 const ROUNDS: usize = 3;
 const POWER_LOSSES: usize = 5;
-const PROMPT: &str = "redleaf> ";
 const FOLLOW: &str = "log --follow\n";
 
 pub fn run(workspace: &Workspace, tally: &mut Tally) {
@@ -69,116 +63,25 @@ struct Parts {
     block_size: u32,
 }
 
-/// A running box; killed, as a power cut would, when dropped.
-struct Machine {
-    process: Child,
-    console: ChildStdin,
-    said: Arc<Mutex<String>>,
+fn boot(parts: &Parts) -> Result<Machine, String> {
+    let size = parts.block_size;
+    let devices = [
+        "-drive".to_owned(),
+        format!("file={},format=raw,if=none,id=disk", parts.disk.display()),
+        "-device".to_owned(),
+        "nvme,id=nvme,serial=RL0001".to_owned(),
+        "-device".to_owned(),
+        format!("nvme-ns,bus=nvme,drive=disk,logical_block_size={size},physical_block_size={size}"),
+    ];
+    Machine::boot(&parts.kernel, &parts.bundle, &devices, FOLLOW)
 }
 
-impl Machine {
-    fn boot(parts: &Parts) -> Result<Machine, String> {
-        let prefix = Prefix::ensure(&[Tool::Qemu]).map_err(|error| error.to_string())?;
-        let mut command = prefix.command("qemu-system-x86_64").map_err(|error| error.to_string())?;
-        command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "128M"]);
-        command.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
-        command.args(["-drive", &format!("file={},format=raw,if=none,id=disk", shown(&parts.disk))]);
-        let size = parts.block_size;
-        command.args(["-device", "nvme,id=nvme,serial=RL0001"]);
-        command.args([
-            "-device",
-            &format!("nvme-ns,bus=nvme,drive=disk,logical_block_size={size},physical_block_size={size}"),
-        ]);
-        command.arg("-kernel").arg(&parts.kernel).arg("-initrd").arg(&parts.bundle);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut process = command.spawn().map_err(|error| error.to_string())?;
-        let console = process.stdin.take().ok_or("no console")?;
-        let output = process.stdout.take().ok_or("no console")?;
-        let said = Arc::new(Mutex::new(String::new()));
-        let heard = said.clone();
-        std::thread::spawn(move || listen(output, &heard));
-        let mut machine = Machine { process, console, said };
-        machine.wait_until("the kernel's prompt", |said| said.contains(PROMPT))?;
-        machine.write(FOLLOW)?;
-        Ok(machine)
-    }
-
-    fn said(&self) -> String {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn write(&mut self, text: &str) -> Result<(), String> {
-        write!(self.console, "{text}").and_then(|()| self.console.flush()).map_err(|error| error.to_string())
-    }
-
-    /// Types what brings the prompt back.
-    fn type_in(&mut self, text: &str) -> Result<(), String> {
-        let prompts = |said: &str| said.matches(PROMPT).count();
-        let before = prompts(&self.said());
-        self.write(text)?;
-        self.wait_until("a prompt", |said| prompts(said) > before)
-    }
-
-    /// Types a line, which the log, shown all the time, makes place for; then it is shown again from its beginning.
-    fn say(&mut self, line: &str) -> Result<(), String> {
-        self.type_in("\n")?;
-        self.type_in(&format!("{line}\n"))?;
-        self.write(FOLLOW)
-    }
-
-    fn wait_until(&mut self, what: &str, mut seen: impl FnMut(&str) -> bool) -> Result<(), String> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let said = self.said();
-            if let Some(line) = said.lines().find(|line| line.contains("FAILED")) {
-                return Err(line.to_owned());
-            }
-            if seen(&said) {
-                return Ok(());
-            }
-            if let Ok(Some(status)) = self.process.try_wait() {
-                return Err(format!("QEMU ended ({status}) before {what}; it said:\n{}", tail(&said)));
-            }
-            if Instant::now() > deadline {
-                return Err(format!("no {what} within {} s; it said:\n{}", PATIENCE.as_secs(), tail(&said)));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// Waits for so many more verified passes, of both threads.
-    fn wait_for_passes(&mut self, more: u64) -> Result<(), String> {
-        let last = |said: &str, thread| passes(said, "verified", thread).max().unwrap_or(0);
-        let said = self.said();
-        let wanted =
-            [0, 1].map(|thread| last(&said, thread).max(found(&said, thread).map_or(0, |(_, most)| most)) + more);
-        self.wait_until("verified passes", |said| (0..2).all(|thread| last(said, thread) >= wanted[thread]))
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        // Already gone is as good.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn shown(path: &Path) -> String {
-    path.display().to_string()
-}
-
-fn listen(mut output: ChildStdout, said: &Mutex<String>) {
-    let mut bytes = [0; 4096];
-    while let Ok(count @ 1..) = output.read(&mut bytes) {
-        said.lock().unwrap_or_else(PoisonError::into_inner).push_str(&String::from_utf8_lossy(&bytes[..count]));
-    }
-}
-
-/// The last lines, which are what one wants to see.
-fn tail(said: &str) -> String {
-    let lines: Vec<&str> = said.lines().collect();
-    lines[lines.len().saturating_sub(30)..].join("\n")
+/// Waits for so many more verified passes, of both threads.
+fn wait_for_passes(machine: &mut Machine, more: u64) -> Result<(), String> {
+    let last = |said: &str, thread| passes(said, "verified", thread).max().unwrap_or(0);
+    let said = machine.said();
+    let wanted = [0, 1].map(|thread| last(&said, thread).max(found(&said, thread).map_or(0, |(_, most)| most)) + more);
+    machine.wait_until("verified passes", |said| (0..2).all(|thread| last(said, thread) >= wanted[thread]))
 }
 
 /// The passes of a thread that the client has said this of, in order: `check: flushed 0 17`.
@@ -200,8 +103,8 @@ fn found(said: &str, thread: usize) -> Option<(u64, u64)> {
 
 /// The driver crashes in each way, while both threads work; the client sees nothing of it, and all that it reads is what it wrote.
 fn crashes(parts: &Parts) -> Result<(), String> {
-    let mut machine = Machine::boot(parts)?;
-    machine.wait_for_passes(1)?;
+    let mut machine = boot(parts)?;
+    wait_for_passes(&mut machine, 1)?;
     let orders: Vec<String> =
         KINDS.iter().map(|kind| format!("crash nvme0 {kind}")).chain(["kill nvme0".to_owned()]).collect();
     for order in orders.iter().cycle().take(ROUNDS * orders.len()) {
@@ -209,7 +112,7 @@ fn crashes(parts: &Parts) -> Result<(), String> {
         machine.say(order)?;
         // The next order before that would find a driver that is on its way, and be refused.
         machine.wait_until(&format!("adoption after `{order}`"), |said| adoptions(said) > before)?;
-        machine.wait_for_passes(1)?;
+        wait_for_passes(&mut machine, 1)?;
     }
     machine.say("stats shadow")?;
     machine.wait_until("the shadow's counters", |said| said.contains("shadow.batches.lost 0"))
@@ -227,7 +130,7 @@ fn adoptions(said: &str) -> usize {
 fn power_losses(parts: &Parts) -> Result<(), String> {
     let mut flushed = [0; 2];
     for round in 0..=POWER_LOSSES {
-        let mut machine = Machine::boot(parts)?;
+        let mut machine = boot(parts)?;
         machine.wait_until("what is found", |said| (0..2).all(|thread| found(said, thread).is_some()))?;
         for (thread, flushed) in flushed.iter().enumerate() {
             let (least, _) = found(&machine.said(), thread).ok_or("found before")?;
@@ -237,12 +140,10 @@ fn power_losses(parts: &Parts) -> Result<(), String> {
                 ));
             }
         }
-        machine.wait_for_passes(2)?;
+        wait_for_passes(&mut machine, 2)?;
         // Anywhere in a pass.
         std::thread::sleep(Duration::from_millis(7 * round as u64));
-        machine.process.kill().map_err(|error| error.to_string())?;
-        machine.process.wait().map_err(|error| error.to_string())?;
-        let said = machine.said();
+        let said = machine.cut()?;
         flushed = [0, 1].map(|thread| passes(&said, "flushed", thread).max().unwrap_or(flushed[thread]));
     }
     Ok(())

@@ -1,0 +1,117 @@
+//! A box in QEMU that is played with from its console, and judged by what it says there.
+
+use prefix::{Prefix, Tool};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// For one step, on a machine under load.
+const PATIENCE: Duration = Duration::from_secs(120);
+const PROMPT: &str = "redleaf> ";
+
+/// A running box of two CPUs; killed, as a power cut would, when dropped.
+pub struct Machine {
+    process: Child,
+    console: ChildStdin,
+    said: Arc<Mutex<String>>,
+    /// Shows the log, or a part of it.
+    follow: &'static str,
+}
+
+impl Machine {
+    /// Boots with these devices (QEMU's arguments), and has the log shown by the line `follow`.
+    pub fn boot(kernel: &Path, bundle: &Path, devices: &[String], follow: &'static str) -> Result<Machine, String> {
+        let prefix = Prefix::ensure(&[Tool::Qemu]).map_err(|error| error.to_string())?;
+        let mut command = prefix.command("qemu-system-x86_64").map_err(|error| error.to_string())?;
+        command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "128M"]);
+        command.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
+        command.args(devices);
+        command.arg("-kernel").arg(kernel).arg("-initrd").arg(bundle);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut process = command.spawn().map_err(|error| error.to_string())?;
+        let console = process.stdin.take().ok_or("no console")?;
+        let output = process.stdout.take().ok_or("no console")?;
+        let said = Arc::new(Mutex::new(String::new()));
+        let heard = said.clone();
+        std::thread::spawn(move || listen(output, &heard));
+        let mut machine = Machine { process, console, said, follow };
+        machine.wait_until("the kernel's prompt", |said| said.contains(PROMPT))?;
+        machine.write(follow)?;
+        Ok(machine)
+    }
+
+    /// All that it has said.
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn write(&mut self, text: &str) -> Result<(), String> {
+        write!(self.console, "{text}").and_then(|()| self.console.flush()).map_err(|error| error.to_string())
+    }
+
+    /// Types what brings the prompt back.
+    fn type_in(&mut self, text: &str) -> Result<(), String> {
+        let prompts = |said: &str| said.matches(PROMPT).count();
+        let before = prompts(&self.said());
+        self.write(text)?;
+        self.wait_until("a prompt", |said| prompts(said) > before)
+    }
+
+    /// Types a line, which the log, shown all the time, makes place for; then it is shown again from its beginning.
+    pub fn say(&mut self, line: &str) -> Result<(), String> {
+        self.type_in("\n")?;
+        self.type_in(&format!("{line}\n"))?;
+        self.write(self.follow)
+    }
+
+    /// Waits until what it has said is as wanted, and has no failure in it.
+    pub fn wait_until(&mut self, what: &str, mut seen: impl FnMut(&str) -> bool) -> Result<(), String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let said = self.said();
+            if let Some(line) = said.lines().find(|line| line.contains("FAILED")) {
+                return Err(format!("{line}; it said:\n{}", tail(&said)));
+            }
+            if seen(&said) {
+                return Ok(());
+            }
+            if let Ok(Some(status)) = self.process.try_wait() {
+                return Err(format!("QEMU ended ({status}) before {what}; it said:\n{}", tail(&said)));
+            }
+            if Instant::now() > deadline {
+                return Err(format!("no {what} within {} s; it said:\n{}", PATIENCE.as_secs(), tail(&said)));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The power goes; what it said last.
+    pub fn cut(mut self) -> Result<String, String> {
+        self.process.kill().map_err(|error| error.to_string())?;
+        self.process.wait().map_err(|error| error.to_string())?;
+        Ok(self.said())
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Already gone is as good.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn listen(mut output: ChildStdout, said: &Mutex<String>) {
+    let mut bytes = [0; 4096];
+    while let Ok(count @ 1..) = output.read(&mut bytes) {
+        said.lock().unwrap_or_else(PoisonError::into_inner).push_str(&String::from_utf8_lossy(&bytes[..count]));
+    }
+}
+
+/// The last lines, which are what one wants to see.
+fn tail(said: &str) -> String {
+    let lines: Vec<&str> = said.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}
