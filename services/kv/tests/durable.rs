@@ -19,11 +19,13 @@ struct Disk {
     /// Writes and flushes until the power goes; none for never.
     left: Option<u32>,
     dark: bool,
+    /// Bytes that were ever read.
+    read: usize,
 }
 
 impl Disk {
     fn new(blocks: usize) -> Disk {
-        Disk { medium: vec![0; blocks * BLOCK], cache: Vec::new(), left: None, dark: false }
+        Disk { medium: vec![0; blocks * BLOCK], cache: Vec::new(), left: None, dark: false, read: 0 }
     }
 
     fn step(&mut self) -> Result<(), Dark> {
@@ -63,6 +65,7 @@ impl Medium for Disk {
         if self.dark {
             return Err(Dark);
         }
+        self.read += bytes.len();
         let at = block as usize * BLOCK;
         bytes.copy_from_slice(&self.medium[at..at + bytes.len()]);
         for (written, content) in &self.cache {
@@ -249,6 +252,52 @@ fn a_damaged_middle_is_refused_with_what_is_lost() {
     assert_eq!(refusal, Refusal::Damaged { epoch: 1, first_lost: 3, last_seen: 5 });
     assert_eq!(refusal.to_string(), "the log is damaged: of epoch 1 commit 3 is lost, and those up to 5 came after it");
     assert!(disk.medium == before);
+}
+
+/// A log that has become much longer than what is alive asks for a compaction before it is full, and of an area only what can have been written is read: a store is back as
+/// soon as its contents allow, whatever the size of its log. The last frame that may be is looked for, too.
+#[test]
+fn what_is_read_is_in_proportion_to_what_is_alive() {
+    const MIB: usize = 1 << 20;
+    let mut disk = Disk::new(2 * 64 * MIB / BLOCK);
+    let (mut log, ..) = recover(&mut disk, 1).unwrap();
+    let value = vec![7; MIB / 4];
+    let mut commits = 0;
+    let full = loop {
+        log.append(stored(b"one", &value));
+        match log.commit(&mut disk) {
+            Ok(()) => commits += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(full, LogError::Full);
+    assert!((16..=18).contains(&commits), "{commits} quarters of a MiB in an area of 64");
+    disk.read = 0;
+    recover(&mut disk, 2).unwrap();
+    assert!(disk.read < 6 * MIB, "{} bytes", disk.read);
+
+    // Amid the last commit but one.
+    let second_last = 4 * MIB - 3 * MIB / 8;
+    disk.medium[second_last] ^= 1;
+    let refusal = recover(&mut disk, 3).map(drop).unwrap_err();
+    assert_eq!(refusal, Refusal::Damaged { epoch: 1, first_lost: commits - 1, last_seen: commits });
+    disk.medium[second_last] ^= 1;
+
+    // What is alive is more than a quarter of what was written: now there is room for three times as much.
+    let items: Items = (0..8u8).map(|key| (vec![key], value.clone())).collect();
+    compact(&mut log, &mut disk, 4, &items).unwrap();
+    let mut commits = 0;
+    loop {
+        log.append(stored(b"one", &value));
+        match log.commit(&mut disk) {
+            Ok(()) => commits += 1,
+            Err(error) => break assert_eq!(error, LogError::Full),
+        }
+    }
+    assert!((38..=42).contains(&commits), "{commits} quarters of a MiB behind two MiB");
+    disk.read = 0;
+    recover(&mut disk, 5).unwrap();
+    assert!(disk.read < 14 * MIB, "{} bytes", disk.read);
 }
 
 /// A torn last commit is not served, it is told of, and the log goes on in its place.

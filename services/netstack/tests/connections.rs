@@ -1,5 +1,6 @@
 //! The stack's core against a peer: connections come and go, floods are bounded, strangers are reset.
 
+#[allow(dead_code)]
 mod peer;
 
 use interfaces::{

@@ -14,7 +14,7 @@ const COMPACTION_FRAME: usize = 256 * 1024;
 pub enum LogError<E> {
     /// The medium doesn't do what it should.
     Medium(E),
-    /// What is to be written doesn't fit behind what is there: compact.
+    /// What is to be written doesn't fit behind what is there, or that has become long: compact.
     Full,
     /// What is alive doesn't fit into an area.
     TooSmall,
@@ -24,6 +24,15 @@ impl<E> From<E> for LogError<E> {
     fn from(error: E) -> Self {
         LogError::Medium(error)
     }
+}
+
+/// Bytes behind a seal that are never worth a compaction.
+const ROOM: u64 = 4 << 20;
+
+/// The last block of an area at which a frame may begin, if its seal ends before block `sealed`: a log that is much longer than what is alive takes long to read. The one who
+/// reads knows by it where nothing can be, so this is part of what stands on the medium: an area is written and read by one rule.
+pub(super) fn last_start(sealed: u64, area_blocks: u64, block_size: usize) -> u64 {
+    (4 * sealed).saturating_add(ROOM / block_size as u64).min(area_blocks - 1)
 }
 
 /// What the log has taken, since it was opened.
@@ -49,6 +58,8 @@ pub struct Log {
     /// The area's block that the next frame starts at, and the frame's number.
     pub(super) next: u64,
     pub(super) sequence: u64,
+    /// The block behind the area's seal.
+    pub(super) sealed: u64,
     pub(super) changes: Vec<u8>,
     pub(super) usage: Usage,
 }
@@ -81,11 +92,14 @@ impl Log {
         self.next * 1000 / self.area_blocks
     }
 
-    /// Writes down what has been noted, in one frame and with one flush. When this returns it survives whatever happens. If the area is full nothing has been
-    /// written, and what was noted is kept.
+    /// Writes down what has been noted, in one frame and with one flush. When this returns it survives whatever happens. If the area is full, or has become much longer than
+    /// what was alive when it was begun, nothing has been written, and what was noted is kept.
     pub fn commit<M: Medium>(&mut self, medium: &mut M) -> Result<(), LogError<M::Error>> {
         if self.changes.is_empty() {
             return Ok(());
+        }
+        if self.next > last_start(self.sealed, self.area_blocks, self.block_size) {
+            return Err(LogError::Full);
         }
         self.write_frame(medium)?;
         self.usage.commits += 1;
@@ -132,7 +146,7 @@ impl Log {
         let (area_blocks, block_size) = (medium.blocks() / 2, medium.block_size());
         write_head(medium, place * area_blocks, &area, block_size)?;
         medium.flush()?;
-        Ok(Log { area, place, area_blocks, block_size, next: 1, sequence: 0, changes: Vec::new(), usage })
+        Ok(Log { area, place, area_blocks, block_size, next: 1, sequence: 0, sealed: 1, changes: Vec::new(), usage })
     }
 
     /// Says that all that was alive is there.
@@ -144,6 +158,7 @@ impl Log {
         self.flush(medium)?;
         self.append(Change::Sealed);
         self.write_frame(medium)?;
+        self.sealed = self.next;
         self.flush(medium)
     }
 

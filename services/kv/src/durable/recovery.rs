@@ -6,6 +6,7 @@ use core::fmt;
 use super::{
     Log, LogError, Medium, Usage,
     frame::{AreaHead, Change, FRAME_HEAD, FrameHead},
+    log::last_start,
 };
 
 /// What was found at the start.
@@ -80,7 +81,8 @@ struct Found {
     /// Where the first frame is that isn't whole, and its number.
     end: u64,
     sequence: u64,
-    sealed: bool,
+    /// The block behind the seal, if that has been reached.
+    sealed: Option<u64>,
     /// The number of a frame behind that.
     later: Option<u64>,
     /// Whether something lies where the next frame would.
@@ -118,14 +120,14 @@ pub fn open<M: Medium>(
         apply(change);
     };
     let mut found = scan(medium, place, newest, &mut count)?;
-    if !found.sealed {
+    if found.sealed.is_none() {
         match known.get(1) {
             // A power loss amid a compaction: the older area is still the one that counts.
             Some(&(place, older)) if !older.superseded => {
                 report.compaction_undone = true;
                 count(Change::Flushed { date: 0 });
                 found = scan(medium, place, older, &mut count)?;
-                if !found.sealed {
+                if found.sealed.is_none() {
                     return Err(Refusal::SnapshotDamaged { epoch: older.epoch, at: found.sequence });
                 }
             }
@@ -146,9 +148,17 @@ pub fn open<M: Medium>(
     // What has been read may stand in a cache only: it is served from here on, so it must not be lost any more.
     medium.flush()?;
     (report.frames, report.bytes, report.torn) = (found.sequence, found.end * block_size as u64, found.tail);
-    let (area, place, next, sequence) = (found.head, found.place, found.end, found.sequence);
-    let log =
-        Log { area, place, area_blocks, block_size, next, sequence, changes: Vec::new(), usage: Usage::default() };
+    let log = Log {
+        area: found.head,
+        place: found.place,
+        area_blocks,
+        block_size,
+        next: found.end,
+        sequence: found.sequence,
+        sealed: found.sealed.unwrap_or(found.end),
+        changes: Vec::new(),
+        usage: Usage::default(),
+    };
     Ok((log, report))
 }
 
@@ -168,7 +178,9 @@ fn scan<M: Medium>(
     let mut reader = Reader::new(medium, place);
     let mut found = frames(&mut reader, place, head, apply)?;
     // Frames of this area behind the end: damage, since a frame is begun only when the one before it is flushed. Before the seal that isn't so.
-    for at in found.end..reader.blocks {
+    let block_size = reader.medium.block_size();
+    let last = found.sealed.map_or(reader.blocks - 1, |sealed| last_start(sealed, reader.blocks, block_size));
+    for at in found.end..=last {
         match FrameHead::read(reader.block(at)?, &head) {
             Some(frame) if frame.sequence > found.sequence => found.later = found.later.max(Some(frame.sequence)),
             Some(_) if at == found.end => found.tail = true,
@@ -186,7 +198,7 @@ fn frames<M: Medium>(
     apply: &mut impl FnMut(Change),
 ) -> Result<Found, M::Error> {
     let block_size = reader.medium.block_size() as u64;
-    let mut found = Found { head, place, end: 1, sequence: 0, sealed: false, later: None, tail: false };
+    let mut found = Found { head, place, end: 1, sequence: 0, sealed: None, later: None, tail: false };
     while found.end < reader.blocks {
         let frame = FrameHead::read(reader.block(found.end)?, &head);
         let Some(frame) = frame.filter(|frame| frame.sequence == found.sequence) else { break };
@@ -200,12 +212,16 @@ fn frames<M: Medium>(
             break;
         }
         let mut rest = changes;
+        let mut seals = false;
         while let Some((change, behind)) = Change::read(rest) {
-            found.sealed |= change == Change::Sealed;
+            seals |= change == Change::Sealed;
             apply(change);
             rest = behind;
         }
         (found.end, found.sequence) = (found.end + blocks, found.sequence + 1);
+        if seals {
+            found.sealed.get_or_insert(found.end);
+        }
     }
     Ok(found)
 }
@@ -240,9 +256,13 @@ impl<'a, M: Medium> Reader<'a, M> {
         let read = (self.window.len() / block_size) as u64;
         if at < self.first || at + blocks > self.first + read {
             let wanted = blocks.max((WINDOW / block_size) as u64).min(self.blocks - at);
+            // What is known of it already isn't read again.
+            let behind = at.checked_sub(self.first).map_or(read, |gone| gone.min(read));
+            self.window.drain(..behind as usize * block_size);
+            let known = self.window.len();
             self.window.resize(wanted as usize * block_size, 0);
             self.first = at;
-            self.medium.read(self.base + at, &mut self.window)?;
+            self.medium.read(self.base + at + (known / block_size) as u64, &mut self.window[known..])?;
         }
         let from = (at - self.first) as usize * block_size;
         Ok(&self.window[from..from + blocks as usize * block_size])
