@@ -10,11 +10,11 @@ use crate::workspace::Workspace;
 use bundle::manifest::{DeviceMatch, Iommu};
 use lab::{
     Backend, Boot, BoxAddress6, BoxSettings, Command, Crash, Disk, Fault, Firmware, LabFile, Outage, Pause, Protocol,
-    Rubbish, RunOptions, Service, ServiceKind, Tools, Vip,
+    Rubbish, RunOptions, SegmentNet, Service, ServiceKind, Told, Tools, Vip,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -121,12 +121,8 @@ fn options(workspace: &Workspace, request: Request) -> Result<RunOptions, RunErr
         false => of_manifest(workspace, &request.target, request.flavour)?,
     };
     let balancer = balancer(&appliance, &table)?;
-    let stacks = stacks(&appliance, &table)?;
-    let own = balancer.as_ref().map(|balancer| balancer.address.as_str());
-    let own = own.or(stacks.values().next().map(|stack| stack.address.as_str()));
-    let own = own.ok_or(RunError::Unsuitable(format!(
-        "the lab needs something to load, and no domain has the image `{BALANCER}` or `{STACK}`"
-    )))?;
+    let stacks = stacks(&appliance, &table, &lab.segment)?;
+    let box_settings = box_settings(&appliance, balancer.as_ref(), &stacks)?;
     Ok(RunOptions {
         name,
         boot,
@@ -136,7 +132,6 @@ fn options(workspace: &Workspace, request: Request) -> Result<RunOptions, RunErr
             .flat_map(|balancer| balancer.backends.iter().map(|backend| backend_of(backend, &balancer.vips)))
             .collect(),
         services: services(&appliance, &table, &stacks)?,
-        box_settings: box_settings(&appliance, own, stacks.values().find_map(|stack| stack.ip6))?,
         disks: disks(&appliance, &lab)?,
         keep_disks: request
             .keep_disks
@@ -156,7 +151,8 @@ fn options(workspace: &Workspace, request: Request) -> Result<RunOptions, RunErr
         programs: request.programs,
         report: request.report,
         format: request.format,
-        tools: Tools::ensure()?,
+        tools: Tools::ensure(box_settings.told)?,
+        box_settings,
     })
 }
 
@@ -214,10 +210,12 @@ fn config_of(table: &toml::Table, domain: &str) -> Option<toml::Value> {
 
 /// A network stack's own addresses.
 struct Stack {
-    /// With the length of its prefix.
-    address: String,
     ip: Ipv4Addr,
+    /// Length of its prefix.
+    prefix: u8,
     ip6: Option<BoxAddress6>,
+    /// Which of them the manifest leaves to the network.
+    told: Told,
 }
 
 impl Stack {
@@ -226,8 +224,12 @@ impl Stack {
     }
 }
 
-/// The box's own addresses, by the name of the network stack that has them.
-fn stacks(appliance: &Appliance, table: &toml::Table) -> Result<BTreeMap<String, Stack>, RunError> {
+/// The box's own addresses, by the name of the network stack that has them. What the manifest leaves to the network is as the lab will tell it.
+fn stacks(
+    appliance: &Appliance,
+    table: &toml::Table,
+    segment: &SegmentNet,
+) -> Result<BTreeMap<String, Stack>, RunError> {
     let mut stacks = BTreeMap::new();
     for domain in appliance.domains.iter().filter(|domain| domain.image.value == STACK) {
         let name = &domain.name.value;
@@ -235,18 +237,33 @@ fn stacks(appliance: &Appliance, table: &toml::Table) -> Result<BTreeMap<String,
         let text = |key: &str| config.as_ref().and_then(|config| config.get(key)?.as_str());
         let address =
             text("address").ok_or(RunError::Unsuitable(format!("the lab speaks IPv4, and {name} has no `address`")))?;
-        let (ip, _) = parsed(address)?;
+        let (ip, prefix) = match address {
+            "dhcp" => (segment.leased, segment.prefix),
+            _ => parsed(address)?,
+        };
+        let told = Told { ip: address == "dhcp", ip6: text("address6") == Some("auto") };
         let ip6 = match text("address6") {
             None => None,
+            Some("auto") => {
+                Some(BoxAddress6 { ip: own_choice(segment.advertised, mac(appliance)), prefix: 64, gateway: None })
+            }
             Some(address) => {
                 let (ip, prefix) = parsed(address)?;
                 let gateway = text("gateway6").map(|gateway| gateway.parse().map_err(|_| no_address(gateway)));
                 Some(BoxAddress6 { ip, prefix, gateway: gateway.transpose()? })
             }
         };
-        stacks.insert(name.clone(), Stack { address: address.to_owned(), ip, ip6 });
+        stacks.insert(name.clone(), Stack { ip, prefix, ip6, told });
     }
     Ok(stacks)
+}
+
+/// The address that a host makes itself under a prefix of 64 bits: its card's, as a modified EUI-64 (RFC 4291, appendix A).
+fn own_choice(prefix: Ipv6Addr, mac: [u8; 6]) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac;
+    let [high @ .., _, _, _, _, _, _, _, _] = prefix.octets();
+    let low = [a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+    Ipv6Addr::from(u128::from(u64::from_be_bytes(high)) << 64 | u128::from(u64::from_be_bytes(low)))
 }
 
 /// An address with the length of its prefix.
@@ -309,17 +326,42 @@ fn backend_of(backend: &BackendConfig, vips: &[VipConfig]) -> Backend {
     Backend { name: backend.name.clone(), ip: backend.address, weight: share.map_or(1, |share| share.weight) }
 }
 
-fn box_settings(appliance: &Appliance, address: &str, ip6: Option<BoxAddress6>) -> Result<BoxSettings, RunError> {
-    let (ip, prefix) = parsed(address)?;
-    let mac = appliance.domains.iter().find_map(|domain| match domain.device.as_ref()?.value {
+fn mac(appliance: &Appliance) -> [u8; 6] {
+    let named = appliance.domains.iter().find_map(|domain| match domain.device.as_ref()?.value {
         DeviceMatch::Mac(mac) => Some(mac),
         _ => None,
     });
+    named.unwrap_or(DEFAULT_MAC)
+}
+
+/// The box's side of the segment: the balancer's address, or a network stack's if there is none.
+fn box_settings(
+    appliance: &Appliance,
+    balancer: Option<&BalancerConfig>,
+    stacks: &BTreeMap<String, Stack>,
+) -> Result<BoxSettings, RunError> {
+    let stack = stacks.values().next();
+    let (ip, prefix) = match (balancer, stack) {
+        (Some(balancer), _) => parsed(&balancer.address)?,
+        (None, Some(stack)) => (stack.ip, stack.prefix),
+        (None, None) => {
+            return Err(RunError::Unsuitable(format!(
+                "the lab needs something to load, and no domain has the image `{BALANCER}` or `{STACK}`"
+            )));
+        }
+    };
+    // The one that DHCP tells is told of by the box's address.
+    if stacks.values().any(|stack| stack.told.ip) && (balancer.is_some() || stacks.len() > 1) {
+        return Err(RunError::Unsuitable(
+            "the lab tells a box one address by DHCP: not beside a balancer or another network stack".into(),
+        ));
+    }
     Ok(BoxSettings {
         ip,
         prefix,
-        ip6,
-        mac: mac.unwrap_or(DEFAULT_MAC),
+        ip6: stacks.values().find_map(|stack| stack.ip6),
+        told: stack.map(|stack| stack.told).unwrap_or_default(),
+        mac: mac(appliance),
         cpus: appliance.machine.cpus.value,
         memory: appliance.machine.memory.value.0,
         iommu: appliance.machine.iommu == Iommu::Require,
@@ -481,9 +523,23 @@ mod tests {
         let appliance = Appliance::read(&tree, &mut diagnostics).unwrap();
         let balancer = balancer(&appliance, &source::to_toml(&tree)).unwrap().unwrap();
         assert!(balancer.vips.iter().any(|vip| vip.protocol == Protocol::Udp), "the probe needs a UDP VIP");
-        assert_eq!(box_settings(&appliance, &balancer.address, None).unwrap().prefix, 24);
+        assert_eq!(box_settings(&appliance, Some(&balancer), &BTreeMap::new()).unwrap().prefix, 24);
         let files: Vec<PathBuf> = sources.files.iter().map(|file| file.path.clone()).collect();
         assert_eq!(lab_file(&files).unwrap().console.fault_injection, Some(true));
+    }
+
+    /// Addresses that the manifest leaves to the network are those that the lab's file says, and the box's own choice under its prefix.
+    #[test]
+    fn told_addresses() {
+        let text = "[box]\nmemory = \"64MiB\"\ncpus = 1\n[domains.stack]\nimage = \"netstack\"\n[domains.stack.config]\naddress = \"dhcp\"\naddress6 = \"auto\"\n";
+        let table: toml::Table = text.parse().unwrap();
+        let appliance = Appliance::read(&source::from_toml(&table), &mut Diagnostics::default()).unwrap();
+        let lab: LabFile = toml::from_str("[segment]\nleased = \"10.9.0.7\"\nprefix = 16\n").unwrap();
+        let stacks = stacks(&appliance, &table, &lab.segment).unwrap();
+        let own = box_settings(&appliance, None, &stacks).unwrap();
+        assert_eq!((own.ip.to_string().as_str(), own.prefix), ("10.9.0.7", 16));
+        assert_eq!(own.ip6.unwrap().ip.to_string(), "2001:db8:1:0:5054:ff:fe72:6c01");
+        assert_eq!(own.told, Told { ip: true, ip6: true });
     }
 
     /// A drive for each domain that drives one, as it names it; what the lab's file says of others is refused, and so is a drive that the lab hasn't.

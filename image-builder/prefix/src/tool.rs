@@ -10,6 +10,8 @@ pub enum Tool {
     /// GRUB for BIOS and UEFI, with `grub-mkimage`.
     Grub,
     Nginx,
+    /// Tells boxes their addresses: DHCP, router advertisements.
+    Dnsmasq,
     /// The server that `services/kv` is compared with.
     Memcached,
     /// Clients of web servers and of memcached, in C, Python and Perl, that judge `services/httpd` and `services/kv`.
@@ -27,10 +29,11 @@ pub enum Tool {
 }
 
 impl Tool {
-    pub const ALL: [Tool; 10] = [
+    pub const ALL: [Tool; 11] = [
         Tool::Qemu,
         Tool::Grub,
         Tool::Nginx,
+        Tool::Dnsmasq,
         Tool::Memcached,
         Tool::Clients,
         Tool::Network,
@@ -46,6 +49,7 @@ impl Tool {
             Tool::Qemu => "qemu-1",
             Tool::Grub => "grub-1",
             Tool::Nginx => "nginx-1",
+            Tool::Dnsmasq => "dnsmasq-1",
             Tool::Memcached => "memcached-1",
             Tool::Clients => "clients-1",
             Tool::Network => "network-1",
@@ -61,6 +65,7 @@ impl Tool {
             Tool::Qemu => &["qemu-system-x86", "seabios", "ovmf"],
             Tool::Grub => &["grub-pc-bin", "grub-efi-amd64-bin", "grub-common"],
             Tool::Nginx => &["nginx"],
+            Tool::Dnsmasq => &["dnsmasq-base"],
             Tool::Memcached => &["memcached"],
             Tool::Clients => &[
                 "curl",
@@ -97,6 +102,7 @@ impl fmt::Display for Tool {
             Tool::Qemu => "QEMU with its firmware",
             Tool::Grub => "GRUB",
             Tool::Nginx => "nginx",
+            Tool::Dnsmasq => "dnsmasq",
             Tool::Memcached => "memcached",
             Tool::Clients => "clients of web servers and key-value stores",
             Tool::Network => "iproute2 and ethtool",

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const ECHO: &str = "testbed/appliances/echo.toml";
+const TOLD: &str = "testbed/appliances/echo-told.toml";
 const KV: &str = "configs/kv.toml";
 const KV_ALL: &str = "testbed/appliances/kv-all.toml";
 const HTTPD: &str = "configs/httpd.toml";
@@ -65,6 +66,10 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
     tally.check("the network stack or the service crashes: open connections alone are reset", || {
         outcome(lab.service_crashes())
     });
+    tally.check(
+        "a box that is told its addresses, by DHCP and by a router: also after the crash of what was told",
+        || outcome(by_repetition(|| lab.told())),
+    );
     tally.check("a store by IPv4 and IPv6, TCP and UDP, crashes at every floor: one store's answers, and no connection lost but the open ones", || {
         outcome(lab.store_crashes())
     });
@@ -334,6 +339,16 @@ impl Lab<'_> {
                 report.connections.broken,
                 report.reasons.join("; ")
             )),
+        }
+    }
+
+    /// dnsmasq tells the box where it is; a network stack that is new asks again.
+    fn told(&self) -> Result<(), String> {
+        let crashes = ["--crash", "stack@3s", "--crash", "ixgbe0@7s"];
+        let report = self.report(TOLD, &[&["--duration", "11s"][..], &crashes].concat())?;
+        match report.crashes.len() {
+            2 => well(report),
+            count => Err(format!("{count} crashes")),
         }
     }
 

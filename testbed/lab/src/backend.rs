@@ -3,40 +3,17 @@
 use crate::content;
 use crate::error::Error;
 use crate::namespace::Namespace;
-use crate::options::{Protocol, RunOptions, Tool};
-use crate::stage::{RUN_DIR, die_with_parent};
+use crate::options::{Protocol, RunOptions};
+use crate::server::Server;
+use crate::stage::RUN_DIR;
 use std::fmt::Write;
 use std::fs;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
 
 /// Seeds of the served files, known to the client.
 pub const SMALL_SEED: u64 = 1;
 pub const LONG_SEED: u64 = 2;
-
-/// A backend's running server.
-pub struct Server {
-    pub name: String,
-    process: Child,
-    /// Bound, never read: so that probes for a UDP VIP end in a socket instead of an ICMP error.
-    _datagrams: Vec<UdpSocket>,
-}
-
-impl Server {
-    /// Whether the server still runs; false is worth a reason in the report.
-    pub fn lives(&mut self) -> bool {
-        matches!(self.process.try_wait(), Ok(None))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Already gone is as good.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 /// Where a backend keeps its files.
 pub fn folder(backend: &str) -> PathBuf {
@@ -69,39 +46,21 @@ pub fn start(options: &RunOptions, number: usize, namespace: &Namespace) -> Resu
     let config = folder.join("nginx.conf");
     fs::write(&config, configuration(options, number))
         .map_err(Error::io(format!("configuration of {}", backend.name)))?;
-    let log = fs::File::create(folder.join("stderr")).map_err(Error::io(format!("log of {}", backend.name)))?;
-    let process = start_nginx(&options.tools.nginx, &folder, &config, log, namespace)?;
-    let datagrams =
+    let arguments = ["-p", &folder.to_string_lossy(), "-e", "stderr", "-c", &config.to_string_lossy()];
+    let arguments = arguments.map(str::to_owned);
+    let server = Server::start("nginx", &options.tools.nginx, &arguments, namespace, &folder)?;
+    // Probes for a UDP VIP end there.
+    let probed =
         options.vips.iter().filter(|vip| vip.protocol == Protocol::Udp && vip.backends.contains(&backend.name));
-    let datagrams = namespace.run(|| {
-        datagrams
+    let sockets = namespace.run(|| {
+        probed
             .map(|vip| {
                 UdpSocket::bind((vip.address, vip.port))
                     .map_err(Error::io(format!("{}: UDP port {}", backend.name, vip.port)))
             })
             .collect()
     })?;
-    Ok(Server { name: backend.name.clone(), process, _datagrams: datagrams })
-}
-
-fn start_nginx(
-    nginx: &Tool,
-    folder: &Path,
-    config: &Path,
-    log: fs::File,
-    namespace: &Namespace,
-) -> Result<Child, Error> {
-    let mut command = nginx.command();
-    command.arg("-p").arg(folder).arg("-e").arg("stderr").arg("-c").arg(config);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    namespace.adopt(&mut command);
-    die_with_parent(&mut command);
-    command.spawn().map_err(|source| Error::Start { what: "nginx", program: nginx.program.clone(), source })
-}
-
-/// What the server said on its way out, for a reason in the report.
-pub fn last_words(backend: &str) -> String {
-    fs::read_to_string(folder(backend).join("stderr")).unwrap_or_default().trim().to_owned()
+    Ok(server.beside(sockets))
 }
 
 fn configuration(options: &RunOptions, number: usize) -> String {

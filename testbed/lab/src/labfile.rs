@@ -72,11 +72,21 @@ impl Default for RouterNet {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct SegmentNet {
     pub mtu: u32,
+    /// What DHCP tells a box whose manifest leaves its address to the network, with the length of the segment's prefix.
+    pub leased: Ipv4Addr,
+    pub prefix: u8,
+    /// The prefix, of 64 bits, that the router advertises to one that leaves that of IPv6 to it.
+    pub advertised: Ipv6Addr,
 }
 
 impl Default for SegmentNet {
     fn default() -> Self {
-        Self { mtu: 1500 }
+        Self {
+            mtu: 1500,
+            leased: Ipv4Addr::new(10, 0, 1, 3),
+            prefix: 24,
+            advertised: Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0),
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 //!
 //! The program that calls [`run`] must call [`stage`] first thing in `main`: the lab enters its namespaces by starting that very program again.
 
+mod authority;
 mod backend;
 mod capture;
 mod clock;
@@ -38,6 +39,7 @@ mod report;
 mod rubbish;
 mod run;
 mod schedule;
+mod server;
 mod service;
 mod session;
 mod spread;
@@ -54,7 +56,7 @@ pub use labfile::{ClientNet, ConsoleAddition, DiskSettings, LabFile, Limits, Loa
 pub use model::{MISHAPS, Mishap};
 pub use options::{
     Backend, Boot, BoxAddress6, BoxSettings, Command, Crash, Disk, Fault, Firmware, Format, Outage, Pause, Program,
-    Protocol, Rubbish, RunOptions, Service, ServiceKind, Tool, Tools, Vip,
+    Protocol, Rubbish, RunOptions, Service, ServiceKind, Told, Tool, Tools, Vip,
 };
 pub use report::*;
 pub use rubbish::RubbishReport;

@@ -142,6 +142,9 @@ pub struct BoxSettings {
     /// The same of IPv6, if the box speaks it.
     #[serde(default)]
     pub ip6: Option<BoxAddress6>,
+    /// Which of them the box is told by the network.
+    #[serde(default)]
+    pub told: Told,
     pub mac: [u8; 6],
     pub cpus: u32,
     /// Guest memory in bytes.
@@ -155,6 +158,21 @@ pub struct BoxSettings {
     /// How long each domain may hang before the manifest wants it found.
     #[serde(default)]
     pub watchdogs: BTreeMap<String, Duration>,
+}
+
+/// Addresses that the manifest leaves to the network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// By DHCP.
+    pub ip: bool,
+    /// By the router's advertisements.
+    pub ip6: bool,
+}
+
+impl Told {
+    pub fn any(self) -> bool {
+        self.ip || self.ip6
+    }
 }
 
 /// An NVMe drive of the box: QEMU's.
@@ -271,6 +289,8 @@ impl Tool {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tools {
     pub nginx: Tool,
+    /// Only where the network tells the box its addresses.
+    pub dnsmasq: Option<Tool>,
     pub qemu: Tool,
     /// OVMF's code and variables, for [`Firmware::Uefi`].
     pub ovmf: Option<(PathBuf, PathBuf)>,
@@ -278,11 +298,14 @@ pub struct Tools {
 
 impl Tools {
     /// Unpacks what a run needs into the user's cache, unless it is there.
-    pub fn ensure() -> Result<Self, prefix::Error> {
-        let prefix = prefix::Prefix::ensure(&[prefix::Tool::Qemu, prefix::Tool::Nginx])?;
+    pub fn ensure(told: Told) -> Result<Self, prefix::Error> {
+        let always = [prefix::Tool::Qemu, prefix::Tool::Nginx];
+        let dnsmasq = told.any().then_some(prefix::Tool::Dnsmasq);
+        let prefix = prefix::Prefix::ensure(&always.into_iter().chain(dnsmasq).collect::<Vec<_>>())?;
         let firmware = |name: &str| prefix.file(prefix::Tool::Qemu, &format!("usr/share/OVMF/{name}"));
         Ok(Self {
             nginx: Tool::of(&prefix.command("nginx")?),
+            dnsmasq: dnsmasq.map(|_| prefix.command("dnsmasq")).transpose()?.as_ref().map(Tool::of),
             qemu: Tool::of(&prefix.command("qemu-system-x86_64")?),
             ovmf: firmware("OVMF_CODE_4M.fd").ok().zip(firmware("OVMF_VARS_4M.fd").ok()),
         })
@@ -314,6 +337,7 @@ pub(crate) mod tests {
                 ip: Ipv4Addr::new(10, 0, 0, 2),
                 prefix: 24,
                 ip6: None,
+                told: Told::default(),
                 mac: [2, 0, 0, 0, 0, 1],
                 cpus: 2,
                 memory: 256 << 20,

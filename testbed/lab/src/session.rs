@@ -1,6 +1,7 @@
 //! One run, from an empty namespace to a report: build the lab, boot the box, load it, do to it what was asked, let it settle, judge.
 
-use crate::backend::{self, Server};
+use crate::authority;
+use crate::backend;
 use crate::clock::Moment;
 use crate::console::Console;
 use crate::control::{News, Order};
@@ -18,6 +19,7 @@ use crate::programs::Programs;
 use crate::report::{Exchange, NicReport, Report};
 use crate::rubbish::Rubbish;
 use crate::schedule::{Deed, Schedule};
+use crate::server::Server;
 use crate::service::Customers;
 use crate::spread::Spread;
 use crate::status::Status;
@@ -144,12 +146,13 @@ pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News)
     phase("building the lab");
     let network = Network::build(&options)?;
     backend::write_content(&options)?;
-    let servers = network
+    let mut servers = network
         .backends
         .iter()
         .enumerate()
         .map(|(number, host)| backend::start(&options, number, host))
         .collect::<Result<Vec<_>, _>>()?;
+    servers.extend(authority::start(&options, &network.router)?);
     let vips = options.vips.iter().map(|vip| vip.address);
     let watch = Watch::start(&network, Witness::new(vips, options.box_settings.mac, options.backends.len()))?;
     let probed: Vec<witness::Service> =
@@ -606,15 +609,7 @@ impl Session<'_> {
         if let Some(probe) = probe {
             probe.stop();
         }
-        for server in &mut self.servers {
-            if !server.lives() {
-                self.reasons.push(format!(
-                    "{}'s nginx ended by itself: {}",
-                    server.name,
-                    backend::last_words(&server.name)
-                ));
-            }
-        }
+        self.reasons.extend(self.servers.iter_mut().filter_map(Server::ended));
         // FINs and the last acknowledgements. Whatever is said after that is no matter of the box's.
         self.wait(Duration::from_millis(500), text);
         self.network.cut_router()?;

@@ -55,6 +55,7 @@ fn options(misbehaviour: Option<&str>, seconds: u64) -> RunOptions {
             ip: [10, 9, 0, 2].into(),
             prefix: 24,
             ip6: None,
+            told: lab::Told::default(),
             mac: [2, 0, 0, 0, 0, 1],
             cpus: 1,
             memory: 0,

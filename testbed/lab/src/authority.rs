@@ -1,0 +1,68 @@
+//! Who tells the box its addresses where its manifest leaves them to the network: dnsmasq at the router, by DHCP and by router advertisements.
+
+use crate::error::Error;
+use crate::namespace::Namespace;
+use crate::network::PORT;
+use crate::options::{BoxSettings, RunOptions};
+use crate::server::Server;
+use crate::stage::RUN_DIR;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+/// Starts it at the router; `None` if the box knows its addresses.
+pub fn start(options: &RunOptions, router: &Namespace) -> Result<Option<Server>, Error> {
+    if !options.box_settings.told.any() {
+        return Ok(None);
+    }
+    let tool = options.tools.dnsmasq.as_ref();
+    let tool =
+        tool.ok_or(Error::Options("the box is to be told its addresses, and dnsmasq was not unpacked".into()))?;
+    let folder = Path::new(RUN_DIR).join("authority");
+    fs::create_dir_all(&folder).map_err(Error::io("folder of dnsmasq"))?;
+    Server::start("dnsmasq", tool, &arguments(&options.box_settings, &folder), router, &folder).map(Some)
+}
+
+fn arguments(settings: &BoxSettings, folder: &Path) -> Vec<String> {
+    // Nothing of the machine's own configuration, no change of user (there is only one in the namespace), and of the network only the segment.
+    let mut arguments = ["--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--group=root", "--pid-file"]
+        .map(str::to_owned)
+        .to_vec();
+    arguments.extend(["--port=0", "--bind-interfaces", "--log-facility=-"].map(str::to_owned));
+    arguments.push(format!("--interface={PORT}"));
+    arguments.push(format!("--dhcp-leasefile={}", folder.join("leases").display()));
+    if settings.told.ip {
+        let mask = u32::MAX.checked_shl(32 - u32::from(settings.prefix)).unwrap_or(0);
+        let subnet = Ipv4Addr::from(u32::from(settings.ip) & mask);
+        // One address, for one box.
+        arguments.push(format!("--dhcp-range={subnet},static,{}", Ipv4Addr::from(mask)));
+        let mac: Vec<String> = settings.mac.iter().map(|byte| format!("{byte:02x}")).collect();
+        arguments.push(format!("--dhcp-host={},{}", mac.join(":"), settings.ip));
+        arguments.push("--dhcp-authoritative".into());
+    }
+    if settings.told.ip6 {
+        arguments.push("--enable-ra".into());
+        arguments.push(format!("--dhcp-range=::,constructor:{PORT},ra-only"));
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{Told, tests::options};
+
+    /// One lease, of the box's own address on its own segment, for the box's own card; advertisements only where they are asked for.
+    #[test]
+    fn one_box_is_told_of() {
+        let mut settings = options().box_settings;
+        settings.told = Told { ip: true, ip6: false };
+        let line = arguments(&settings, Path::new("/x")).join(" ");
+        assert!(line.contains("--dhcp-range=10.0.0.0,static,255.255.255.0"), "{line}");
+        assert!(line.contains("--dhcp-host=02:00:00:00:00:01,10.0.0.2"), "{line}");
+        assert!(!line.contains("enable-ra"), "{line}");
+        settings.told = Told { ip: false, ip6: true };
+        let line = arguments(&settings, Path::new("/x")).join(" ");
+        assert!(line.contains("--enable-ra") && !line.contains("--dhcp-host"), "{line}");
+    }
+}
