@@ -1,7 +1,7 @@
 //! Asking the domains' crates: generates and runs the program that [`inquiry`] describes.
 
 use super::cargo::{plain_cargo, run};
-use super::{BuildError, shims, take_turn, write_changed};
+use super::{BuildError, shims, take_turn};
 use crate::manifest::appliance::Appliance;
 use crate::manifest::source::{Node, Value};
 use crate::workspace::{DomainCrate, Workspace};
@@ -50,7 +50,6 @@ pub fn inquire(workspace: &Workspace, appliance: &Appliance, base: &Path) -> Res
 
 fn build_program(workspace: &Workspace, crates: &[&DomainCrate]) -> Result<PathBuf, BuildError> {
     let folder = workspace.work().join("inquiry");
-    shims::generate_workspace(workspace, &folder, &["ask".to_owned()])?;
     let mut manifest = format!(
         "[package]\nname = \"ask\"\nversion = \"0.0.0\"\nedition = \"2024\"\npublish = false\n\n\
          [[bin]]\nname = \"ask\"\npath = \"main.rs\"\n\n\
@@ -66,8 +65,7 @@ fn build_program(workspace: &Workspace, crates: &[&DomainCrate]) -> Result<PathB
         let _ = writeln!(source, "        inquiry::Subject::new({:?}, {}::start),", domain.name, domain.module());
     }
     source += "    ])\n}\n";
-    write_changed(&folder.join("ask/Cargo.toml"), &manifest)?;
-    write_changed(&folder.join("ask/main.rs"), &source)?;
+    shims::generate_workspace(workspace, &folder, &[shims::Member { name: "ask".into(), manifest, source }])?;
 
     let target_folder = workspace.target().join("inquiry");
     let mut command = plain_cargo(workspace, &folder, &target_folder);

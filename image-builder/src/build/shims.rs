@@ -10,13 +10,15 @@ use std::path::{Path, PathBuf};
 /// Builds the images of `crates`; their ELFs in the same order, with symbols.
 pub fn build(workspace: &Workspace, crates: &[&DomainCrate]) -> Result<Vec<PathBuf>, BuildError> {
     let folder = workspace.work().join("domains");
-    let members: Vec<String> = crates.iter().map(|domain| shim_name(domain)).collect();
+    let members: Vec<Member> = crates
+        .iter()
+        .map(|domain| Member {
+            name: shim_name(domain),
+            manifest: shim_manifest(workspace, domain),
+            source: shim_source(domain),
+        })
+        .collect();
     generate_workspace(workspace, &folder, &members)?;
-    for domain in crates {
-        let shim = folder.join(shim_name(domain));
-        write_changed(&shim.join("Cargo.toml"), &shim_manifest(workspace, domain))?;
-        write_changed(&shim.join("main.rs"), &shim_source(domain))?;
-    }
     let target_folder = target_folder(workspace);
     let mut command = cargo(workspace, &folder, &target_folder, DOMAIN_FLAGS);
     command.args(["build", "--workspace", "--profile", PROFILE, "--target", TARGET]);
@@ -54,8 +56,16 @@ fn shim_source(domain: &DomainCrate) -> String {
     )
 }
 
+/// A generated crate: a program of one file.
+pub struct Member {
+    pub name: String,
+    pub manifest: String,
+    /// Of `main.rs`.
+    pub source: String,
+}
+
 /// A workspace outside the clone's own, with the clone's profile for the box and its pinned versions.
-pub fn generate_workspace(workspace: &Workspace, folder: &Path, members: &[String]) -> Result<(), BuildError> {
+pub fn generate_workspace(workspace: &Workspace, folder: &Path, members: &[Member]) -> Result<(), BuildError> {
     let root = workspace.root().join("Cargo.toml");
     let text = fs::read_to_string(&root).map_err(BuildError::file("reading", &root))?;
     let manifest: toml::Table =
@@ -68,19 +78,49 @@ pub fn generate_workspace(workspace: &Workspace, folder: &Path, members: &[Strin
     let profiles = toml::Value::Table(toml::Table::from_iter([(PROFILE.to_owned(), profile)]));
     let mut generated =
         String::from("# Generated: see image-builder/src/build/shims.rs.\n[workspace]\nresolver = \"3\"\n");
-    let _ = writeln!(generated, "members = {members:?}\n");
+    let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+    let _ = writeln!(generated, "members = {names:?}\n");
     generated += &toml::Table::from_iter([("profile".to_owned(), profiles)]).to_string();
     write_changed(&folder.join("Cargo.toml"), &generated)?;
+    for member in members {
+        write_changed(&folder.join(&member.name).join("Cargo.toml"), &member.manifest)?;
+        write_changed(&folder.join(&member.name).join("main.rs"), &member.source)?;
+    }
 
     // Cargo adds the generated crates to the lock and drops what they don't need; so it is laid anew only when the clone's own changes, or
-    // the members do.
+    // what the members need does: what had been dropped would be looked up in the registry, in whatever version is there today.
     let lock = workspace.root().join("Cargo.lock");
     let lock = fs::read_to_string(&lock).map_err(BuildError::file("reading", &lock))?;
     let seen = folder.join("Cargo.lock.of");
-    let state = format!("{members:?}\n{lock}");
+    let manifests: Vec<&str> = members.iter().map(|member| member.manifest.as_str()).collect();
+    let state = format!("{}\n{lock}", manifests.join("\n"));
     if fs::read_to_string(&seen).ok().as_ref() != Some(&state) {
         write_changed(&folder.join("Cargo.lock"), &lock)?;
         write_changed(&seen, &state)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Generated crates get the clone's versions of what they need, also when they need more than before: by then cargo has dropped from their lock what they didn't need. So nothing
+    /// is looked up in a registry that the clone's own build has not fetched.
+    #[test]
+    fn versions_are_the_clones_whatever_is_needed() {
+        let workspace = Workspace::find();
+        let folder = tempfile::tempdir().unwrap();
+        let lock = folder.path().join("Cargo.lock");
+        let generate = |manifest: &str| {
+            let member = Member { name: "ask".into(), manifest: manifest.into(), source: String::new() };
+            generate_workspace(&workspace, folder.path(), &[member]).unwrap();
+            fs::read_to_string(&lock).unwrap()
+        };
+        let whole = generate("needs a");
+        assert_eq!(whole, fs::read_to_string(workspace.root().join("Cargo.lock")).unwrap());
+        fs::write(&lock, "what a needs").unwrap();
+        assert_eq!(generate("needs a"), "what a needs");
+        assert_eq!(generate("needs a and b"), whole);
+    }
 }

@@ -5,6 +5,8 @@ use lab::{
     Backend, Boot, BoxSettings, Command as Line, Crash, Format, LabFile, Outage, Pause, Program, Protocol, Report,
     Rubbish, RunOptions, Tool, Tools, Vip,
 };
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -333,9 +335,8 @@ impl Victim {
         named.collect()
     }
 
-    fn signal(&self, signal: &str) {
-        let sent = Command::new("kill").args([signal, &self.process.id().to_string()]).status().unwrap();
-        assert!(sent.success());
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.process.id() as i32), signal).unwrap();
     }
 }
 
@@ -344,7 +345,7 @@ pub fn killed() {
     // The command, outer, inner, the stand-in, three nginx.
     let before = victim.processes();
     assert!(before.len() >= 7, "{before:#?}");
-    victim.signal("-9");
+    victim.signal(Signal::SIGKILL);
     victim.process.wait().unwrap();
     let deadline = Instant::now() + Duration::from_secs(5);
     while !victim.processes().is_empty() {
@@ -361,7 +362,7 @@ pub fn killed() {
 pub fn interrupted() {
     let mut victim = Victim::start();
     thread::sleep(Duration::from_secs(2));
-    victim.signal("-INT");
+    victim.signal(Signal::SIGINT);
     let status = victim.process.wait().unwrap();
     assert_eq!(status.code(), Some(1));
     let report: Report = serde_json::from_slice(&fs::read(&victim.report).unwrap()).unwrap();
