@@ -160,8 +160,9 @@ impl Machine {
              cd {root}; pivot_root . mnt; cd /; umount -l /mnt
              exec {as_who}/bin/sh -c 'cd {home}/redleaf && {line}; exit $?'"
         );
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--pid", "--fork", "--kill-child"]);
+        // Whatever ends this ends the machine, too.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]);
         if let Network::Cut = network {
             command.arg("--net");
         }

@@ -172,8 +172,9 @@ impl Copy {
 
     /// An empty text if `cargo test` succeeded, and ran at least one test; else what it said last.
     fn cargo_test(&self, tests: &[String], compile_only: bool) -> Result<String, String> {
-        // By `timeout`, which ends the tests together with cargo.
-        let mut command = Command::new("timeout");
+        // By `timeout`, which ends the tests together with cargo; and whatever ends this ends it.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM", "timeout"]);
         command.arg(format!("--kill-after={}", PATIENCE / 10)).arg(PATIENCE.to_string());
         command.arg(std::env::var_os("CARGO").unwrap_or("cargo".into()));
         command.current_dir(&self.tree).args(["test", "--locked"]);

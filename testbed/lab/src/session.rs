@@ -234,6 +234,7 @@ pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News)
         session.reasons.push(format!("NIC model: {reason}"));
     }
     if up.is_none() {
+        session.reasons.extend(session.servers.iter_mut().filter_map(Server::ended));
         session.reasons.extend(tail(12).into_iter().map(|line| format!("console: {line}")));
     }
     evidence.console = session.exchanges.iter().map(|typed| session.exchange(typed, up.unwrap_or(started))).collect();
