@@ -24,11 +24,9 @@ pub fn start(options: &RunOptions, router: &Namespace) -> Result<Option<Server>,
 }
 
 fn arguments(settings: &BoxSettings, folder: &Path) -> Vec<String> {
-    // Nothing of the machine's own configuration, no change of user (there is only one in the namespace), and of the network only the segment.
-    let mut arguments = ["--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--group=root", "--pid-file"]
-        .map(str::to_owned)
-        .to_vec();
-    arguments.extend(["--port=0", "--bind-interfaces", "--log-facility=-"].map(str::to_owned));
+    // Nothing of the machine's own configuration, no change of user (there is only one in the namespace), no names, and of the network only the segment.
+    let fixed = ["--no-daemon", "--conf-file=/dev/null", "--pid-file", "--port=0", "--bind-interfaces"];
+    let mut arguments = fixed.map(str::to_owned).to_vec();
     arguments.push(format!("--interface={PORT}"));
     arguments.push(format!("--dhcp-leasefile={}", folder.join("leases").display()));
     if settings.told.ip {
