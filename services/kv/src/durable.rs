@@ -14,6 +14,7 @@ pub mod frame;
 pub mod journal;
 pub mod log;
 pub mod recovery;
+mod replay;
 pub mod writer;
 
 use core::fmt;

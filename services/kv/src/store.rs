@@ -33,8 +33,8 @@ pub struct Store {
     shards: Box<[Mutex<Shard>]>,
     /// The number that the next change of an item gets.
     cas: AtomicU64,
-    /// Of the hash, so that who knows the code doesn't know which keys collide.
-    seed: u64,
+    /// Of the hash, so that who knows the code doesn't know which keys collide. It changes only before there are items.
+    seed: AtomicU64,
     limits: Limits,
     incoming: Arc<AtomicUsize>,
     /// Where every change is written down, if the store is durable.
@@ -117,7 +117,7 @@ impl Store {
     pub fn new(limits: Limits, seed: u64, journal: Option<Arc<Journal>>) -> Store {
         let count = limits.shards.max(1);
         let shards = (0..count).map(|_| Mutex::new(Shard::new(limits.memory / count as u64, limits.evict))).collect();
-        let (cas, incoming) = (AtomicU64::new(1), Arc::new(AtomicUsize::new(0)));
+        let (cas, seed, incoming) = (AtomicU64::new(1), AtomicU64::new(seed), Arc::new(AtomicUsize::new(0)));
         Store { shards, cas, seed, limits, incoming, journal }
     }
 
@@ -133,6 +133,10 @@ impl Store {
         self.shards.len()
     }
 
+    pub fn seed(&self) -> u64 {
+        self.seed.load(Relaxed)
+    }
+
     /// Memory for `bytes` of a value under way, if there is.
     pub fn reserve(&self, bytes: usize) -> Option<Reservation> {
         let room = |taken: usize| taken.checked_add(bytes).filter(|&sum| sum <= self.limits.incoming);
@@ -142,7 +146,7 @@ impl Store {
 
     /// The only way to the item of `key`; nobody else reaches it meanwhile.
     pub fn lock<'a>(&'a self, key: &'a [u8], clock: Clock) -> Locked<'a> {
-        let hash = XxHash3_64::oneshot_with_seed(self.seed, key);
+        let hash = XxHash3_64::oneshot_with_seed(self.seed(), key);
         let shard = self.shards[(hash >> 32) as usize % self.shards.len()].lock();
         Locked { shard, store: self, key, hash: hash as u32, clock }
     }
@@ -178,7 +182,7 @@ impl Store {
         self.shards.iter().for_each(|shard| shard.lock().counts = Counts::default());
     }
 
-    /// Does again what was written down before a restart. `due` is the date of a flush that hasn't come yet, 0 for none.
+    /// Does again what was written down before a restart, before anybody is served. `due` is the date of a flush that hasn't come yet, 0 for none.
     pub fn apply(&self, change: Change, clock: Clock, due: &mut i64) -> Result<(), Stored> {
         match change {
             Change::Stored { key, value, flags, cas, bits, expires } => {
@@ -208,6 +212,12 @@ impl Store {
                 Ok(())
             }
             Change::Sealed => Ok(()),
+            Change::Seed(seed) => {
+                if self.shards.iter().all(|shard| shard.lock().items() == 0) {
+                    self.seed.store(seed, Relaxed);
+                }
+                Ok(())
+            }
         }
     }
 
@@ -228,6 +238,7 @@ impl Store {
     pub fn alive(&self, clock: Clock, show: &mut dyn FnMut(Change)) {
         // Before the shards are looked at: one that comes meanwhile is noted, and so comes after.
         let due = self.journal.as_ref().map_or(0, |journal| journal.flush_due());
+        show(Change::Seed(self.seed()));
         let mut changes = Vec::new();
         for shard in &self.shards {
             {

@@ -347,6 +347,37 @@ fn memory_is_bounded_and_nothing_is_given_up() {
     assert!(smaller.err().unwrap().contains("give the store more"));
 }
 
+/// A store that was filled until every shard refused what is new comes back with all that it had, however often: keys are shared out as they were.
+#[test]
+fn a_full_store_comes_back_whole() {
+    let mut medium = vec![0; 24 << 20];
+    let mut items = 0;
+    for life in 0..4 {
+        let disk = MemoryDisk::new(medium, 0);
+        let (network, exports) = store_on(&disk, config("2MiB")).unwrap();
+        assert_eq!(counter(&exports, "items"), items);
+        let mut client = connect(&network, 0);
+        let mut refused = 0;
+        for at in 0.. {
+            let len = 100 + (at * 61 + life * 7) % 1900;
+            let set = [format!("set life{life}-{at} 0 0 {len}\r\n").as_bytes(), &vec![b'v'; len], b"\r\n"].concat();
+            let mut rest = &set[..];
+            let mut answer = Vec::new();
+            wait_for("an answer", || {
+                rest = &rest[client.send(rest)..];
+                answer.extend(client.receive());
+                answer.ends_with(b"\r\n")
+            });
+            refused += u32::from(answer != b"STORED\r\n");
+            if refused == 50 {
+                break;
+            }
+        }
+        items = counter(&exports, "items");
+        medium = disk.contents.lock().unwrap().medium.clone();
+    }
+}
+
 /// A log that can't be served as it was stops the start, in words; so does a disk that is too small, somebody else's, or not there.
 #[test]
 fn what_cannot_be_served_is_refused_in_words() {

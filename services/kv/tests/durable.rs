@@ -101,7 +101,7 @@ fn apply(items: &mut Items, change: Change) {
         Change::Stored { key, value, .. } => _ = items.insert(key.to_vec(), value.to_vec()),
         Change::Removed { key } => _ = items.remove(key),
         Change::Flushed { .. } => items.clear(),
-        Change::Sealed => {}
+        Change::Sealed | Change::Seed(_) => {}
     }
 }
 

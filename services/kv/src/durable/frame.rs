@@ -28,6 +28,8 @@ pub enum Change<'a> {
     },
     /// What is before this is all that was alive when the area was begun.
     Sealed,
+    /// By which keys are shared out among the store's shards, if it stands before all items: a store that was full is full in the same way again.
+    Seed(u64),
 }
 
 /// What the first block of an area says.
@@ -135,6 +137,10 @@ impl<'a> Change<'a> {
                 out.extend_from_slice(&date.to_le_bytes());
             }
             Change::Sealed => out.push(4),
+            Change::Seed(seed) => {
+                out.push(5);
+                out.extend_from_slice(&seed.to_le_bytes());
+            }
         }
     }
 
@@ -164,6 +170,10 @@ impl<'a> Change<'a> {
                 Some((Change::Flushed { date: i64::from_le_bytes(*date) }, rest))
             }
             4 => Some((Change::Sealed, rest)),
+            5 => {
+                let (seed, rest) = rest.split_first_chunk()?;
+                Some((Change::Seed(u64::from_le_bytes(*seed)), rest))
+            }
             _ => None,
         }
     }

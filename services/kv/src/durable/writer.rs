@@ -6,10 +6,11 @@ use interfaces::CallError;
 use runtime::{env::StartError, time};
 
 use super::{
-    Log, LogError, Report,
+    Change, Log, LogError, Report,
     disk::{Disk, DiskError},
     journal::Journal,
     recovery::{self, Refusal},
+    replay::Replay,
 };
 use crate::{
     clock::Clock,
@@ -29,21 +30,17 @@ impl Writer {
     /// Opens the log, and fills the store, which is empty, with what it says. What can't be served as it was is refused, in words.
     pub fn open(mut disk: Disk, store: Arc<Store>, journal: Arc<Journal>, started: u64) -> Result<Writer, StartError> {
         let began = time::now();
-        let clock = Clock::now(started);
-        let (mut due, mut failed) = (0, None);
-        let (log, report) = recovery::open(&mut disk, nonce(), |change| {
-            if let Err(error) = store.apply(change, clock, &mut due) {
-                failed = Some(error);
-            }
-        })
-        .map_err(refused)?;
-        if let Some(error) = failed {
-            return Err(StartError(match error {
+        let mut replay = Replay::new(&store, Clock::now(started));
+        let (log, report) = recovery::open(&mut disk, nonce(), |change| replay.change(change)).map_err(refused)?;
+        let seeded = replay.end().map_err(|error| {
+            StartError(match error {
                 Stored::TooLarge => "the log has values longer than `longest-value`".into(),
                 _ => "the log has more than `memory` holds: nothing of it is given up, give the store more".into(),
-            }));
+            })
+        })?;
+        if !seeded {
+            journal.note(Change::Seed(store.seed()));
         }
-        store.expect_flush(due, clock);
         let nanos = time::now() - began;
         journal.statistics.opened(&report, nanos);
         tell(&report, nanos);

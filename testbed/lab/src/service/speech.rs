@@ -34,6 +34,9 @@ impl Speaker<'_> {
                 expect(stream, b"STORED\r\n")?;
                 say(stream, format!("get {key}\r\n").as_bytes())?;
                 expect(stream, format!("VALUE {key} 0 {}\r\n{value}\r\nEND\r\n", value.len()).as_bytes())?;
+                // Gone again: a durable store gives nothing up to make room, and a run lasts as long as its user likes.
+                say(stream, format!("delete {key}\r\n").as_bytes())?;
+                expect(stream, b"DELETED\r\n")?;
                 self.share(stream, random)
             }
             ServiceKind::Http => {
