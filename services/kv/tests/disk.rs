@@ -391,10 +391,10 @@ fn what_cannot_be_served_is_refused_in_words() {
         ask(&mut client, format!("set k{at} 0 0 1\r\nx\r\n").as_bytes(), b"STORED\r\n");
     }
     let mut medium = disk.contents.lock().unwrap().medium.clone();
-    // The area's head, its seal, then a block for each commit: the second one.
-    medium[3 * BLOCK + 60] ^= 1;
+    // The area's head, its seal, how keys are shared out, then a block for each commit: the second one.
+    medium[4 * BLOCK + 60] ^= 1;
     let words = refusal(medium);
-    assert!(words.contains("commit 2 is lost, and those up to 3 came after it"), "{words}");
+    assert!(words.contains("commit 3 is lost, and those up to 4 came after it"), "{words}");
     let network = Network::new(Limits::default());
     let stack: &'static _ = Box::leak(network.stack());
     let imports = Imports { stack: Port::new(stack), block: None };

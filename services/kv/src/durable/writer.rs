@@ -31,7 +31,7 @@ impl Writer {
     pub fn open(mut disk: Disk, store: Arc<Store>, journal: Arc<Journal>, started: u64) -> Result<Writer, StartError> {
         let began = time::now();
         let mut replay = Replay::new(&store, Clock::now(started));
-        let (log, report) = recovery::open(&mut disk, nonce(), |change| replay.change(change)).map_err(refused)?;
+        let (mut log, report) = recovery::open(&mut disk, nonce(), |change| replay.change(change)).map_err(refused)?;
         let seeded = replay.end().map_err(|error| {
             StartError(match error {
                 Stored::TooLarge => "the log has values longer than `longest-value`".into(),
@@ -39,7 +39,12 @@ impl Writer {
             })
         })?;
         if !seeded {
-            journal.note(Change::Seed(store.seed()));
+            log.append(Change::Seed(store.seed()));
+            match log.commit(&mut disk) {
+                // What is full is compacted before anything else is written, and that says the seed, too.
+                Ok(()) | Err(LogError::Full) => {}
+                Err(error) => return Err(StartError(format!("the log can't be written: {error:?}"))),
+            }
         }
         let nanos = time::now() - began;
         journal.statistics.opened(&report, nanos);
