@@ -138,6 +138,24 @@ fn a_whole_chain_of_lenders_dies() {
     RIG.until_as_before(&before);
 }
 
+/// A loan ends with the crash of whom it was made to: whoever has the object next may die, too, and it is free.
+#[test]
+fn a_loan_ends_with_its_borrower() {
+    let _turn = RIG.turn();
+    let before = RIG.baseline();
+    let nobodys = orphans();
+    let generation = RIG.status("a").generation;
+    let (a, b) = (probe("a"), probe("b"));
+    RIG.run(0, move || {
+        let word = RRef::new(Word(7)).unwrap();
+        assert_eq!(a.look_and_act(word.lend(), Deed::Panic), Err(CallError::Crashed));
+        b.keep(word).unwrap();
+    });
+    RIG.until_restarted("a", generation);
+    after_a_restart_of(&["b"], &before);
+    assert_eq!(orphans(), nobodys);
+}
+
 /// A refused call lends nothing.
 #[test]
 fn a_call_that_does_not_begin_lends_nothing() {
