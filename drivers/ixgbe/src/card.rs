@@ -95,6 +95,13 @@ impl Card {
         Ok(self.link.swap(mbps, Ordering::Relaxed) != mbps)
     }
 
+    /// Whether the device has used descriptors of a receive ring whose packets nobody has taken. (All places of a ring but one are posted, so its tail tells what has been taken; but not
+    /// while the pool is short of buffers, which is counted.)
+    pub fn is_ahead(&self, queue: u16) -> Result<bool, DeviceError> {
+        let next = self.device.read(rdt(queue))?.wrapping_add(1) % u32::from(self.config.rx_ring);
+        Ok(self.device.read(rdh(queue))? != next)
+    }
+
     pub fn link_words(&self) -> String {
         match self.link() {
             Link::Down => "down".into(),

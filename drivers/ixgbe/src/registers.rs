@@ -40,6 +40,11 @@ pub const fn rdh(queue: u16) -> u32 {
     0x1010 + 0x40 * queue as u32
 }
 
+/// RDT: the descriptor up to which it may.
+pub const fn rdt(queue: u16) -> u32 {
+    0x1018 + 0x40 * queue as u32
+}
+
 pub const RXCTRL: u32 = 0x3000;
 pub const RXCTRL_RXEN: u32 = 1;
 /// What is in the packet buffer (§8.2.3.8.11).

@@ -329,7 +329,8 @@ fn a_device_at_fault_is_no_error_to_the_client() {
             std::thread::sleep(*at - begun);
             begun = *at;
             BOX.card.with(|device| assert!(device.nic().obey(*step)));
-            send(20);
+            // A descriptor that is never written back is found out also when the ring behind it fills at once, so that nothing moves any more.
+            send(if mishap.name == "rx-skip" { 1_000 } else { 20 });
         }
         if mishap.is_seen {
             let mut looks = 0;
