@@ -26,6 +26,7 @@ pub mod outbox;
 pub mod resolver;
 pub mod stack;
 pub mod statistics;
+pub mod sums;
 
 use alloc::{boxed::Box, format, string::String, sync::Arc, vec::Vec};
 

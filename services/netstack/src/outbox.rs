@@ -8,6 +8,8 @@ use smoltcp::{
     time::Instant,
 };
 
+use crate::sums;
+
 /// Full batches that wait for the card at most: then whoever has something to send waits too.
 const MOST_BATCHES: usize = 8;
 
@@ -67,6 +69,7 @@ impl Outbox {
             packet.set_len(len);
             if packet.data().len() == len {
                 let result = write(packet.data_mut());
+                sums::complete(packet.data_mut());
                 self.used += 1;
                 self.written += 1;
                 if self.used == Batch::CAPACITY {
@@ -141,10 +144,10 @@ impl Device for Wire<'_> {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ethernet;
         capabilities.max_transmission_unit = self.outbox.max_frame;
-        // What is received has been verified (`flow`).
+        // What is received has been verified (`flow`); what is sent is completed (`sums`).
         capabilities.checksum.ipv4 = Checksum::Tx;
-        capabilities.checksum.tcp = Checksum::Tx;
-        capabilities.checksum.udp = Checksum::Tx;
+        capabilities.checksum.tcp = Checksum::None;
+        capabilities.checksum.udp = Checksum::None;
         capabilities
     }
 }
