@@ -27,6 +27,8 @@ pub struct NicConfig {
     pub device: u16,
     /// Which port of a card with two of them this is: 0 or 1 (82599 §8.2.3.1.2, STATUS.LAN_ID).
     pub port: u8,
+    /// How many ports the card has: 1 or 2.
+    pub ports: u8,
     pub module: SfpModule,
     /// From a reset to link up. The silicon takes a good part of a second; tests want none.
     pub link_delay: Duration,
@@ -48,6 +50,7 @@ impl Default for NicConfig {
             mac: [0x02, 0, 0, 0, 0, 0x01],
             device: pci::device::SFP,
             port: 0,
+            ports: 1,
             module: SfpModule::default(),
             link_delay: Duration::ZERO,
             disable_delay: Duration::ZERO,

@@ -74,7 +74,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
     /// As [`Nic::new`], counting where the caller can read along.
     pub fn with_counters(config: NicConfig, memory: M, wire: W, interrupts: I, counters: SharedCounters) -> Self {
         let mut nic = Nic {
-            space: ConfigSpace::new(config.device, config.mac),
+            space: ConfigSpace::new(config.device, config.mac, config.ports),
             bank: Bank::new(),
             interrupt_logic: InterruptLogic::new(),
             receiver: Receiver::default(),
@@ -308,7 +308,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
 
     /// Function-level reset: the device and its configuration space as after power-on (82599 §4.2.1.5.1).
     pub fn function_reset(&mut self) {
-        self.space = ConfigSpace::new(self.config.device, self.config.mac);
+        self.space = ConfigSpace::new(self.config.device, self.config.mac, self.config.ports);
         self.reset();
     }
 

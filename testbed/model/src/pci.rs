@@ -34,7 +34,8 @@ pub struct ConfigSpace {
 }
 
 impl ConfigSpace {
-    pub fn new(device: u16, serial: [u8; 6]) -> Self {
+    /// `ports` of the card, each a function of its own.
+    pub fn new(device: u16, serial: [u8; 6], ports: u8) -> Self {
         let mut space = ConfigSpace { bytes: Box::new([0; CONFIG_SIZE]), writable: Box::new([0; CONFIG_SIZE]) };
         space.put16(0x00, VENDOR_INTEL, 0);
         space.put16(0x02, device, 0);
@@ -44,6 +45,8 @@ impl ConfigSpace {
         space.bytes[0x08] = 0x01; // revision B0
         space.put16(0x0A, 0x0200, 0); // Ethernet controller
         space.writable[0x0C] = 0xFF;
+        // Header type: bit 7 in function 0, and on this card in both, says that there are more (82599 §9.3.3.8; PCI 3.0 §6.2.1).
+        space.bytes[0x0E] = if ports > 1 { 0x80 } else { 0 };
         space.put32(0x10, 0x0000_0004, !(BAR0_SIZE as u32 - 1));
         space.put32(0x14, 0, u32::MAX);
         space.put32(0x20, 0x0000_0004, !(BAR4_SIZE as u32 - 1));
@@ -127,7 +130,7 @@ mod tests {
     /// How every operating system sizes a 64-bit BAR: ones in, mask out.
     #[test]
     fn bars_are_sized_by_writing_ones() {
-        let mut space = ConfigSpace::new(device::SFP, [2, 0, 0, 0, 0, 1]);
+        let mut space = ConfigSpace::new(device::SFP, [2, 0, 0, 0, 0, 1], 1);
         space.write(0x10, &[0xFF; 8]);
         let mut bar = [0; 8];
         space.read(0x10, &mut bar);
@@ -138,7 +141,7 @@ mod tests {
     /// The capability list ends and names each capability once.
     #[test]
     fn capability_list() {
-        let space = ConfigSpace::new(device::KX4, [2, 0, 0, 0, 0, 1]);
+        let space = ConfigSpace::new(device::KX4, [2, 0, 0, 0, 0, 1], 1);
         let mut at = usize::from(space.bytes()[0x34]);
         let mut ids = Vec::new();
         while at != 0 && ids.len() < 10 {
@@ -148,10 +151,17 @@ mod tests {
         assert_eq!(ids, [0x01, 0x11, 0x10]);
     }
 
+    /// A bus driver looks for more functions only if the header says that there are some.
+    #[test]
+    fn two_ports_are_two_functions() {
+        let header = |ports| ConfigSpace::new(device::SFP, [2, 0, 0, 0, 0, 1], ports).bytes()[0x0E];
+        assert_eq!((header(1), header(2)), (0, 0x80));
+    }
+
     /// Identity can't be overwritten.
     #[test]
     fn identity_is_read_only() {
-        let mut space = ConfigSpace::new(device::SFP, [2, 0, 0, 0, 0, 1]);
+        let mut space = ConfigSpace::new(device::SFP, [2, 0, 0, 0, 0, 1], 1);
         space.write(0, &[0; 4]);
         assert_eq!(space.bytes()[..4], [0x86, 0x80, 0xFB, 0x10]);
         space.write(CONFIG_SIZE - 1, &[1, 2, 3]);

@@ -48,7 +48,7 @@ pub struct Card<W: Wire + Send> {
 }
 
 impl<W: Wire + Send + 'static> Card<W> {
-    /// A card in slot `slot` of the bus, with `wire` as its cable. It lives as long as the process.
+    /// A card in slot `slot` of the bus, or that of its functions which the configuration's port says, with `wire` as its cable. It lives as long as the process.
     pub fn new(slot: u8, config: NicConfig, wire: W) -> &'static Card<W> {
         Self::behind(SharedBar::anonymous().expect("memory for a BAR"), slot, config, wire)
     }
@@ -60,7 +60,7 @@ impl<W: Wire + Send + 'static> Card<W> {
             segment: 0,
             bus: 1,
             device: slot,
-            function: 0,
+            function: config.port,
             vendor_id: 0x8086,
             device_id: config.device,
             revision: 1,

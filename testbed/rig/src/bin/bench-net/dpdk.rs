@@ -100,7 +100,7 @@ pub fn enter(place: &Path) -> Result<(), String> {
     }
     let config = NicConfig { device: pci::device::KX4, ..NicConfig::default() };
     let mut space = [0; 256];
-    pci::ConfigSpace::new(config.device, config.mac).read(0, &mut space);
+    pci::ConfigSpace::new(config.device, config.mac, config.ports).read(0, &mut space);
     fs::write(class.join("uio/uio0/device/config"), space).map_err(of("configuration space"))?;
     let word = |at: usize| u16::from_le_bytes([space[at], space[at + 1]]);
     let class_code = u32::from_le_bytes([space[9], space[10], space[11], 0]);
