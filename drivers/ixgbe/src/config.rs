@@ -8,6 +8,9 @@
 //! interrupt-interval = "20us"    # at least so long between two interrupts of a queue
 //! multicast = false              # accept all multicast frames
 //! promiscuous = false            # accept frames to any station
+//! stations = []                  # further addresses that frames may be to, such as "02:00:00:00:00:07"
+//! groups = []                    # multicast addresses whose frames are accepted (and some others': the device hashes them)
+//! vlans = []                     # if any is named, tagged frames of others are dropped; untagged ones are not
 //! ```
 
 use alloc::{format, string::String, vec::Vec};
@@ -24,8 +27,46 @@ pub const HEADER: u16 = 18;
 const LARGEST_MTU: u16 = BUFFER_SIZE as u16 - HEADER;
 /// RFC 791: every link carries 68 bytes.
 const SMALLEST_MTU: u16 = 68;
+/// Receive addresses besides the device's own (82599 §8.2.3.7.8; the first 16 are where all members of the family have them).
+const MOST_STATIONS: usize = 15;
+/// IEEE 802.1Q: 0 is no VLAN, 4,095 reserved.
+const VLANS: core::ops::RangeInclusive<u16> = 1..=4094;
 /// EITR has 9 bits of 2 µs (82599 §8.2.3.5.12).
 const LONGEST_INTERVAL: Duration = Duration(1_022_000);
+
+/// A station's or a group's address, as people write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Station(pub [u8; 6]);
+
+impl TryFrom<String> for Station {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Station, String> {
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            let part = parts.next().filter(|part| part.len() == 2).and_then(|part| u8::from_str_radix(part, 16).ok());
+            *byte = part.ok_or_else(|| format!("\"{text}\" is no address such as \"02:00:00:00:00:07\""))?;
+        }
+        match parts.next() {
+            None => Ok(Station(bytes)),
+            Some(_) => Err(format!("\"{text}\" is longer than an address such as \"02:00:00:00:00:07\"")),
+        }
+    }
+}
+
+impl From<Station> for String {
+    fn from(Station([a, b, c, d, e, f]): Station) -> String {
+        format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    }
+}
+
+impl Station {
+    fn is_group(self) -> bool {
+        self.0[0] & 1 != 0
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -37,6 +78,9 @@ pub struct Config {
     pub interrupt_interval: Duration,
     pub multicast: bool,
     pub promiscuous: bool,
+    pub stations: Vec<Station>,
+    pub groups: Vec<Station>,
+    pub vlans: Vec<u16>,
 }
 
 impl Default for Config {
@@ -49,6 +93,9 @@ impl Default for Config {
             interrupt_interval: Duration(20_000),
             multicast: false,
             promiscuous: false,
+            stations: Vec::new(),
+            groups: Vec::new(),
+            vlans: Vec::new(),
         }
     }
 }
@@ -77,6 +124,22 @@ impl Configuration for Config {
                 format!("{} is longer than the device's {LONGEST_INTERVAL}", self.interrupt_interval),
             );
         }
+        if self.stations.len() > MOST_STATIONS {
+            wrong(
+                "stations",
+                format!("{} addresses: the device has room for {MOST_STATIONS} beside its own", self.stations.len()),
+            );
+        }
+        let is_odd = |stations: &[Station], group: bool| stations.iter().any(|station| station.is_group() != group);
+        if is_odd(&self.stations, false) {
+            wrong("stations", "a multicast address is no station's: it belongs to `groups`".into());
+        }
+        if is_odd(&self.groups, true) {
+            wrong("groups", "a station's address is no multicast address: it belongs to `stations`".into());
+        }
+        if let Some(vlan) = self.vlans.iter().find(|vlan| !VLANS.contains(vlan)) {
+            wrong("vlans", format!("{vlan}: a VLAN's number is from {} to {}", VLANS.start(), VLANS.end()));
+        }
         faults
     }
 }
@@ -98,9 +161,22 @@ mod tests {
             tx_ring: 8192,
             mtu: 9000,
             interrupt_interval: Duration::from_millis(2),
+            stations: alloc::vec![Station([1, 0, 0x5E, 0, 0, 1])],
+            groups: alloc::vec![Station([2, 0, 0, 0, 0, 7])],
+            vlans: alloc::vec![7, 4095],
             ..Config::default()
         };
         let paths: Vec<_> = config.validate().into_iter().map(|fault| fault.path).collect();
-        assert_eq!(paths, ["rx-ring", "tx-ring", "mtu", "interrupt-interval"]);
+        assert_eq!(paths, ["rx-ring", "tx-ring", "mtu", "interrupt-interval", "stations", "groups", "vlans"]);
+    }
+
+    /// Addresses are read as they are shown, and nothing else is.
+    #[test]
+    fn addresses() {
+        let station = Station::try_from(String::from("02:00:00:00:0a:07")).unwrap();
+        assert_eq!((station, String::from(station).as_str()), (Station([2, 0, 0, 0, 10, 7]), "02:00:00:00:0a:07"));
+        for wrong in ["", "02:00:00:00:00", "02:00:00:00:00:07:01", "2:0:0:0:0:7", "02:00:00:00:00:0g"] {
+            assert!(Station::try_from(String::from(wrong)).is_err(), "{wrong}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use runtime::time::now;
 
 use crate::{
     card::pause,
-    config::{Config, HEADER},
+    config::{Config, HEADER, Station},
     family::Variant,
     link,
     registers::*,
@@ -70,17 +70,7 @@ fn receive(device: Device, variant: &Variant, config: &Config, queues: u16) -> R
     // Stripping the CRC is said in two places, and the second has a field that must be 0 (§8.2.3.8.8).
     let rdrxctl = device.read(RDRXCTL)? & !RDRXCTL_RSC_FIRST_SIZE;
     device.write(RDRXCTL, rdrxctl | RDRXCTL_CRC_STRIP)?;
-    let mut filter = FCTRL_BROADCAST;
-    if config.multicast {
-        filter |= FCTRL_ALL_MULTICAST;
-    }
-    if config.promiscuous {
-        filter |= FCTRL_ALL_MULTICAST | FCTRL_ALL_UNICAST;
-    }
-    device.write(FCTRL, filter)?;
-    for word in 0..MTA_WORDS {
-        device.write(MTA + 4 * word, 0)?;
-    }
+    filters(device, config)?;
     device.write(RXCSUM, RXCSUM_HASH)?;
     for (at, word) in (0..).zip(steering::KEY) {
         device.write(RSSRK + 4 * at, word)?;
@@ -99,6 +89,38 @@ fn receive(device: Device, variant: &Variant, config: &Config, queues: u16) -> R
         drop(device.rx_ring(queue, config.rx_ring)?);
     }
     Ok(())
+}
+
+/// Whose frames are taken (§7.1.1).
+fn filters(device: Device, config: &Config) -> Result<(), DeviceError> {
+    let mut accepted = FCTRL_BROADCAST;
+    if config.multicast {
+        accepted |= FCTRL_ALL_MULTICAST;
+    }
+    if config.promiscuous {
+        accepted |= FCTRL_ALL_MULTICAST | FCTRL_ALL_UNICAST;
+    }
+    device.write(FCTRL, accepted)?;
+    // Behind the first, which is the device's own (§8.2.3.7.8).
+    for (at, Station([a, b, c, d, e, f])) in (1..).zip(config.stations.iter().copied()) {
+        device.write(RAL + 8 * at, u32::from_le_bytes([a, b, c, d]))?;
+        device.write(RAH + 8 * at, RAH_VALID | u32::from_le_bytes([e, f, 0, 0]))?;
+    }
+    // Bits 47:36 of the address choose a bit (§7.1.1.3).
+    let hashes = config.groups.iter().map(|Station([.., e, f])| u32::from(u16::from_le_bytes([*e, *f]) >> 4));
+    bitmap(device, MTA, MTA_WORDS, hashes)?;
+    device.write(MCSTCTRL, if config.groups.is_empty() { 0 } else { MCSTCTRL_FILTER })?;
+    bitmap(device, VFTA, VFTA_WORDS, config.vlans.iter().map(|vlan| u32::from(*vlan)))?;
+    let vlnctrl = device.read(VLNCTRL)? & !VLNCTRL_FILTER;
+    device.write(VLNCTRL, vlnctrl | if config.vlans.is_empty() { 0 } else { VLNCTRL_FILTER })
+}
+
+/// Writes a table of bits, of which these are set.
+fn bitmap(device: Device, table: u32, words: u32, set: impl Iterator<Item = u32> + Clone) -> Result<(), DeviceError> {
+    (0..words).try_for_each(|word| {
+        let bits = set.clone().filter(|bit| bit / 32 == word).fold(0, |bits, bit| bits | 1 << (bit % 32));
+        device.write(table + 4 * word, bits)
+    })
 }
 
 /// §4.6.8.

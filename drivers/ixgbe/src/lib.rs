@@ -31,7 +31,7 @@ use alloc::{boxed::Box, format, sync::Arc};
 use interfaces::{Port, control::Control, device::ixgbe::IxgbeDevice, net::Net};
 use runtime::env::{Env, StartError};
 
-pub use config::Config;
+pub use config::{Config, Station};
 pub use family::{VARIANTS, Variant};
 
 #[derive(runtime::Imports)]

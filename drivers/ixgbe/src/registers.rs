@@ -65,6 +65,14 @@ pub const FCTRL: u32 = 0x5080;
 pub const FCTRL_ALL_MULTICAST: u32 = 1 << 8;
 pub const FCTRL_ALL_UNICAST: u32 = 1 << 9;
 pub const FCTRL_BROADCAST: u32 = 1 << 10;
+pub const VLNCTRL: u32 = 0x5088;
+/// Tagged frames are filtered by VFTA.
+pub const VLNCTRL_FILTER: u32 = 1 << 30;
+pub const MCSTCTRL: u32 = 0x5090;
+/// Multicast frames are filtered by MTA; which 12 bits of the address are hashed is left at 0: the topmost.
+pub const MCSTCTRL_FILTER: u32 = 1 << 2;
+pub const VFTA: u32 = 0xA000;
+pub const VFTA_WORDS: u32 = 128;
 pub const MTA: u32 = 0x5200;
 pub const MTA_WORDS: u32 = 128;
 pub const RAL: u32 = 0x5400;

@@ -49,7 +49,8 @@ fn a_start_shows_address_queues_and_link() {
 /// Each kind of medium comes up and carries traffic; and is adopted by the next generation.
 #[test]
 fn members_of_the_family() {
-    for device in [model::pci::device::SFP, model::pci::device::KX4, model::pci::device::X540] {
+    use model::pci::device::{KX4, SFP, X540, X550};
+    for device in [SFP, KX4, X540, X550] {
         let bench = Bench::with_device(device, BUFFERS);
         let lease = bench.lease();
         for generation in 0..2 {
@@ -69,6 +70,54 @@ fn members_of_the_family() {
             assert_eq!(bench.peer_receive().map(|frame| number(&frame)), Some(generation), "{device:04x}");
         }
         assert_eq!(bench.violations(), 0);
+    }
+}
+
+/// Of frames to other stations, to groups and in VLANs those are taken that the manifest names, and the rest isn't; what is named is filtered by the card, not by us.
+#[test]
+fn only_what_the_manifest_names_gets_through() {
+    let to = |mac: [u8; 6]| {
+        let mut frame = frame(0, 1, 60);
+        frame[..6].copy_from_slice(&mac);
+        frame
+    };
+    let own = NicConfig::default().mac;
+    let in_vlan = |vlan: u8| [&to(own)[..12], &[0x81, 0x00, 0x00, vlan], &to(own)[12..]].concat();
+    let (station, group) = ([2, 0, 0, 0, 0, 7], [1, 0, 0x5E, 0, 0x10, 0xFB]);
+    let frames = [
+        to(own),
+        to([0xFF; 6]),
+        to(station),
+        to([2, 0, 0, 0, 0, 8]),
+        to(group),
+        to([1, 0, 0x5E, 0, 0x10, 0xEB]),
+        in_vlan(10),
+        in_vlan(11),
+    ];
+    let named = Config {
+        stations: vec![ixgbe::Station(station)],
+        groups: vec![ixgbe::Station(group)],
+        vlans: vec![10, 4000],
+        ..Config::default()
+    };
+    let cases = [
+        (Config::default(), [true, true, false, false, false, false, true, true]),
+        (named.clone(), [true, true, true, false, true, false, true, false]),
+        (Config { multicast: true, ..named.clone() }, [true, true, true, false, true, true, true, false]),
+        (Config { promiscuous: true, ..Config::default() }, [true; 8]),
+    ];
+    for (config, expected) in cases {
+        let bench = Bench::new(BUFFERS);
+        let driver = Generation::start(&bench.lease(), &CPUS[..1], config.clone()).unwrap();
+        let mut queue = driver.open(0);
+        let taken = frames.each_ref().map(|frame| {
+            bench.peer_send(frame);
+            bench.process();
+            let batch = receive(&mut queue);
+            assert!(batch.packets().iter().all(|packet| packet.data() == frame), "as it was sent, tag and all");
+            batch.len() == 1
+        });
+        assert_eq!(taken, expected, "{config:?}");
     }
 }
 

@@ -38,9 +38,9 @@ pub struct NicConfig {
 }
 
 impl NicConfig {
-    /// Bytes of receive packet buffer: 512 KiB, on the X540 384 KiB (X540 §7.1.3; Linux: `IXGBE_X540_RX_PB_SIZE`).
+    /// Bytes of receive packet buffer: 512 KiB, on X540 and X550 384 KiB (X540 §7.1.3; Linux: `IXGBE_X540_RX_PB_SIZE`).
     pub fn packet_buffer(&self) -> usize {
-        if self.device == pci::device::X540 { 384 * 1024 } else { PACKET_BUFFER }
+        if pci::device::is_copper(self.device) { 384 * 1024 } else { PACKET_BUFFER }
     }
 }
 

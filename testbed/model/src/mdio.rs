@@ -27,7 +27,7 @@ pub struct Mdio {
 
 impl Mdio {
     pub fn new(device: u16) -> Self {
-        let registers = (device == device::X540).then(|| {
+        let registers = device::is_copper(device).then(|| {
             BTreeMap::from([
                 // Control; the identifier that Linux and DPDK know as X540's; speeds of 10 G, 1 G and 100 M.
                 ((PMA, 0), 0x2040),

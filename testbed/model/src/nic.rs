@@ -347,7 +347,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         let bank = &mut self.bank;
         bank.set(STATUS, STATUS_GIO_MASTER | u32::from(self.config.port & 3) << STATUS_LAN_ID_SHIFT);
         // SDP2: a module is in the cage (Linux: `need_crosstalk_fix` reads it so).
-        let copper = self.config.device == pci::device::X540;
+        let copper = pci::device::is_copper(self.config.device);
         let present = self.config.module != SfpModule::Absent && !copper;
         bank.set(ESDP, u32::from(present) << 2);
         bank.set(RDRXCTL, RDRXCTL_DMA_INIT_DONE);

@@ -21,6 +21,13 @@ pub mod device {
     pub const KX4: u16 = 0x10F7;
     /// X540 with a 10GBASE-T PHY: the same data path with a smaller packet buffer.
     pub const X540: u16 = 0x1528;
+    /// X550, which is like it in all that is modelled.
+    pub const X550: u16 = 0x1563;
+
+    /// Whether the device has a 10GBASE-T PHY rather than a cage or a backplane.
+    pub fn is_copper(device: u16) -> bool {
+        matches!(device, X540 | X550)
+    }
 }
 
 const PM: usize = 0x40;

@@ -39,7 +39,7 @@ fn linux_ixgbe_accepts_an_x540() {
     judge(interop::linux(&Setup { card, ..Setup::default() }));
 }
 
-/// DPDK's polling driver in testpmd's modes io, macswap with RSS, icmpecho, and csum with the card's offloads.
+/// DPDK's polling driver in testpmd's modes io, mac, macswap with RSS, icmpecho, and csum with the card's offloads.
 #[test]
 #[ignore = "tier interop: boots a guest in QEMU, and fetches both the first time"]
 fn dpdk_accepts_the_model() {

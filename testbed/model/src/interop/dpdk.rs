@@ -19,6 +19,7 @@ pub fn dpdk(setup: &Setup) -> Result<Report, Error> {
     let seen = &run.peer;
     for (check, count) in [
         ("frames that came back as they went (io)", seen.unchanged),
+        ("frames sent on to testpmd's own peer (mac)", seen.readdressed),
         ("frames with addresses swapped (macswap)", seen.swapped),
         ("echo replies (icmpecho)", seen.pongs),
         ("wrong checksums put right by the card (csum)", seen.mended),

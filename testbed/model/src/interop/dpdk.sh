@@ -31,6 +31,7 @@ forward() {
 }
 
 forward 12 --forward-mode=io
+forward 12 --forward-mode=mac
 forward 12 --forward-mode=macswap --rxq=2 --txq=2 --rss-udp
 forward 12 --forward-mode=icmpecho
 # Sums by the card: IPv4, UDP and TCP on transmission, checked on reception.

@@ -25,10 +25,14 @@ const WRONG_SUM: u16 = 5001;
 const US: [u8; 4] = [10, 9, 0, 1];
 const THEM: [u8; 4] = [10, 9, 0, 2];
 
+/// Where testpmd's first port sends to if it isn't told otherwise (DPDK: `peer_eth_addrs`).
+const TESTPMDS_PEER: [u8; 6] = [2, 0, 0, 0, 0, 0];
+
 /// What came back.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
     pub unchanged: u64,
+    pub readdressed: u64,
     pub swapped: u64,
     pub pongs: u64,
     pub mended: u64,
@@ -56,6 +60,8 @@ impl Seen {
                     self.damaged += 1;
                 } else if frame[..12] == sent[..12] {
                     self.unchanged += 1;
+                } else if frame[..6] == TESTPMDS_PEER && frame[6..12] == TO {
+                    self.readdressed += 1;
                 } else if frame[..6] == FROM && frame[6..12] == TO {
                     self.swapped += 1;
                 }
@@ -108,6 +114,10 @@ mod tests {
         swapped[..6].copy_from_slice(&FROM);
         swapped[6..12].copy_from_slice(&TO);
         seen.take(&swapped);
+        let mut readdressed = good(3);
+        readdressed[..6].copy_from_slice(&TESTPMDS_PEER);
+        readdressed[6..12].copy_from_slice(&TO);
+        seen.take(&readdressed);
         let mut damaged = good(3);
         damaged[100] ^= 1;
         seen.take(&damaged);
@@ -116,7 +126,7 @@ mod tests {
         mended[40] ^= 0x55;
         seen.take(&mended);
         seen.take(&frames::ping(US, THEM, 7));
-        let counts = (seen.unchanged, seen.swapped, seen.damaged, seen.mended, seen.pongs);
-        assert_eq!(counts, (1, 1, 1, 1, 0));
+        let counts = (seen.unchanged, seen.readdressed, seen.swapped, seen.damaged, seen.mended, seen.pongs);
+        assert_eq!(counts, (1, 1, 1, 1, 1, 0));
     }
 }

@@ -16,7 +16,7 @@ const MODULES: [&str; 6] = [
 ];
 
 /// What the guest must answer, in its order.
-const EXPECTED: [(&str, &str); 12] = [
+const EXPECTED: [(&str, &str); 14] = [
     ("loaded", "yes"),
     ("carrier", "1"),
     ("speed", "10000"),
@@ -24,6 +24,8 @@ const EXPECTED: [(&str, &str); 12] = [
     ("ping", "5"),
     ("udp", "same"),
     ("tcp", "8"),
+    ("statistics", "agree"),
+    ("tcp-resets", "4"),
     ("tcp-plain", "4"),
     ("jumbo", "5"),
     ("errors", "0"),

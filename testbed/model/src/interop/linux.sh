@@ -60,6 +60,19 @@ tftp -p -l /tmp/file -r file $PEER && tftp -g -l /tmp/file.back -r file $PEER
 cmp -s /tmp/file /tmp/file.back && echo "check udp same" || echo "check udp differs"
 
 echo "check tcp $(echoed 8 300000)"
+
+# What the card has counted (which the driver reads every two seconds) is what the driver has seen.
+sleep 5
+counter() {
+	ethtool -S eth0 | sed -n "s/^ *$1: //p"
+}
+[ "$(counter rx_pkts_nic) $(counter tx_pkts_nic)" = "$(counter rx_packets) $(counter tx_packets)" ] &&
+	echo "check statistics agree" || echo "check statistics differ"
+
+# Resets under traffic, one for each new ring size: connections outlive them.
+( sleep 1; ethtool -G eth0 rx 256 tx 256; sleep 3; ethtool -G eth0 rx 512 tx 512 ) &
+echo "check tcp-resets $(echoed 4 2000000)"
+wait
 # The same without the card's help: checksums and segmentation by the guest's CPU.
 ethtool -K eth0 rx off tx off tso off gso off gro off
 echo "check tcp-plain $(echoed 4 300000)"

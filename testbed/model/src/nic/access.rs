@@ -31,7 +31,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
                 self.bank.set(SWSM, value | SWSM_SMBI);
                 value
             }
-            SW_FW_SYNC if self.config.device == device::X540 => {
+            SW_FW_SYNC if device::is_copper(self.config.device) => {
                 // There the register guards itself: reading takes its own semaphore (Linux:
                 // `ixgbe_get_swfw_sync_semaphore`).
                 let value = self.bank.get(SW_FW_SYNC);
