@@ -59,6 +59,9 @@ enum Job {
         /// Cut a backend off for a while: BACKEND:LENGTH@TIME, such as b2:6s@5s
         #[arg(long = "outage", value_name = "OUTAGE", value_parser = run::parse_outage)]
         outages: Vec<lab::Outage>,
+        /// Have the network card misbehave: nic:FAULT@TIME, such as nic:tx-hang@5s
+        #[arg(long = "fault", value_name = "FAULT", value_parser = run::parse_fault)]
+        faults: Vec<lab::Fault>,
         /// Cut the box's power, and give it back at once: TIME, such as 8s
         #[arg(long = "power-loss", value_name = "TIME", value_parser = run::parse_time)]
         power_losses: Vec<Duration>,
@@ -357,6 +360,7 @@ fn perform(job: Job) -> Result<(), Failure> {
             pauses,
             outages,
             power_losses,
+            faults,
             rubbish,
             programs,
             debug_kernel,
@@ -382,6 +386,7 @@ fn perform(job: Job) -> Result<(), Failure> {
                 pauses,
                 outages,
                 power_losses,
+                faults,
                 rubbish,
                 programs,
                 flavour,

@@ -9,7 +9,7 @@ use crate::manifest::{CheckError, Checked, check, source};
 use crate::workspace::Workspace;
 use bundle::manifest::{DeviceMatch, Iommu};
 use lab::{
-    Backend, Boot, BoxAddress6, BoxSettings, Command, Crash, Disk, Firmware, LabFile, Outage, Pause, Protocol, Rubbish,
+    Backend, Boot, BoxAddress6, BoxSettings, Command, Crash, Disk, Fault, Firmware, LabFile, Outage, Pause, Protocol, Rubbish,
     RunOptions, Service, ServiceKind, Tools, Vip,
 };
 use serde::Deserialize;
@@ -29,6 +29,7 @@ pub struct Request {
     pub outages: Vec<Outage>,
     /// When the box's power is cut.
     pub power_losses: Vec<Duration>,
+    pub faults: Vec<Fault>,
     pub rubbish: Option<Rubbish>,
     /// Lines for the shell, run where the client is.
     pub programs: Vec<String>,
@@ -95,6 +96,8 @@ fn one() -> u32 {
 const BALANCER: &str = "maglev";
 const STACK: &str = "netstack";
 const DISK_DRIVER: &str = "nvme";
+/// What drives a network card.
+const CARD: &str = "ixgbe";
 /// Services whose clients the lab can play, and where they are if their config doesn't say.
 const SERVICES: [(&str, ServiceKind, u16); 3] =
     [("echo", ServiceKind::Echo, 7), ("kv", ServiceKind::Memcached, 11_211), ("httpd", ServiceKind::Http, 80)];
@@ -147,6 +150,7 @@ fn options(workspace: &Workspace, request: Request) -> Result<RunOptions, RunErr
         pauses: request.pauses,
         outages: request.outages,
         power_losses: request.power_losses,
+        faults: request.faults,
         rubbish: request.rubbish,
         live: request.duration.is_none() && request.programs.is_empty(),
         programs: request.programs,
@@ -319,6 +323,7 @@ fn box_settings(appliance: &Appliance, address: &str, ip6: Option<BoxAddress6>) 
         cpus: appliance.machine.cpus.value,
         memory: appliance.machine.memory.value.0,
         iommu: appliance.machine.iommu == Iommu::Require,
+        drivers: appliance.domains.iter().filter(|domain| domain.image.value == CARD).map(name).collect(),
         watchdogs: appliance.domains.iter().map(watchdog).collect(),
     })
 }
@@ -364,6 +369,10 @@ pub fn check_lab(checked: &Checked) -> Result<(), RunError> {
     disks(&checked.appliance, &lab_file(&checked.files)?).map(drop)
 }
 
+fn name(domain: &appliance::Domain) -> String {
+    domain.name.value.clone()
+}
+
 fn watchdog(domain: &appliance::Domain) -> (String, Duration) {
     (domain.name.value.clone(), Duration::from_nanos(domain.watchdog.0))
 }
@@ -399,6 +408,19 @@ pub fn parse_outage(text: &str) -> Result<Outage, String> {
     let (what, at) = text.rsplit_once('@').ok_or(expected)?;
     let (backend, length) = what.rsplit_once(':').ok_or(expected)?;
     Ok(Outage { backend: backend.to_owned(), at: parse_time(at)?, length: parse_time(length)? })
+}
+
+/// `nic:tx-hang@5s`: what goes wrong with the card, and when.
+pub fn parse_fault(text: &str) -> Result<Fault, String> {
+    let expected = "expected nic:FAULT@TIME, such as nic:tx-hang@5s";
+    let (what, at) = text.rsplit_once('@').ok_or(expected)?;
+    let mishap = what.strip_prefix("nic:").ok_or(expected)?;
+    if lab::Mishap::find(mishap).is_none() {
+        let all: Vec<String> =
+            lab::MISHAPS.iter().map(|mishap| format!("  {:20} {}", mishap.name, mishap.what)).collect();
+        return Err(format!("no fault of a card is named {mishap}; there is:\n{}", all.join("\n")));
+    }
+    Ok(Fault { mishap: mishap.to_owned(), at: parse_time(at)? })
 }
 
 /// `2000:7`: so many frames a second, from that seed; the seed is 1 if it isn't said. `1000:1:syn`: of that sort alone.
@@ -437,6 +459,10 @@ mod tests {
         let outage = parse_outage("b2:6s@5s").unwrap();
         assert_eq!((outage.backend.as_str(), outage.length.as_secs(), outage.at.as_secs()), ("b2", 6, 5));
         assert!(parse_outage("b2@5s").is_err());
+        let fault = parse_fault("nic:tx-hang@5s").unwrap();
+        assert_eq!((fault.mishap.as_str(), fault.at.as_secs()), ("tx-hang", 5));
+        assert!(parse_fault("nic:meltdown@5s").unwrap_err().contains("rx-skip"));
+        assert!(parse_fault("tx-hang@5s").is_err() && parse_fault("nic:tx-hang").is_err());
         assert_eq!(parse_rubbish("2000:7").unwrap(), Rubbish { rate: 2000, seed: 7, only: None });
         assert_eq!(parse_rubbish("1000:1:syn").unwrap().only.as_deref(), Some("syn"));
         assert_eq!(parse_rubbish("50").unwrap().seed, 1);

@@ -5,7 +5,7 @@ use core::sync::atomic::{Ordering, fence};
 
 use interfaces::{
     Cap, RRef,
-    device::ixgbe::{DeviceError, Identity, Interrupt, IxgbeDevice, LeaseState, RingCounts, RxRing, TxRing},
+    device::ixgbe::{DeviceError, Identity, Interrupt, IxgbeDevice, LeaseState, Losses, RingCounts, RxRing, TxRing},
     packet::{Batch, trusted},
 };
 
@@ -56,8 +56,12 @@ impl<H: Hardware> IxgbeDevice for Device<H> {
         Ok(())
     }
 
-    fn reset_lease(&self) -> Result<u32, DeviceError> {
+    fn reset_lease(&self) -> Result<(), DeviceError> {
         self.lease.reset()
+    }
+
+    fn losses(&self) -> Losses {
+        self.lease.losses()
     }
 
     fn rx_ring(&self, queue: u16, length: u16) -> Result<Cap<dyn RxRing>, DeviceError> {

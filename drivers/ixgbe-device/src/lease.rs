@@ -4,10 +4,10 @@ use alloc::sync::Arc;
 use core::{
     cell::UnsafeCell,
     ops::{Deref, DerefMut},
-    sync::atomic::{AtomicBool, AtomicU32, Ordering, fence},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
 };
 
-use interfaces::device::ixgbe::{DeviceError, LeaseState};
+use interfaces::device::ixgbe::{DeviceError, LeaseState, Losses};
 
 use crate::{
     family::has_link_reset,
@@ -115,6 +115,10 @@ pub struct Lease<H: Hardware> {
     was_reset: AtomicBool,
     /// The generation that held the lease has died, and the next one hasn't come yet.
     abandoned: AtomicBool,
+    /// The cells of `Losses`.
+    resets: AtomicU64,
+    received: AtomicU64,
+    unsent: AtomicU64,
 }
 
 impl<H: Hardware> Lease<H> {
@@ -129,6 +133,9 @@ impl<H: Hardware> Lease<H> {
             suspect: AtomicBool::new(false),
             was_reset: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
+            resets: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            unsent: AtomicU64::new(0),
         })
     }
 
@@ -138,6 +145,11 @@ impl<H: Hardware> Lease<H> {
             (false, 0) => LeaseState::Fresh,
             (false, live) => LeaseState::Live { rx_queues: (live >> 16) as u16, tx_queues: live as u16 },
         }
+    }
+
+    pub(crate) fn losses(&self) -> Losses {
+        let value = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
+        Losses { resets: value(&self.resets), received: value(&self.received), unsent: value(&self.unsent) }
     }
 
     /// Packet buffers in the rings of this lease.
@@ -336,9 +348,8 @@ impl<H: Hardware> Lease<H> {
         unsafe { self.hardware.write(IVAR_MISC, (u32::from(vector) | IVAR_VALID) << 8) };
     }
 
-    /// Stops the device, waits, cuts it off, resets it, and only then gives all buffers and rings back. Returns the received frames that nobody
-    /// will get. `TimedOut` or `Vanished`: the buffers are back (the device is cut off), but it can't be used; try again.
-    pub fn reset(self: &Arc<Self>) -> Result<u32, DeviceError> {
+    /// Stops the device, waits, cuts it off, resets it, and only then gives all buffers and rings back. `TimedOut` or `Vanished`: the buffers are back (the device is cut off), but it can't be used; try again.
+    pub fn reset(self: &Arc<Self>) -> Result<(), DeviceError> {
         let mut rx = [const { None }; MAX_QUEUES as usize];
         let mut tx = [const { None }; MAX_QUEUES as usize];
         for at in 0..usize::from(MAX_QUEUES) {
@@ -351,7 +362,7 @@ impl<H: Hardware> Lease<H> {
         if self.present() {
             self.stop();
         }
-        let waiting = rx.iter().flatten().filter_map(|held| held.as_ref().map(Receive::waiting)).sum();
+        self.count_losses(&rx, &tx);
         self.hardware.set_bus_master(false);
         for held in rx.iter_mut().flatten() {
             if let Some(receive) = held.take() {
@@ -370,7 +381,23 @@ impl<H: Hardware> Lease<H> {
         self.reset_device()?;
         self.was_reset.store(true, Ordering::Release);
         self.suspect.store(false, Ordering::Release);
-        Ok(waiting)
+        Ok(())
+    }
+
+    /// Counts what is in the rings of a device that has stopped, for the last time.
+    fn count_losses(&self, rx: &[Option<Held<H, Receive>>], tx: &[Option<Held<H, Transmit>>]) {
+        let rings =
+            |at: usize| (rx[at].as_deref().and_then(Option::as_ref), tx[at].as_deref().and_then(Option::as_ref));
+        let mut had_rings = false;
+        for (at, queue) in (0..MAX_QUEUES).enumerate() {
+            let (receive, transmit) = rings(at);
+            had_rings |= receive.is_some() || transmit.is_some();
+            let received = receive.map_or(0, |ring| ring.waiting(self.hardware.read(RxQueue(queue).head())));
+            let unsent = transmit.map_or(0, |ring| ring.unsent(self.hardware.read(TxQueue(queue).head())));
+            self.received.fetch_add(u64::from(received), Ordering::Relaxed);
+            self.unsent.fetch_add(u64::from(unsent), Ordering::Relaxed);
+        }
+        self.resets.fetch_add(u64::from(had_rings), Ordering::Relaxed);
     }
 
     /// Brings RX and TX to an end as far as the device obeys. Its obedience saves packets, nothing depends on it.

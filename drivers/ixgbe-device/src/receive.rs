@@ -133,15 +133,17 @@ impl Receive {
         unsafe { hardware.give_buffers(&mut [Some(head)]) };
     }
 
-    /// Received frames that nobody has taken.
-    pub fn waiting(&self) -> u32 {
+    /// Received frames that nobody has taken, when the device's head is at `head`: those that it says it has written, and those behind which its head
+    /// has gone without its saying so. (A `head` outside the ring, as a device that has left the bus gives, says nothing.)
+    pub fn waiting(&self, head: u32) -> u32 {
+        let length = u32::from(self.ring.length());
+        let used = if head < length { (head + length - u32::from(self.next)) % length } else { 0 };
         let (mut index, mut count) = (self.next, 0);
-        for _ in 0..self.posted {
+        for at in 0..u32::from(self.posted) {
             let written = Received(self.ring.second(index));
-            if !written.done() {
-                break;
-            }
-            count += u32::from(matches!(written.verdict(), Verdict::Packet(_)));
+            let lost =
+                if written.done() { matches!(written.verdict(), Verdict::Packet(_) | Verdict::Lie) } else { at < used };
+            count += u32::from(lost);
             index = self.ring.after(index);
         }
         count

@@ -115,6 +115,13 @@ impl Transmit {
         }
     }
 
+    /// Frames that a device whose head is at `head` hasn't sent; with a `head` outside the ring, all that it hasn't reported.
+    pub fn unsent(&self, head: u32) -> u32 {
+        let length = u32::from(self.ring.length());
+        let in_flight = u32::from(self.in_flight);
+        if head < length { ((u32::from(self.tail) + length - head) % length).min(in_flight) } else { in_flight }
+    }
+
     /// Gives all buffers back to the pool, and the ring's memory.
     ///
     /// # Safety

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bench::{Bench, device, frame, number};
 use interfaces::{
     Cap, RRef,
-    device::ixgbe::{DeviceError, IxgbeDevice, LeaseState, RxRing, TxRing},
+    device::ixgbe::{DeviceError, IxgbeDevice, LeaseState, Losses, RxRing, TxRing},
     packet::Batch,
 };
 use ixgbe_device::{Hardware, Lease};
@@ -313,7 +313,8 @@ fn reset_gives_every_buffer_back_and_counts_what_is_lost() {
     (0..5).for_each(|at| bench.peer_send(&frame(0, at, 60)));
     bench.process();
     assert_eq!(lease.buffers(), usize::from(RING) - 1);
-    assert_eq!(device(&lease).reset_lease(), Ok(5));
+    assert_eq!(device(&lease).reset_lease(), Ok(()));
+    assert_eq!(device(&lease).losses(), Losses { resets: 1, received: 5, unsent: 0 });
     assert_eq!((bench.pool.available(), lease.buffers()), (256, 0));
     assert_eq!(device(&lease).lease(), LeaseState::Fresh);
     // What comes now goes nowhere; and the device can be brought up again.
@@ -437,6 +438,7 @@ fn a_missing_write_back_stalls_the_ring_until_its_reset() {
     assert_eq!(receive(&mut rx).len(), 0);
     drop((rx, tx));
     device(&lease).reset_lease().unwrap();
+    assert_eq!(device(&lease).losses().received, 3, "the one that was never reported among them");
     assert_eq!(bench.pool.available(), 256);
 }
 

@@ -49,9 +49,15 @@ impl Card {
         if adopted {
             log::info!("{}: adopting {queues} live queue pairs", variant.name);
         } else {
-            let lost = reset(device).map_err(|error| failed("reset", error))?;
+            let before = device.losses();
+            reset(device).map_err(|error| failed("reset", error))?;
             if state != LeaseState::Fresh {
-                log::warn!("{}: was {state:?}, has been reset; {lost} received frames lost", variant.name);
+                let after = device.losses();
+                let (received, unsent) = (after.received - before.received, after.unsent - before.unsent);
+                log::warn!(
+                    "{}: was {state:?}, has been reset: {received} received frames lost, {unsent} not sent",
+                    variant.name
+                );
             }
             initialise::initialise(device, variant, config, queues).map_err(|error| failed("initialisation", error))?;
             device.set_live(queues, queues).map_err(|error| failed("initialisation", error))?;
@@ -120,7 +126,7 @@ impl core::fmt::Display for Shown {
 }
 
 /// Resets the device, as soon as the handles of the generation before are closed.
-fn reset(device: Port<dyn IxgbeDevice>) -> Result<u32, DeviceError> {
+fn reset(device: Port<dyn IxgbeDevice>) -> Result<(), DeviceError> {
     let limit = now() + HANDOVER_LIMIT;
     loop {
         match device.reset_lease() {

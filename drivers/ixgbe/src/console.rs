@@ -22,10 +22,16 @@ impl Console {
 impl Control for Console {
     fn counters(&self, first: u32, mut page: RRef<Counters>) -> Result<RRef<Counters>, ControlError> {
         let mut number = 0;
-        self.card.statistics.show(|name, value| {
+        let mut show = |name: &str, value| {
             number += 1;
             number <= first || page.push(name, value)
-        });
+        };
+        let losses = self.card.device.losses();
+        let lost =
+            [("reset.times", losses.resets), ("reset.received", losses.received), ("reset.unsent", losses.unsent)];
+        if lost.into_iter().all(|(name, value)| show(name, value)) {
+            self.card.statistics.show(show);
+        }
         Ok(page)
     }
 

@@ -18,8 +18,8 @@ use crate::{
 /// How long transmission may stand still while the link is up: far above the 0.4 ms that a full packet buffer takes at 10 Gb/s, or the pauses of a
 /// virtual machine.
 const HANG_LIMIT: u64 = 5_000_000_000;
-/// Calls of `receive` between two publications of the counters.
-const PUBLISH_EVERY: u32 = 1024;
+/// Calls of `receive` between two times that the queue is tended.
+const TEND_EVERY: u32 = 1024;
 /// Without interrupts, the longest sleep between two looks at the ring.
 const LOOK_EVERY: u64 = 100_000;
 
@@ -29,7 +29,7 @@ pub struct Queue {
     rx: Cap<dyn RxRing>,
     tx: Cap<dyn TxRing>,
     interrupt: Option<Cap<dyn Interrupt>>,
-    until_publish: u32,
+    until_tend: u32,
     /// The last look at the ring found nothing.
     in_vain: bool,
     /// Packets that have left, when that was last seen to grow, or to be all.
@@ -48,17 +48,7 @@ impl Queue {
         let rx = card.device.rx_ring(index, card.config.rx_ring).map_err(refused)?;
         let tx = card.device.tx_ring(index, card.config.tx_ring).map_err(refused)?;
         let interrupt = card.interrupts.then(|| card.device.queue_interrupt(index)).transpose().map_err(refused)?;
-        Ok(Queue {
-            card,
-            index,
-            rx,
-            tx,
-            interrupt,
-            until_publish: PUBLISH_EVERY,
-            in_vain: false,
-            left: 0,
-            moved_at: now(),
-        })
+        Ok(Queue { card, index, rx, tx, interrupt, until_tend: TEND_EVERY, in_vain: false, left: 0, moved_at: now() })
     }
 
     /// A ring's answer: a failed call is the caller's business, anything else the end of this generation.
@@ -70,14 +60,19 @@ impl Queue {
         }
     }
 
+    /// Looks after what nobody waits for, and publishes the counters.
     #[cold]
-    fn publish(&mut self) {
-        self.until_publish = PUBLISH_EVERY;
+    fn tend(&mut self) -> Result<(), NetError> {
+        let in_flight = self.tx.reclaim();
+        let in_flight = self.answer(in_flight)?;
+        self.watch_transmission(in_flight)?;
+        self.until_tend = TEND_EVERY;
         let cells = &self.card.statistics.queues[usize::from(self.index)];
         cells.publish(self.rx.counts(), self.tx.counts());
         if self.in_vain {
             cells.looked_in_vain();
         }
+        Ok(())
     }
 
     /// Packets wait to be sent: they must be leaving, as long as there is a link.
@@ -103,9 +98,9 @@ impl NetQueue for Queue {
     fn receive(&mut self, mut batch: RRef<Batch>) -> Result<RRef<Batch>, NetError> {
         let received = self.rx.receive(&mut batch, Batch::CAPACITY);
         self.in_vain = self.answer(received)? == 0;
-        self.until_publish -= 1;
-        if self.until_publish == 0 {
-            self.publish();
+        self.until_tend -= 1;
+        if self.until_tend == 0 {
+            self.tend()?;
         }
         Ok(batch)
     }
@@ -124,10 +119,7 @@ impl NetQueue for Queue {
     }
 
     fn wait(&mut self, deadline: u64) -> Result<(), NetError> {
-        let in_flight = self.tx.reclaim();
-        let in_flight = self.answer(in_flight)?;
-        self.watch_transmission(in_flight)?;
-        self.publish();
+        self.tend()?;
         if self.interrupt.is_none() {
             while !self.rx.ready() && now() < deadline {
                 let slept = pause(LOOK_EVERY.min(deadline.saturating_sub(now())));

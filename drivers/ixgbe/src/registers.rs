@@ -35,8 +35,16 @@ pub const RDRXCTL: u32 = 0x2F00;
 pub const RDRXCTL_CRC_STRIP: u32 = 1 << 1;
 pub const RDRXCTL_DMA_INIT_DONE: u32 = 1 << 3;
 pub const RDRXCTL_RSC_FIRST_SIZE: u32 = 0x1F << 17;
+/// RDH: the descriptor that the device will use next.
+pub const fn rdh(queue: u16) -> u32 {
+    0x1010 + 0x40 * queue as u32
+}
+
 pub const RXCTRL: u32 = 0x3000;
 pub const RXCTRL_RXEN: u32 = 1;
+/// What is in the packet buffer (§8.2.3.8.11).
+pub const RXMEMWRAP: u32 = 0x3190;
+pub const RXMEMWRAP_EMPTY: u32 = 1 << 3;
 pub const RXPBSIZE: u32 = 0x3C00;
 pub const FCCFG: u32 = 0x3D00;
 pub const HLREG0: u32 = 0x4240;

@@ -43,11 +43,6 @@ const REGISTERS: &[(&str, u32, bool)] = &[
     ("device.tx.bytes", 0x4090, true),          // GOTC
 ];
 
-/// QPRC: frames delivered to a queue.
-const fn delivered(queue: u16) -> u32 {
-    0x1030 + 0x40 * queue as u32
-}
-
 /// QPRDC: frames for a queue without descriptors, dropped.
 const fn dropped(queue: u16) -> u32 {
     0x1430 + 0x40 * queue as u32
@@ -77,20 +72,16 @@ pub struct QueueCells {
     tx: RingCells,
     /// How often the queue's thread has published after it had found nothing.
     in_vain: Cell,
-    /// Frames that the device says it has put into the ring.
-    delivered: Cell,
     /// Frames that the device dropped since the ring had no descriptor.
     dropped: Cell,
 }
 
-/// What is known of a receive queue from both of its ends.
+/// What the thread of a receive queue has last said of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ends {
-    /// By the device.
-    pub delivered: u64,
-    /// By the ring: packets, dropped frames, and times without a buffer.
-    pub ring: u64,
-    /// How often the ring's thread has looked in vain.
+pub struct Attendance {
+    /// What came out of the ring: packets, dropped frames, and times without a buffer.
+    pub taken: u64,
+    /// How often the thread has looked in vain.
     pub looks: u64,
 }
 
@@ -106,9 +97,9 @@ impl QueueCells {
         self.in_vain.add(1);
     }
 
-    pub fn ends(&self) -> Ends {
-        let ring = self.rx.packets.get() + self.rx.errors.get() + self.rx.no_buffer.get();
-        Ends { delivered: self.delivered.get(), ring, looks: self.in_vain.get() }
+    pub fn attendance(&self) -> Attendance {
+        let taken = self.rx.packets.get() + self.rx.errors.get() + self.rx.no_buffer.get();
+        Attendance { taken, looks: self.in_vain.get() }
     }
 }
 
@@ -131,7 +122,6 @@ impl Statistics {
             cell.add(u64::from(low) | u64::from(high) << 32);
         }
         for (queue, cells) in (0..).zip(&*self.queues) {
-            cells.delivered.add(u64::from(device.read(delivered(queue))?));
             cells.dropped.add(u64::from(device.read(dropped(queue))?));
         }
         Ok(())
@@ -168,7 +158,5 @@ impl Statistics {
 /// Forgets what the device has counted.
 pub fn clear(device: Port<dyn IxgbeDevice>) -> Result<(), DeviceError> {
     Statistics::new(0).collect(device)?;
-    (0..16)
-        .flat_map(|queue| [delivered(queue), dropped(queue)])
-        .try_for_each(|register| device.read(register).map(drop))
+    (0..16).try_for_each(|queue| device.read(dropped(queue)).map(drop))
 }

@@ -170,6 +170,7 @@ fn request(manifest: &Path, crashes: Vec<Crash>, duration: Duration) -> Request 
         pauses: Vec::new(),
         outages: Vec::new(),
         power_losses: Vec::new(),
+        faults: Vec::new(),
         rubbish: None,
         programs: Vec::new(),
         flavour: Flavour::Plain,

@@ -78,6 +78,17 @@ pub enum LeaseState {
     Suspect,
 }
 
+/// What resets have cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Resets of a device that had rings.
+    pub resets: u64,
+    /// Frames that the device had received into a ring, and nobody had taken.
+    pub received: u64,
+    /// Frames in a ring that the device had not sent.
+    pub unsent: u64,
+}
+
 /// One 82599-family function.
 #[interface(kernel)]
 pub trait IxgbeDevice {
@@ -98,8 +109,11 @@ pub trait IxgbeDevice {
     fn set_suspect(&self) -> Result<(), DeviceError>;
 
     /// Disables all rings, drains, waits as 82599 §4.6.7.1 wants, resets the device, takes all posted buffers back to the pool: the lease is
-    /// `Fresh` again. Returns the number of received frames thereby lost. `Busy` while a ring is open.
-    fn reset_lease(&self) -> Result<u32, DeviceError>;
+    /// `Fresh` again. `Busy` while a ring is open.
+    fn reset_lease(&self) -> Result<(), DeviceError>;
+
+    /// What resets have cost since the lease began. (What the packet buffer held is lost with them too; only the device knew how much that was.)
+    fn losses(&self) -> Losses;
 
     /// Opens RX ring `queue`: makes it, of `length` descriptors (multiple of 8, at most 4,096), posts buffers and enables it; or, if the lease has it
     /// already, adopts it as it is, with the cursors that the lease kept. While nobody has it open, and until what piled up meanwhile has been received,

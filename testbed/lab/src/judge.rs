@@ -12,12 +12,13 @@ use crate::load::{Kind, Tally};
 use crate::options::{Protocol, RunOptions, Vip};
 use crate::probe::THIN;
 use crate::report::{
-    BackendReport, Connections, CrashReport, DomainReport, Exchange, KindReport, NicReport, PauseReport,
+    BackendReport, Connections, CrashReport, DomainReport, Exchange, FaultReport, KindReport, NicReport, PauseReport,
     PowerLossReport, ProbeReport, ProgramReport, Report, Requests, SCHEMA_VERSION, VipReport,
 };
 use crate::rubbish::RubbishReport;
 use crate::service::Dealings;
 use crate::witness::{Arrival, Service, Witness};
+use model::Mishap;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
@@ -25,6 +26,11 @@ use std::time::Duration;
 const AFTERMATH: Duration = Duration::from_millis(500);
 /// How far before the moment that the box names a gap may have begun: one CPU may stand still before the other says so.
 const FOREBODING: Duration = Duration::from_millis(20);
+
+/// How long a driver may take to find out that its card is at fault: the longest of its own limits is 5 s of a transmitter that stands still, and it looks ten times a second.
+const DETECTION: Duration = Duration::from_secs(6);
+/// And to reset it, once it is there again.
+const RESET: Duration = Duration::from_secs(3);
 
 /// The one vocabulary of reasons; other kinds of fault may be asked for by name, and end as one of these.
 const REASONS: [&str; 7] = ["panic", "stack-overflow", "page-fault", "cpu-exception", "quota", "watchdog", "killed"];
@@ -83,6 +89,8 @@ pub struct Evidence {
     pub pauses: Vec<(Moment, Option<Moment>)>,
     /// When the power was cut, and when all services had answered again.
     pub dark: Vec<(Moment, Option<Moment>)>,
+    /// What went wrong with the card on command, by name.
+    pub mishaps: Vec<(Moment, String)>,
     /// What went wrong on the way.
     pub reasons: Vec<String>,
 }
@@ -110,6 +118,7 @@ impl Evidence {
             asked: Vec::new(),
             pauses: Vec::new(),
             dark: Vec::new(),
+            mishaps: Vec::new(),
             reasons: Vec::new(),
         }
     }
@@ -128,7 +137,7 @@ pub fn report(options: &RunOptions, evidence: &Evidence, witness: &Witness) -> R
     let probe = probe(evidence, witness, &gaps, up);
     let (mut crashes, windows) = crashes(options, evidence, &gaps, up, &mut reasons);
     let noise = probe.max_gap_before_ms;
-    check_blocked(&crashes, &windows, &gaps, noise, |crash| allowance(options, crash), &mut reasons);
+    check_blocked(&crashes, &windows, &gaps, noise, |crash| allowance(options, evidence, up, crash), &mut reasons);
     let first_change = evidence.asked.iter().filter(|asked| asked.changes_backends()).map(|asked| asked.at).min();
     let changed = |at| first_change.is_some_and(|change| at >= change);
     let tally = evidence.tally.clone().unwrap_or_default();
@@ -192,6 +201,11 @@ pub fn report(options: &RunOptions, evidence: &Evidence, witness: &Witness) -> R
         pauses: pauses(evidence, &gaps, up),
         power_losses: power_losses(evidence, up),
         outages: outages::reports(options, &losses, witness, up, evidence.load_end),
+        faults: evidence
+            .mishaps
+            .iter()
+            .map(|(at, fault)| FaultReport { at_ms: millis(at.since(up)), fault: fault.clone() })
+            .collect(),
         rubbish: evidence.rubbish.clone(),
         probe,
         nic: evidence.nic.clone().unwrap_or_default(),
@@ -216,8 +230,10 @@ fn probe(evidence: &Evidence, witness: &Witness, gaps: &Gaps, up: Moment) -> Pro
         highest = highest.max(arrival.number);
     }
     let crashes = evidence.facts.crashes.iter().map(|(heard, crash)| evidence.facts.moment(crash.at_ns, *heard));
-    let disturbed =
-        crashes.chain(evidence.asked.iter().map(|asked| asked.at)).chain(evidence.pauses.iter().map(|pause| pause.0));
+    let disturbed = crashes
+        .chain(evidence.asked.iter().map(|asked| asked.at))
+        .chain(evidence.pauses.iter().map(|pause| pause.0))
+        .chain(evidence.mishaps.iter().map(|mishap| mishap.0));
     let calm = Window { from: up, to: disturbed.min().unwrap_or(evidence.load_end) };
     ProbeReport {
         sent: evidence.probe_sent - evidence.probe_begin,
@@ -238,6 +254,7 @@ fn crashes(
     reasons: &mut Vec<String>,
 ) -> (Vec<CrashReport>, Vec<Window>) {
     let facts = &evidence.facts;
+    let mut unseen: Vec<&(Moment, String)> = evidence.mishaps.iter().filter(|(_, name)| is_seen(name)).collect();
     let mut wanted: Vec<(&Asked, &str, Option<&str>)> = Vec::new();
     wanted.extend(
         evidence.asked.iter().filter_map(|asked| asked.crash().map(|(domain, reason)| (asked, domain, reason))),
@@ -250,7 +267,12 @@ fn crashes(
             .position(|(asked, domain, _)| *domain == crash.domain && asked.at <= *heard)
             .map(|place| wanted.remove(place));
         let mut from = at - FOREBODING;
+        let mishap = mishap_of(options, evidence, &crash.domain, *heard);
         match cause {
+            None if mishap.is_some() => {
+                from = from.min(mishap.map_or(from, |(at, _)| *at));
+                unseen.retain(|one| Some(*one) != mishap);
+            }
             Some((asked, _, reason)) => {
                 from = from.min(asked.at);
                 if let Some(reason) = reason.filter(|reason| *reason != crash.reason) {
@@ -267,7 +289,7 @@ fn crashes(
             .map_or(evidence.load_end, |(heard, recovered)| facts.moment(recovered.at_ns, *heard).max(at) + AFTERMATH);
         windows.push(Window { from, to });
         let blocked = gaps.blocked(Window { from, to });
-        let report = crash_report(evidence, crash, millis(at.since(up)), blocked, cause.is_some());
+        let report = crash_report(evidence, crash, millis(at.since(up)), blocked, cause.is_some() || mishap.is_some());
         // By what it was doing the domain may have held more at the crash than when it had just started; and one to which all its clients come at once holds as much soon after.
         let (had, has) = (report.pages_at_first.max(report.pages_before), report.pages_after);
         // (A durable store starts with what its log holds.)
@@ -293,6 +315,9 @@ fn crashes(
             millis(asked.at.since(up))
         ));
     }
+    reasons.extend(unseen.iter().map(|(at, name)| {
+        format!("nic:{name} at {:.0} ms: the box reported no crash of the card's driver", millis(at.since(up)))
+    }));
     let typed = |line: &str| evidence.asked.iter().any(|asked| asked.line == line);
     let unanswered = evidence.console.iter().filter(|exchange| exchange.reply.is_none() && typed(&exchange.line));
     reasons.extend(
@@ -331,17 +356,36 @@ fn crash_report(
     }
 }
 
+fn is_seen(mishap: &str) -> bool {
+    Mishap::find(mishap).is_some_and(|mishap| mishap.is_seen)
+}
+
+/// What had gone wrong with the card, if that is why its driver ended at `heard`: the last thing before, and not long before. (While a card is
+/// away each start ends at once.)
+fn mishap_of<'a>(
+    options: &RunOptions,
+    evidence: &'a Evidence,
+    domain: &str,
+    heard: Moment,
+) -> Option<&'a (Moment, String)> {
+    let drives = options.box_settings.drivers.iter().any(|driver| driver == domain);
+    let within = |mishap: &&(Moment, String)| mishap.0 <= heard && heard.since(mishap.0) <= DETECTION + RESET;
+    evidence.mishaps.iter().rev().filter(|(_, name)| drives && is_seen(name)).find(within)
+}
+
 /// Whether somebody stopped the domain after it had crashed: then it need not come back.
 fn stopped_later(evidence: &Evidence, crash: &CrashFacts, at: Moment) -> bool {
     evidence.asked.iter().any(|asked| asked.at >= at && asked.line == format!("stop {}", crash.domain))
 }
 
 /// How long a crash of this kind may block forwarding.
-fn allowance(options: &RunOptions, crash: &CrashReport) -> Duration {
+fn allowance(options: &RunOptions, evidence: &Evidence, up: Moment, crash: &CrashReport) -> Duration {
     // The samples are an eighth of the watchdog's time apart; expiry may take one more at either end.
     let watchdog = options.box_settings.watchdogs.get(&crash.domain).copied().unwrap_or_default();
     let hang = if crash.reason == "watchdog" { watchdog + watchdog / 4 } else { Duration::ZERO };
-    options.lab.limits.blocked + hang
+    let at = up + Duration::from_secs_f64(crash.at_ms.max(0.0) / 1e3);
+    let by_mishap = mishap_of(options, evidence, &crash.domain, at).map_or(Duration::ZERO, |_| DETECTION + RESET);
+    options.lab.limits.blocked + hang + by_mishap
 }
 
 /// Each crash may block for as long as its kind is allowed, above the noise; where several fall into one gap, for as long as all of them together.

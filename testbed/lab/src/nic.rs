@@ -40,6 +40,11 @@ impl Nic {
         Ok(Self { counters, remote, thread: Some(thread) })
     }
 
+    /// Has the model do something.
+    pub fn command(&self, control: Control) -> Result<(), Error> {
+        self.remote.send(control).map_err(Error::io("NIC model's commands"))
+    }
+
     /// What was counted up to now. Frames that still wait in the packet buffer are neither received nor missed.
     pub fn report(&self) -> NicReport {
         let seen = self.counters.snapshot();

@@ -37,6 +37,8 @@ pub struct RunOptions {
     /// When the box's power is cut.
     #[serde(default)]
     pub power_losses: Vec<Duration>,
+    #[serde(default)]
+    pub faults: Vec<Fault>,
     pub rubbish: Option<Rubbish>,
     /// Lines for the shell, run where the client is once the box is up.
     #[serde(default)]
@@ -147,6 +149,9 @@ pub struct BoxSettings {
     /// The machine has an IOMMU: the manifest requires one.
     #[serde(default)]
     pub iommu: bool,
+    /// The domains that drive a network card.
+    #[serde(default)]
+    pub drivers: Vec<String>,
     /// How long each domain may hang before the manifest wants it found.
     #[serde(default)]
     pub watchdogs: BTreeMap<String, Duration>,
@@ -201,6 +206,14 @@ pub struct Outage {
     pub backend: String,
     pub at: Duration,
     pub length: Duration,
+}
+
+/// The card misbehaves: `--fault nic:tx-hang@5s`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// One of [`model::MISHAPS`].
+    pub mishap: String,
+    pub at: Duration,
 }
 
 /// Frames on the box's cable that are right in no more than some of their parts, beside the load and as long as it: `--rubbish 2000:7`, `--rubbish 1000:1:syn`.
@@ -305,6 +318,7 @@ pub(crate) mod tests {
                 cpus: 2,
                 memory: 256 << 20,
                 iommu: false,
+                drivers: vec!["ixgbe0".into()],
                 watchdogs: BTreeMap::new(),
             },
             disks: vec![Disk { domain: "nvme0".into(), serial: "RL0001".into(), size: 64 << 20, block_size: 4096 }],
@@ -316,6 +330,7 @@ pub(crate) mod tests {
             pauses: Vec::new(),
             outages: Vec::new(),
             power_losses: Vec::new(),
+            faults: Vec::new(),
             rubbish: None,
             programs: Vec::new(),
             report: None,

@@ -32,6 +32,9 @@ pub struct Report {
     pub outages: Vec<OutageReport>,
     #[serde(default)]
     pub power_losses: Vec<PowerLossReport>,
+    /// What went wrong with the card on command.
+    #[serde(default)]
+    pub faults: Vec<FaultReport>,
     /// What was put on the box's cable beside the load, if that was asked for.
     pub rubbish: Option<RubbishReport>,
     pub probe: ProbeReport,
@@ -43,6 +46,13 @@ pub struct Report {
     /// Programs that were run where the client is.
     #[serde(default)]
     pub programs: Vec<ProgramReport>,
+}
+
+/// A fault of the card, by its name: one of `model::MISHAPS`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct FaultReport {
+    pub at_ms: f64,
+    pub fault: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

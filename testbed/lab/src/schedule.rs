@@ -2,6 +2,8 @@
 
 use crate::facts::Facts;
 use crate::options::{Crash, RunOptions};
+use model::Mishap;
+use model::control::Control;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -19,6 +21,9 @@ pub enum Deed {
     Thaw,
     /// Cut the box's power, and give it back.
     PowerLoss,
+    /// Something goes wrong with the card, by its name; and what the model is commanded for it.
+    Mishap(String),
+    Command(Control),
     /// Cut a backend off, or connect it again.
     CutOff(String),
     Connect(String),
@@ -48,7 +53,13 @@ impl Schedule {
             [(outage.at, Deed::CutOff(name.clone())), (outage.at + outage.length, Deed::Connect(name))]
         });
         let power_losses = options.power_losses.iter().map(|at| (*at, Deed::PowerLoss));
-        let mut all: Vec<_> = crashes.chain(commands).chain(pauses).chain(outages).chain(power_losses).collect();
+        let faults = options.faults.iter().filter_map(|fault| Some((fault, Mishap::find(&fault.mishap)?)));
+        let faults = faults.flat_map(|(fault, mishap)| {
+            let steps = mishap.steps.iter().map(move |(after, step)| (fault.at + *after, Deed::Command(*step)));
+            [(fault.at, Deed::Mishap(mishap.name.into()))].into_iter().chain(steps)
+        });
+        let all = crashes.chain(commands).chain(pauses).chain(outages).chain(power_losses).chain(faults);
+        let mut all: Vec<_> = all.collect();
         all.sort_by_key(|(at, _)| *at);
         Self { deeds: all.into(), crashes: BTreeMap::new() }
     }
@@ -90,7 +101,7 @@ fn line(crash: &Crash) -> String {
 mod tests {
     use super::*;
     use crate::feed::DomainFacts;
-    use crate::options::{Command, Outage, Pause};
+    use crate::options::{Command, Fault, Outage, Pause};
 
     #[test]
     fn deeds_come_in_the_order_of_their_times_and_never_early() {
@@ -105,6 +116,7 @@ mod tests {
         options.pauses = vec![Pause { at: seconds(3), length: seconds(1) }];
         options.outages =
             vec![Outage { backend: "b1".into(), at: Duration::from_millis(4500), length: Duration::from_millis(2500) }];
+        options.faults = vec![Fault { mishap: "removal".into(), at: Duration::from_millis(4600) }];
         let mut schedule = Schedule::of(&options);
         let mut facts = Facts::default();
         let domain =
@@ -117,7 +129,10 @@ mod tests {
         while let Some(deed) = schedule.due(seconds(6), &facts) {
             done.push(deed);
         }
-        assert_eq!(done, [Deed::Freeze, Deed::Thaw, Deed::CutOff("b1".into()), typed("domains")]);
+        let pulled = |out| Deed::Command(Control::Fault(model::control::Fault::AllOnes(out)));
+        let expected =
+            [Deed::CutOff("b1".into()), Deed::Mishap("removal".into()), pulled(true), typed("domains"), pulled(false)];
+        assert_eq!(done, [vec![Deed::Freeze, Deed::Thaw], expected.to_vec()].concat());
         facts.domains.extend([domain("ixgbe0", "live")]);
         assert_eq!(schedule.due(seconds(6), &facts), Some(crash("ixgbe0", "crash ixgbe0 stack-overflow")));
         assert_eq!(schedule.due(seconds(7), &facts), Some(Deed::Connect("b1".into())));

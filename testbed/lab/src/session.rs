@@ -23,6 +23,7 @@ use crate::spread::Spread;
 use crate::status::Status;
 use crate::watch::Watch;
 use crate::witness::{self, Witness};
+use model::Mishap;
 use std::io::Write;
 use std::net::SocketAddrV4;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -94,6 +95,7 @@ struct Session<'a> {
     pauses: Vec<(Moment, Option<Moment>)>,
     /// When the power was cut, and when all services had answered again.
     dark: Vec<(Moment, Option<Moment>)>,
+    mishaps: Vec<(Moment, String)>,
     reasons: Vec<String>,
     programs: Option<Programs>,
     stopped_early: bool,
@@ -194,6 +196,7 @@ pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News)
         asked: Vec::new(),
         pauses: Vec::new(),
         dark: Vec::new(),
+        mishaps: Vec::new(),
         reasons: Vec::new(),
         programs: None,
         stopped_early: false,
@@ -231,10 +234,11 @@ pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News)
         session.reasons.extend(tail(12).into_iter().map(|line| format!("console: {line}")));
     }
     evidence.console = session.exchanges.iter().map(|typed| session.exchange(typed, up.unwrap_or(started))).collect();
-    let Session { facts, asked, pauses, dark, reasons, watch, programs, .. } = session;
+    let Session { facts, asked, pauses, mishaps, dark, reasons, watch, programs, .. } = session;
     evidence.programs = programs.map(Programs::into_reports).unwrap_or_default();
     (evidence.facts, evidence.asked, evidence.pauses, evidence.reasons) = (facts, asked, pauses, reasons);
     evidence.dark = dark;
+    evidence.mishaps = mishaps;
     let witness = watch.witness();
     Ok(judge::report(&options, &evidence, &witness))
 }
@@ -251,6 +255,9 @@ fn check(options: &RunOptions) -> Result<(), Error> {
     }
     if let Some(outage) = options.outages.iter().find(|outage| !known(&outage.backend)) {
         return Err(Error::Options(format!("no backend is named \"{}\" that could be cut off", outage.backend)));
+    }
+    if let Some(fault) = options.faults.iter().find(|fault| Mishap::find(&fault.mishap).is_none()) {
+        return Err(Error::Options(format!("nothing that could go wrong with a card is named \"{}\"", fault.mishap)));
     }
     if !options.power_losses.is_empty() && !options.vips.is_empty() {
         return Err(Error::Options(
@@ -434,6 +441,16 @@ impl Session<'_> {
             Deed::Thaw => self.thaw(),
             // Done by `run`, which waits for what comes of it.
             Deed::PowerLoss => {}
+            Deed::Mishap(name) => {
+                let what = Mishap::find(&name).map_or("", |mishap| mishap.what);
+                self.line(format!("{}nic: {what}", since(Some(up))));
+                self.mishaps.push((Moment::now(), name));
+            }
+            Deed::Command(control) => {
+                if let Some(Err(error)) = self.nic.as_ref().map(|nic| nic.command(control)) {
+                    self.reasons.push(error.to_string());
+                }
+            }
             Deed::CutOff(name) => self.connect(&name, false, up),
             Deed::Connect(name) => self.connect(&name, true, up),
         }

@@ -47,6 +47,14 @@ pub fn render(report: &Report) -> String {
         }
         add(table);
     }
+    if !report.faults.is_empty() {
+        let mut table = table(&["fault at", "of the card"]);
+        for fault in &report.faults {
+            let what = model::Mishap::find(&fault.fault).map_or(fault.fault.as_str(), |mishap| mishap.what);
+            table.add_row(row(&[ms(fault.at_ms), what.to_owned()]));
+        }
+        add(table);
+    }
     if let Some(rubbish) = &report.rubbish {
         let mut table = table(&["rubbish", "frames"]);
         for (sort, frames) in &rubbish.by_sort {

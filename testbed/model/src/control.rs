@@ -29,6 +29,14 @@ pub enum Fault {
     HangTransmit {
         queue: u8,
     },
+    /// The next frame for the queue is written half; its descriptor is never written back, and the queue hangs.
+    StopReceive {
+        queue: u8,
+    },
+    /// The next frame of the queue is read half and not sent, and the queue hangs.
+    StopTransmit {
+        queue: u8,
+    },
     /// The next `count` MSI-X messages are lost.
     LoseInterrupts {
         count: u32,
@@ -37,8 +45,16 @@ pub enum Fault {
     SpuriousInterrupt {
         vector: u8,
     },
-    /// The next `count` descriptors are used and never written back.
+    /// The next `count` receive descriptors are used and never written back.
     SkipWriteBack {
+        count: u32,
+    },
+    /// The next `count` transmit descriptors that ask for a status never get one, though their frames are sent.
+    SkipReport {
+        count: u32,
+    },
+    /// The next `count` transmit descriptors that ask for a status get everything but "done".
+    CorruptReport {
         count: u32,
     },
     /// The next `count` receive write-backs carry a length of `length`, whatever the frame had.

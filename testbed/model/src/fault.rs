@@ -7,7 +7,12 @@ use crate::control::Fault;
 pub struct Faults {
     hung_receive: u128,
     hung_transmit: u128,
+    /// Queues that hang amid their next frame.
+    stopping_receive: u128,
+    stopping_transmit: u128,
     skip_write_back: u32,
+    skip_report: u32,
+    corrupt_report: u32,
     half_write: u32,
     corrupt_length: (u32, u16),
     pub all_ones: bool,
@@ -19,7 +24,11 @@ impl Faults {
         match fault {
             Fault::HangReceive { queue } => self.hung_receive |= 1 << (queue & 127),
             Fault::HangTransmit { queue } => self.hung_transmit |= 1 << (queue & 127),
+            Fault::StopReceive { queue } => self.stopping_receive |= 1 << (queue & 127),
+            Fault::StopTransmit { queue } => self.stopping_transmit |= 1 << (queue & 127),
             Fault::SkipWriteBack { count } => self.skip_write_back = count,
+            Fault::SkipReport { count } => self.skip_report = count,
+            Fault::CorruptReport { count } => self.corrupt_report = count,
             Fault::CorruptLength { count, length } => self.corrupt_length = (count, length),
             Fault::HalfWrite { count } => self.half_write = count,
             Fault::AllOnes(removed) => self.all_ones = removed,
@@ -37,6 +46,25 @@ impl Faults {
 
     pub fn transmit_hangs(&self, queue: usize) -> bool {
         self.hung_transmit >> queue & 1 != 0
+    }
+
+    /// Whether the queue stops amid the frame at hand; from then on it hangs.
+    pub fn stops_receive(&mut self, queue: usize) -> bool {
+        stop(&mut self.stopping_receive, &mut self.hung_receive, queue)
+    }
+
+    pub fn stops_transmit(&mut self, queue: usize) -> bool {
+        stop(&mut self.stopping_transmit, &mut self.hung_transmit, queue)
+    }
+
+    /// Whether the status that is asked for is never written; counts one down.
+    pub fn skips_report(&mut self) -> bool {
+        take(&mut self.skip_report)
+    }
+
+    /// Whether the status that is asked for is garbage; counts one down.
+    pub fn corrupts_report(&mut self) -> bool {
+        take(&mut self.corrupt_report)
     }
 
     /// Whether the descriptor at hand loses its write-back; each question counts one down.
@@ -61,6 +89,13 @@ fn take(count: &mut u32) -> bool {
     any
 }
 
+fn stop(stopping: &mut u128, hung: &mut u128, queue: usize) -> bool {
+    let bit = *stopping & 1 << queue;
+    *stopping &= !bit;
+    *hung |= bit;
+    bit != 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +110,9 @@ mod tests {
         faults.set(Fault::HangReceive { queue: 3 });
         faults.set(Fault::AllOnes(true));
         assert!(faults.receive_hangs(3) && !faults.receive_hangs(2) && !faults.transmit_hangs(3));
+        faults.set(Fault::StopTransmit { queue: 1 });
+        assert!(!faults.transmit_hangs(1) && faults.stops_transmit(1));
+        assert!(faults.transmit_hangs(1) && !faults.stops_transmit(1));
         faults.repair();
         assert!(!faults.receive_hangs(3) && faults.all_ones);
     }

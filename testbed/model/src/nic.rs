@@ -9,7 +9,7 @@ mod access;
 
 use crate::bank::Bank;
 use crate::config::{NicConfig, SfpModule};
-use crate::control::Fault;
+use crate::control::{Control, Fault};
 use crate::counters::{SharedCounters, Snapshot};
 use crate::eeprom::Eeprom;
 use crate::fault::Faults;
@@ -290,6 +290,16 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
             counters.interrupts.add(1);
             interrupts.raise(vector);
         });
+    }
+
+    /// Does what it is commanded. False: it was told to end.
+    pub fn obey(&mut self, control: Control) -> bool {
+        match control {
+            Control::Cable(plugged) => self.set_cable(plugged),
+            Control::Fault(fault) => self.inject(fault),
+            Control::Stop => return false,
+        }
+        true
     }
 
     /// Breaks something; see [`Fault`].

@@ -251,6 +251,13 @@ impl Receiver {
         };
         let report = Report::new(bank, frame, &parsed, &steered, stripped, srrctl >> 25 & 7 == 0);
         let base = bank.wide(rx(queue, RDBAL), rx(queue, RDBAH)) & !0x7F;
+        if through.faults.stops_receive(queue) {
+            let half = &data[..data.len().min(size) / 2];
+            if let Err(error) = fill(through.memory, base + 16 * head as u64, half) {
+                log::warn!("receive queue {queue}, descriptor {head}: {error}");
+            }
+            return Placed::Wait;
+        }
         let mut refused = false;
         let mut at = head;
         for (i, chunk) in data.chunks(size).enumerate() {
@@ -355,6 +362,13 @@ impl Report {
     }
 }
 
+/// Writes into the buffer that a descriptor names.
+fn fill<M: DmaMemory>(memory: &mut M, descriptor: u64, bytes: &[u8]) -> Result<(), DmaRefused> {
+    let mut address = [0u8; 8];
+    memory.read(descriptor, &mut address)?;
+    memory.write(u64::from_le_bytes(address), bytes)
+}
+
 /// Fills one descriptor's buffer and writes the descriptor back.
 fn write_back<M: DmaMemory>(
     memory: &mut M,
@@ -364,10 +378,8 @@ fn write_back<M: DmaMemory>(
     last: bool,
     report: &Report,
 ) -> Result<(), DmaRefused> {
-    let mut address = [0u8; 8];
-    memory.read(descriptor, &mut address)?;
     let written = if faults.halves_frame() { chunk.len() / 2 } else { chunk.len() };
-    memory.write(u64::from_le_bytes(address), &chunk[..written])?;
+    fill(memory, descriptor, &chunk[..written])?;
     if faults.skips_write_back() {
         return Ok(());
     }

@@ -80,6 +80,10 @@ pub const TDWBAH: u32 = 0x3C;
 // Receive (82599 §8.2.3.7, §8.2.3.8).
 pub const RDRXCTL: u32 = 0x0_2F00;
 pub const RDRXCTL_DMA_INIT_DONE: u32 = 1 << 3;
+/// What the packet buffer is in, by traffic class: bit 3 of each four says "empty" (82599 §8.2.3.8.11; Linux and DPDK read it in their register dumps).
+pub const RXMEMWRAP: u32 = 0x0_3190;
+pub const RXMEMWRAP_TC0_EMPTY: u32 = 1 << 3;
+pub const RXMEMWRAP_ALL_EMPTY: u32 = 0x8888_8888;
 pub const RXCTRL: u32 = 0x0_3000;
 pub const RXCTRL_RXEN: u32 = 1 << 0;
 pub const RXPBSIZE: u32 = 0x0_3C00;

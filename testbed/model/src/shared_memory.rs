@@ -117,6 +117,9 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Poller<M, W, I> {
         }
         let more = self.nic.process();
         self.show_hot();
+        if scan {
+            self.show(RXMEMWRAP as usize / 4);
+        }
         more
     }
 

@@ -88,11 +88,19 @@ impl Transmitter {
             let (low, high) = descriptor.split_at(8);
             let low = u64::from_le_bytes(low.try_into().expect("eight bytes"));
             let high = u64::from_le_bytes(high.try_into().expect("eight bytes"));
+            if through.faults.stops_transmit(number) {
+                let mut half = vec![0; (high & 0xFFFF) as usize / 2];
+                if let Err(error) = through.memory.read(low, &mut half) {
+                    log::warn!("transmit queue {number}: {error}");
+                }
+                break;
+            }
             self.take(through, number, low, high);
             head = if head + 1 == ring { 0 } else { head + 1 };
-            if high & RS != 0 && !through.faults.skips_write_back() {
+            if high & RS != 0 && !through.faults.skips_report() {
                 event = true;
-                self.write_back(through, number, address, high, head);
+                let status = if through.faults.corrupts_report() { !DD } else { DD };
+                self.write_back(through, number, address, high, status, head);
             }
         }
         through.bank.set(tx(number, TDH), head);
@@ -172,6 +180,7 @@ impl Transmitter {
         number: usize,
         address: u64,
         high: u64,
+        status: u64,
         head: u32,
     ) {
         let bank = &*through.bank;
@@ -181,9 +190,9 @@ impl Transmitter {
             through.memory.write(to & !3, &head.to_le_bytes())
         } else if high & DEXT != 0 {
             // All but the status is reserved in an advanced write-back (82599 §7.2.3.2.5).
-            through.memory.write(address, &[0; 8]).and_then(|()| through.memory.publish(address + 8, DD))
+            through.memory.write(address, &[0; 8]).and_then(|()| through.memory.publish(address + 8, status))
         } else {
-            through.memory.publish(address + 8, high | DD)
+            through.memory.publish(address + 8, high | status)
         };
         if let Err(error) = outcome {
             log::warn!("transmit queue {number}, write-back: {error}");

@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use rustix::time::Timespec;
 
 use crate::config::NicConfig;
-use crate::control::{Control, Inbox};
+use crate::control::Inbox;
 use crate::counters::SharedCounters;
 use crate::nic::Nic;
 use crate::pci::{BAR0_SIZE, BAR4_SIZE, CONFIG_SIZE};
@@ -209,10 +209,8 @@ fn wait<W: PollableWire>(
 /// Carries out commands. True: stop.
 fn obey<W: PollableWire>(nic: &mut Nic<GuestMemory, W, EventFds>, control: &Inbox) -> Result<bool, ServeError> {
     while let Some(command) = control.next().map_err(ServeError::Wait)? {
-        match command {
-            Control::Cable(plugged) => nic.set_cable(plugged),
-            Control::Fault(fault) => nic.inject(fault),
-            Control::Stop => return Ok(true),
+        if !nic.obey(command) {
+            return Ok(true);
         }
     }
     Ok(false)

@@ -13,7 +13,7 @@ use std::{
 use interfaces::{
     CallError, Cap, Port, RRef,
     control::{Control, Counters},
-    device::ixgbe::{DeviceError, Identity, Interrupt, IxgbeDevice, LeaseState, RxRing, TxRing},
+    device::ixgbe::{DeviceError, Identity, Interrupt, IxgbeDevice, LeaseState, Losses, RxRing, TxRing},
     net::{Net, NetQueue},
     packet::Batch,
 };
@@ -108,8 +108,12 @@ impl IxgbeDevice for Gated {
         self.alive()?.set_suspect()
     }
 
-    fn reset_lease(&self) -> Result<u32, DeviceError> {
+    fn reset_lease(&self) -> Result<(), DeviceError> {
         self.alive()?.reset_lease()
+    }
+
+    fn losses(&self) -> Losses {
+        self.device.losses()
     }
 
     fn rx_ring(&self, queue: u16, length: u16) -> Result<Cap<dyn RxRing>, DeviceError> {

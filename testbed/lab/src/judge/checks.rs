@@ -128,7 +128,9 @@ fn accounted(evidence: &Evidence) -> Check {
     if !begun_anew.is_empty() {
         return unknown(NAME, format!("{detail}; the counters of {} began anew", begun_anew.join(", ")));
     }
-    let may_be_lost = IN_HAND * facts.crashes.len() as u64;
+    // What a reset took with it, by the drivers' own count.
+    let by_resets = facts.domains.values().filter_map(|domain| domain.counters.get("reset.received")).sum::<u64>();
+    let may_be_lost = IN_HAND * facts.crashes.len() as u64 + by_resets;
     let holds = (accounted..=accounted + may_be_lost).contains(&nic.rx);
     check(NAME, holds, explained(detail, holds, evidence))
 }

@@ -23,6 +23,8 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         }
         match offset {
             FRTIMER => (self.now / 1000) as u32,
+            RXMEMWRAP if self.receiver.held_bytes() > 0 => RXMEMWRAP_ALL_EMPTY & !RXMEMWRAP_TC0_EMPTY,
+            RXMEMWRAP => RXMEMWRAP_ALL_EMPTY,
             I2CCTL => self.module.read(),
             EERD => self.eeprom.read(),
             SWSM => {
@@ -81,7 +83,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
                 }
             }
             // Read only.
-            STATUS | LINKS | ANLP1 | SECTXSTAT | SECRXSTAT | FWSM | FACTPS | FRTIMER => {}
+            STATUS | LINKS | ANLP1 | RXMEMWRAP | SECTXSTAT | SECRXSTAT | FWSM | FACTPS | FRTIMER => {}
             I2CCTL => self.module.write(value),
             EERD => self.eeprom.write(value),
             EEC => {

@@ -95,13 +95,30 @@ fn faults() {
     receive(2);
     let (half, whole) = (d.received(into, 2).unwrap(), Driver::frame(2, 400));
     assert!(half.len() == whole.len() && half != whole && half[..half.len() / 2] == whole[..half.len() / 2]);
-    inject(Fault::HangReceive { queue: 0 });
+    assert_eq!(d.read(RXMEMWRAP), RXMEMWRAP_ALL_EMPTY);
+    inject(Fault::StopReceive { queue: 0 });
     receive(3);
     assert_eq!((d.received(into, 3), d.machine.counters().rx_held), (None, 1));
+    assert_eq!(d.read(RXMEMWRAP) & RXMEMWRAP_TC0_EMPTY, 0, "it waits in the packet buffer");
+    d.write(RXMEMWRAP, u32::MAX);
+    assert_eq!(d.read(RXMEMWRAP) & RXMEMWRAP_TC0_EMPTY, 0, "read only");
+    inject(Fault::HangReceive { queue: 0 });
+    receive(4);
+    assert_eq!((d.received(into, 4), d.machine.counters().rx_held), (None, 2));
+    let transmit = |at: u64| {
+        d.describe(out, at, &Driver::frame(9, 60), TX_DATA);
+        d.tail(out, at + 1);
+        let done = d.descriptor(out, at).1 >> 32 & 1 != 0;
+        (d.machine.peer_receive().is_some(), d.read(tx(0, TDH)), done)
+    };
+    inject(Fault::SkipReport { count: 1 });
+    assert_eq!(transmit(0), (true, 1, false));
+    inject(Fault::CorruptReport { count: 1 });
+    assert_eq!(transmit(1), (true, 2, false));
+    inject(Fault::StopTransmit { queue: 0 });
+    assert_eq!(transmit(2), (false, 2, false));
     inject(Fault::HangTransmit { queue: 0 });
-    d.describe(out, 0, &Driver::frame(9, 60), TX_DATA);
-    d.tail(out, 1);
-    assert_eq!((d.machine.peer_receive(), d.read(tx(0, TDH))), (None, 0));
+    assert_eq!(transmit(3), (false, 2, false));
     inject(Fault::SpuriousInterrupt { vector: 7 });
     assert_eq!(d.machine.interrupts(), [7]);
     inject(Fault::AllOnes(true));
