@@ -24,6 +24,10 @@ pub const MAX_QUEUES: u16 = 16;
 /// All ones: what a read of a device that has left the bus gives.
 const GONE: u32 = u32::MAX;
 
+/// Between two looks at a register that the device will change.
+const FIRST_STEP_MICROS: u32 = 10;
+const LONGEST_STEP_MICROS: u32 = 1_000;
+
 /// A place for a ring, used by whoever holds it.
 struct Place<T> {
     held: AtomicBool,
@@ -229,15 +233,17 @@ impl<H: Hardware> Lease<H> {
         unsafe { self.hardware.write(queue.split(), SRRCTL_ONE_BUFFER_OF_2K | drop) };
     }
 
-    /// Waits until `register & mask == value`, in steps of 10 µs.
+    /// Waits until `register & mask == value`: what takes the device microseconds is seen at once, and what takes it longer is looked at every millisecond, as Linux and DPDK do, so
+    /// that the CPU is others' meanwhile.
     fn wait_for(&self, register: u32, mask: u32, value: u32, limit_micros: u32) -> bool {
-        let mut waited = 0;
+        let (mut waited, mut step) = (0, FIRST_STEP_MICROS);
         while self.hardware.read(register) & mask != value {
             if waited >= limit_micros {
                 return false;
             }
-            self.hardware.delay_micros(10);
-            waited += 10;
+            self.hardware.delay_micros(step);
+            waited += step;
+            step = (2 * step).min(LONGEST_STEP_MICROS);
         }
         true
     }
@@ -441,6 +447,10 @@ impl<H: Hardware> Lease<H> {
     /// Software and link reset (82599 §4.2.1.6, §4.6.3.2).
     fn reset_device(&self) -> Result<(), DeviceError> {
         let hardware = &self.hardware;
+        if !self.present() {
+            // Nothing to wait for.
+            return Err(DeviceError::Vanished);
+        }
         // The 82599's link is reset with it; later members leave theirs to the PHY (Linux's ixgbe_reset_hw_X540).
         let reset = if has_link_reset(hardware.identity().device) { CTRL_RST | CTRL_LRST } else { CTRL_RST };
         // SAFETY: a reset ends all activity of the device, and it isn't master of the bus.

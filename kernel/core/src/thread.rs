@@ -352,6 +352,14 @@ pub(crate) fn park(deadline: u64) {
     block.blocked.store(0, Ordering::Relaxed);
 }
 
+/// Sleeps until `deadline`, also if the domain that it is in ends meanwhile: for what a device is at, which is not to be left half done. As every wait it is a sign of life.
+pub fn sleep(deadline: u64) {
+    current().sign_of_life();
+    while machine().now() < deadline {
+        park(deadline);
+    }
+}
+
 /// What a new thread is to be.
 pub(crate) struct Spawn {
     pub name: String,

@@ -30,6 +30,8 @@ pub struct NicConfig {
     /// How many ports the card has: 1 or 2.
     pub ports: u8,
     pub module: SfpModule,
+    /// How long CTRL's reset bits read as set after a reset: on the silicon up to a millisecond, and longer with the link (82599 §8.2.3.1.1).
+    pub reset_delay: Duration,
     /// From a reset to link up. The silicon takes a good part of a second; tests want none.
     pub link_delay: Duration,
     /// How long a queue goes on after its enable bit was cleared, which reads as set until then: the
@@ -52,6 +54,7 @@ impl Default for NicConfig {
             port: 0,
             ports: 1,
             module: SfpModule::default(),
+            reset_delay: Duration::ZERO,
             link_delay: Duration::ZERO,
             disable_delay: Duration::ZERO,
         }

@@ -56,6 +56,8 @@ pub struct Nic<M, W, I> {
     flow_control: FlowControl,
     /// Queues whose enable bit software has cleared and that still run.
     closing: Vec<Closing>,
+    /// When the reset that is under way is over.
+    reset_at: Option<u64>,
 }
 
 /// A queue on its way to being disabled.
@@ -94,6 +96,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
             link_up: false,
             flow_control: FlowControl::default(),
             closing: Vec::new(),
+            reset_at: None,
             config,
         };
         nic.reset();
@@ -147,7 +150,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         let message = self.interrupt_logic.next_delivery().filter(|_| works);
         let resume = self.flow_control.resumes().filter(|_| works && self.link_up && self.transmit_pending != 0);
         let closed = self.closing.iter().map(|closing| closing.at).min();
-        [message, link, resume, closed].into_iter().flatten().min()
+        [message, link, resume, closed, self.reset_at].into_iter().flatten().min()
     }
 
     /// Plugs the cable in or pulls it.
@@ -164,7 +167,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
     /// Returns whether the wire may have more.
     pub fn process(&mut self) -> bool {
         self.follow_link();
-        self.close_queues();
+        self.settle();
         self.run_transmit();
         let mut taken = 0;
         while taken < RECEIVE_BATCH {
@@ -219,9 +222,12 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         }
     }
 
-    /// Disables the queues whose time has come.
-    fn close_queues(&mut self) {
+    /// Ends what takes its time and is over by now: a reset, and queues on their way to being disabled.
+    fn settle(&mut self) {
         let now = self.now;
+        if self.reset_at.take_if(|at| now >= *at).is_some() {
+            self.bank.clear_bits(CTRL, CTRL_RESET | CTRL_LINK_RESET);
+        }
         let bank = &mut self.bank;
         self.closing.retain(|closing| {
             let done = now >= closing.at;
@@ -354,6 +360,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         self.transmit_pending = 0;
         self.flow_control = FlowControl::default();
         self.closing.clear();
+        self.reset_at = None;
         let bank = &mut self.bank;
         bank.set(STATUS, STATUS_GIO_MASTER | u32::from(self.config.port & 3) << STATUS_LAN_ID_SHIFT);
         // SDP2: a module is in the cage (Linux: `need_crosstalk_fix` reads it so).

@@ -395,12 +395,18 @@ impl Rig {
 
     /// The whole log.
     pub fn log(&self) -> String {
+        self.log_since(0).0
+    }
+
+    /// The log from line number `first` on, as far as it is still there, and the number of the line that comes next.
+    pub fn log_since(&self, first: u64) -> (String, u64) {
         enter();
-        let lines = kernel_core::log::read(0, None).0;
-        lines
+        let (lines, next) = kernel_core::log::read(first, None);
+        let shown = lines
             .iter()
             .map(|line| format!("{} {}: {}\n", line.level.name(), domain::name_of(line.domain), line.text()))
-            .collect()
+            .collect();
+        (shown, next)
     }
 }
 

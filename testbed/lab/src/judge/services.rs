@@ -3,7 +3,7 @@
 //! Below the network stack (a driver, a shadow, a classifier) a crash may cost no connection. In the stack or above it the connections that are open break, and new ones
 //! fail for no longer than [`BACK_AFTER`]; each is counted. Whatever happens, the answers of a store are those of one store that does one thing at a time.
 
-use super::{Evidence, millis};
+use super::{DETECTION, Evidence, RESET, millis};
 use crate::clock::Moment;
 use crate::options::{RunOptions, Service, ServiceKind};
 use crate::report::{Connections, CrashReport, KindReport, Requests};
@@ -46,7 +46,8 @@ pub fn judge(
             let back = back.unwrap_or(evidence.load_end) + BACK_AFTER;
             one.ended >= *lost - BLUR && one.begun <= back
         });
-        if !dark && !excused(one, &options.services[one.service], &when) {
+        let at_fault = one.kind == Kind::Datagram && amid_a_mishap(one, evidence);
+        if !dark && !at_fault && !excused(one, &options.services[one.service], &when) {
             let at = one.ended.since(up).as_secs_f64();
             reasons.push(format!("a {} client failed at {at:.3} s: {failure}", one.kind.name()));
         }
@@ -81,6 +82,11 @@ fn excused(one: &Outcome, service: &Service, crashes: &[(Moment, &str)]) -> bool
         let may = one.kind == Kind::Datagram || breaks(service, domain);
         may && one.ended >= *at - BLUR && one.begun <= *at + BACK_AFTER
     })
+}
+
+/// A card at fault loses frames until that is found out and the card is reset; nobody sends a datagram again.
+fn amid_a_mishap(one: &Outcome, evidence: &Evidence) -> bool {
+    evidence.mishaps.iter().any(|(at, _)| one.ended >= *at - BLUR && one.begun <= *at + DETECTION + RESET)
 }
 
 /// From a crash to the first new connection after it that was served.

@@ -13,7 +13,7 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         if self.faults.all_ones {
             return u32::MAX;
         }
-        self.close_queues();
+        self.settle();
         let offset = canonical(offset);
         if !offset.is_multiple_of(4) {
             return 0;
@@ -70,12 +70,15 @@ impl<M: DmaMemory, W: Wire, I: Interrupts> Nic<M, W, I> {
         let bank = &mut self.bank;
         match offset {
             CTRL => {
+                // The reset bits clear themselves; master disable is acknowledged in STATUS (82599 §5.2.5.3.2).
+                let under_way = self.bank.get(CTRL) & (CTRL_RESET | CTRL_LINK_RESET);
                 if value & (CTRL_RESET | CTRL_LINK_RESET) != 0 {
                     self.reset();
+                    self.reset_at = Some(self.now + self.config.reset_delay.as_nanos() as u64);
                 }
-                // The reset bits clear themselves; master disable is acknowledged in STATUS (82599 §5.2.5.3.2).
+                self.bank.set(CTRL, value | under_way);
+                self.settle();
                 let bank = &mut self.bank;
-                bank.set(CTRL, value & !(CTRL_RESET | CTRL_LINK_RESET));
                 if value & CTRL_GIO_MASTER_DISABLE != 0 {
                     bank.clear_bits(STATUS, STATUS_GIO_MASTER);
                 } else {

@@ -27,6 +27,18 @@ fn reset_forgets_everything_but_the_address() {
     assert_eq!(d.received(ring, 0), None);
 }
 
+/// A reset reads as under way for as long as it takes, whatever is written meanwhile, and as over from then on.
+#[test]
+fn a_reset_takes_its_time() {
+    let d = Driver::with(NicConfig { reset_delay: Duration::from_millis(1), ..NicConfig::default() });
+    d.write(CTRL, CTRL_RESET | CTRL_LINK_RESET);
+    d.machine.at(999_999);
+    d.write(CTRL, 0);
+    assert_eq!(d.read(CTRL), CTRL_RESET | CTRL_LINK_RESET);
+    d.machine.at(1_000_000);
+    assert_eq!(d.read(CTRL), 0);
+}
+
 /// The link takes its time after a reset, tells of itself, and can be pulled and plugged.
 #[test]
 fn link_follows_cable_and_delay() {
