@@ -9,8 +9,8 @@ use crate::manifest::{CheckError, Checked, check, source};
 use crate::workspace::Workspace;
 use bundle::manifest::{DeviceMatch, Iommu};
 use lab::{
-    Backend, Boot, BoxAddress6, BoxSettings, Command, Crash, Disk, Fault, Firmware, LabFile, Outage, Pause, Protocol, Rubbish,
-    RunOptions, Service, ServiceKind, Tools, Vip,
+    Backend, Boot, BoxAddress6, BoxSettings, Command, Crash, Disk, Fault, Firmware, LabFile, Outage, Pause, Protocol,
+    Rubbish, RunOptions, Service, ServiceKind, Tools, Vip,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;

@@ -53,8 +53,8 @@ pub use error::Error;
 pub use labfile::{ClientNet, ConsoleAddition, DiskSettings, LabFile, Limits, Load, RouterNet, SegmentNet};
 pub use model::{MISHAPS, Mishap};
 pub use options::{
-    Backend, Boot, BoxAddress6, BoxSettings, Command, Crash, Disk, Fault, Firmware, Format, Outage, Pause, Program, Protocol,
-    Rubbish, RunOptions, Service, ServiceKind, Tool, Tools, Vip,
+    Backend, Boot, BoxAddress6, BoxSettings, Command, Crash, Disk, Fault, Firmware, Format, Outage, Pause, Program,
+    Protocol, Rubbish, RunOptions, Service, ServiceKind, Tool, Tools, Vip,
 };
 pub use report::*;
 pub use rubbish::RubbishReport;
