@@ -10,6 +10,7 @@ use interfaces::{
 };
 
 use crate::{
+    descriptors::VLAN,
     hardware::Hardware,
     lease::{Held, Lease, MAX_QUEUES},
     receive::Receive,
@@ -62,6 +63,11 @@ impl<H: Hardware> IxgbeDevice for Device<H> {
 
     fn losses(&self) -> Losses {
         self.lease.losses()
+    }
+
+    fn set_vlan(&self, vlan: u16) -> Result<(), DeviceError> {
+        self.lease.set_vlan(Some(vlan & VLAN));
+        Ok(())
     }
 
     fn rx_ring(&self, queue: u16, length: u16) -> Result<Cap<dyn RxRing>, DeviceError> {

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use core::{
     cell::UnsafeCell,
     ops::{Deref, DerefMut},
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
+    sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering, fence},
 };
 
 use interfaces::device::ixgbe::{DeviceError, LeaseState, Losses};
@@ -115,6 +115,8 @@ pub struct Lease<H: Hardware> {
     /// Queues that the last generation declared live: RX in the upper half, TX in the lower. 0: none, the lease is fresh.
     live: AtomicU32,
     suspect: AtomicBool,
+    /// The VLAN that rings are made for; 0: frames are as they are.
+    vlan: AtomicU16,
     /// The device has been reset under this lease: no queue is on but those that were enabled here.
     was_reset: AtomicBool,
     /// The generation that held the lease has died, and the next one hasn't come yet.
@@ -135,6 +137,7 @@ impl<H: Hardware> Lease<H> {
             tx: [const { Place::new() }; MAX_QUEUES as usize],
             live: AtomicU32::new(0),
             suspect: AtomicBool::new(false),
+            vlan: AtomicU16::new(0),
             was_reset: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             resets: AtomicU64::new(0),
@@ -165,6 +168,14 @@ impl<H: Hardware> Lease<H> {
 
     pub(crate) fn set_live(&self, rx_queues: u16, tx_queues: u16) {
         self.live.store(u32::from(rx_queues) << 16 | u32::from(tx_queues), Ordering::Release);
+    }
+
+    pub(crate) fn set_vlan(&self, vlan: Option<u16>) {
+        self.vlan.store(vlan.unwrap_or(0), Ordering::Release);
+    }
+
+    fn vlan(&self) -> Option<u16> {
+        Some(self.vlan.load(Ordering::Acquire)).filter(|vlan| *vlan != 0)
     }
 
     /// Whether RSS spreads frames over more than one queue.
@@ -298,9 +309,10 @@ impl<H: Hardware> Lease<H> {
             hardware.write(registers.coalescing(), 0);
             hardware.write(registers.cache(), cache);
         }
+        let vlan = self.vlan();
         // From here on the ring is the lease's, whatever happens: only a reset takes it back.
-        let receive = held.insert(Receive::new(ring));
-        self.enable(registers.control(), 0)?;
+        let receive = held.insert(Receive::new(ring, vlan));
+        self.enable(registers.control(), if vlan.is_some() { RXDCTL_TAKE_TAGS } else { 0 })?;
         let tail = receive.refill(hardware).ok_or(DeviceError::NoMemory)?;
         let posted = receive.posted();
         held.say_buffers(posted);
@@ -334,7 +346,7 @@ impl<H: Hardware> Lease<H> {
             hardware.write(registers.tail(), 0);
             hardware.write(registers.cache(), cache);
         }
-        *held = Some(Transmit::new(ring));
+        *held = Some(Transmit::new(ring, self.vlan()));
         self.enable(registers.control(), TXDCTL_THRESHOLDS)?;
         Ok(held)
     }
@@ -363,6 +375,7 @@ impl<H: Hardware> Lease<H> {
             tx[at] = Some(Held::new(self, |lease| &lease.tx[at])?);
         }
         self.set_live(0, 0);
+        self.set_vlan(None);
         self.set_suspect();
         self.was_reset.store(false, Ordering::Release);
         if self.present() {

@@ -71,6 +71,9 @@ fn receive(device: Device, variant: &Variant, config: &Config, queues: u16) -> R
     let rdrxctl = device.read(RDRXCTL)? & !RDRXCTL_RSC_FIRST_SIZE;
     device.write(RDRXCTL, rdrxctl | RDRXCTL_CRC_STRIP)?;
     filters(device, config)?;
+    if let Some(vlan) = config.vlan {
+        device.set_vlan(vlan)?;
+    }
     device.write(RXCSUM, RXCSUM_HASH)?;
     for (at, word) in (0..).zip(steering::KEY) {
         device.write(RSSRK + 4 * at, word)?;
@@ -110,9 +113,10 @@ fn filters(device: Device, config: &Config) -> Result<(), DeviceError> {
     let hashes = config.groups.iter().map(|Station([.., e, f])| u32::from(u16::from_le_bytes([*e, *f]) >> 4));
     bitmap(device, MTA, MTA_WORDS, hashes)?;
     device.write(MCSTCTRL, if config.groups.is_empty() { 0 } else { MCSTCTRL_FILTER })?;
-    bitmap(device, VFTA, VFTA_WORDS, config.vlans.iter().map(|vlan| u32::from(*vlan)))?;
+    let vlans = config.vlans.iter().chain(&config.vlan).map(|vlan| u32::from(*vlan));
+    bitmap(device, VFTA, VFTA_WORDS, vlans.clone())?;
     let vlnctrl = device.read(VLNCTRL)? & !VLNCTRL_FILTER;
-    device.write(VLNCTRL, vlnctrl | if config.vlans.is_empty() { 0 } else { VLNCTRL_FILTER })
+    device.write(VLNCTRL, vlnctrl | if vlans.count() == 0 { 0 } else { VLNCTRL_FILTER })
 }
 
 /// Writes a table of bits, of which these are set.

@@ -121,6 +121,45 @@ fn only_what_the_manifest_names_gets_through() {
     }
 }
 
+/// A box in a VLAN knows nothing of tags: the card takes them out of what comes and puts them into what goes, whichever generation drives it, and what is of no VLAN or another is dropped.
+#[test]
+fn a_box_in_a_vlan_sees_no_tags() {
+    let bench = Bench::new(BUFFERS);
+    let lease = bench.lease();
+    let config = Config { vlan: Some(10), tx_ring: 64, ..Config::default() };
+    let tagged = |tag: [u8; 2], number| {
+        let plain = frame(0, number, 100);
+        [&plain[..12], &[0x81, 0x00], &tag, &plain[12..]].concat()
+    };
+    let mut number = 0;
+    for _ in 0..3 {
+        let driver = Generation::start(&lease, &CPUS[..1], config.clone()).unwrap();
+        assert_eq!(driver.net.info().unwrap().max_frame, 1514);
+        let mut queue = driver.open(0);
+        // More rounds than the ring has places, so that the context is not in it any more.
+        for _ in 0..40 {
+            number += 1;
+            // In the VLAN, with a priority; in another; in none, as broadcasts are that are to everybody.
+            let [mine, others, plain] = [tagged([0x60, 10], number), tagged([0, 11], number), frame(0, number, 100)];
+            [&mine, &others, &plain].into_iter().for_each(|frame| bench.peer_send(frame));
+            bench.process();
+            let batch = receive(&mut queue);
+            assert_eq!(
+                batch.packets().iter().map(|packet| packet.data()).collect::<Vec<_>>(),
+                [&frame(0, number, 100)]
+            );
+            assert!(queue.send(batch).unwrap().is_empty());
+            assert_eq!(bench.peer_receive(), Some(tagged([0, 10], number)));
+            assert_eq!(bench.peer_receive(), None);
+        }
+        queue.wait(now()).unwrap();
+        assert_eq!(bench.pool.available() + lease.buffers(), BUFFERS, "a context is no buffer");
+        drop(queue);
+        driver.crash();
+    }
+    assert_eq!(bench.violations(), 0);
+}
+
 #[test]
 fn a_queue_has_one_holder_at_a_time() {
     let bench = Bench::new(BUFFERS);

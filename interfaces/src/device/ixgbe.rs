@@ -115,6 +115,10 @@ pub trait IxgbeDevice {
     /// What resets have cost since the lease began. (What the packet buffer held is lost with them too; only the device knew how much that was.)
     fn losses(&self) -> Losses;
 
+    /// Puts the rings that are made from now on, until the next reset, into a VLAN (1 to 4,094): the device takes its tag out of what it receives, and puts it into what it sends;
+    /// frames without it are dropped.
+    fn set_vlan(&self, vlan: u16) -> Result<(), DeviceError>;
+
     /// Opens RX ring `queue`: makes it, of `length` descriptors (multiple of 8, at most 4,096), posts buffers and enables it; or, if the lease has it
     /// already, adopts it as it is, with the cursors that the lease kept. While nobody has it open, and until what piled up meanwhile has been received,
     /// frames without a descriptor wait in the device's packet buffer; else they are dropped there.
@@ -135,7 +139,7 @@ pub trait IxgbeDevice {
 pub struct RingCounts {
     pub packets: u64,
     pub bytes: u64,
-    /// Frames the device flagged as damaged, or longer than a buffer: dropped.
+    /// Frames the device flagged as damaged, longer than a buffer, or not of the ring's VLAN: dropped.
     pub errors: u64,
     /// Times that the pool had no buffer to post.
     pub no_buffer: u64,

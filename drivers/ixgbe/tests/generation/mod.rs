@@ -116,6 +116,10 @@ impl IxgbeDevice for Gated {
         self.device.losses()
     }
 
+    fn set_vlan(&self, vlan: u16) -> Result<(), DeviceError> {
+        self.alive()?.set_vlan(vlan)
+    }
+
     fn rx_ring(&self, queue: u16, length: u16) -> Result<Cap<dyn RxRing>, DeviceError> {
         self.alive()?.rx_ring(queue, length)
     }
