@@ -68,11 +68,11 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
     tally.check("a service on the network stack", || outcome(lab.quiet_service(ECHO)));
     tally.check("the driver below a network stack crashes, and no connection breaks", || outcome(lab.service_driver()));
     tally.check("the network stack or the service crashes: open connections alone are reset", || {
-        outcome(lab.service_crashes())
+        outcome(lab.service_crashes(ECHO, ["stack@3s", "echo@7s"]))
     });
     tally.check(
         "a box that is told its addresses, by DHCP and by a router: also after the crash of what was told",
-        || outcome(by_repetition(|| lab.told())),
+        || outcome(lab.service_crashes(TOLD, ["stack@3s", "ixgbe0@7s"])),
     );
     tally.check("a store by IPv4 and IPv6, TCP and UDP, crashes at every floor: one store's answers, and no connection lost but the open ones", || {
         outcome(lab.store_crashes())
@@ -347,9 +347,8 @@ impl Lab<'_> {
     }
 
     /// The lab excuses connections that were open at the moment, and those that were begun in the half second after it; nothing else.
-    fn service_crashes(&self) -> Result<(), String> {
-        let crashes = ["--crash", "stack@3s", "--crash", "echo@7s"];
-        let report = self.report(ECHO, &[&["--duration", "11s"][..], &crashes].concat())?;
+    fn service_crashes(&self, manifest: &str, [first, second]: [&str; 2]) -> Result<(), String> {
+        let report = self.report(manifest, &["--duration", "11s", "--crash", first, "--crash", second])?;
         match report.ok() && report.crashes.len() == 2 && report.connections.broken > 0 {
             true => Ok(()),
             false => Err(format!(
@@ -358,16 +357,6 @@ impl Lab<'_> {
                 report.connections.broken,
                 report.reasons.join("; ")
             )),
-        }
-    }
-
-    /// dnsmasq tells the box where it is; a network stack that is new asks again.
-    fn told(&self) -> Result<(), String> {
-        let crashes = ["--crash", "stack@3s", "--crash", "ixgbe0@7s"];
-        let report = self.report(TOLD, &[&["--duration", "11s"][..], &crashes].concat())?;
-        match report.crashes.len() {
-            2 => well(report),
-            count => Err(format!("{count} crashes")),
         }
     }
 
