@@ -130,10 +130,11 @@ pub fn service(
     };
     let (mut rows, ours) = measure("ours", None)?;
     let theirs = match Prefix::ensure(&[tool]).and_then(|prefix| prefix.command(peer)) {
-        Ok(command) => measure("peer", Some(command)).map(|(more, status)| {
+        Ok(command) => {
+            let (more, status) = measure("peer", Some(command))?;
             rows.extend(more);
             status
-        })?,
+        }
         Err(error) => {
             eprintln!("{error}");
             Some(LACK)

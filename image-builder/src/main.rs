@@ -341,16 +341,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn service_bench(workspace: &Workspace, service: bench::Service, asked: &ServiceBench) -> Result<(), Failure> {
-    match bench::service(workspace, service, asked.requests, &asked.output)? {
-        true => Ok(()),
-        false => Err(Failure::Job(String::new())),
-    }
+/// What has failed has said why.
+fn all_well(well: bool) -> Result<(), Failure> {
+    if well { Ok(()) } else { Err(Failure::Job(String::new())) }
 }
 
 /// Runs a campaign of the rig, which prints its own record.
 fn in_the_rig(workspace: &Workspace, name: &str, question: &rig::Question) -> Result<(), Failure> {
-    if rig::run(workspace, name, question)? { Ok(()) } else { Err(Failure::Job(String::new())) }
+    all_well(rig::run(workspace, name, question)?)
 }
 
 fn perform(job: Job) -> Result<(), Failure> {
@@ -420,9 +418,7 @@ fn perform(job: Job) -> Result<(), Failure> {
                 lab::Format::Human => print!("{}", lab::render(&report)),
                 lab::Format::Json => println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default()),
             }
-            if !report.ok() {
-                return Err(Failure::Job(String::new()));
-            }
+            all_well(report.ok())?;
         }
         Job::Flash { image, target, yes } => {
             let consent = if yes { Consent::Given } else { Consent::Ask };
@@ -464,35 +460,29 @@ fn perform(job: Job) -> Result<(), Failure> {
                 );
             })?;
             print!("{}", crashes::render(&record));
-            if !record.ok() {
-                return Err(Failure::Job(String::new()));
-            }
+            all_well(record.ok())?;
         }
         Job::Campaign { kind: CampaignKind::Restarts(question) } => in_the_rig(&workspace, "restarts", &question)?,
         Job::Campaign { kind: CampaignKind::Graphs(question) } => in_the_rig(&workspace, "graphs", &question)?,
         Job::Campaign { kind: CampaignKind::Points(question) } => in_the_rig(&workspace, "points", &question)?,
         Job::Bench { kind: BenchKind::Ipc { report } } => {
-            if !bench::ipc(&workspace, report.as_deref())? {
-                return Err(Failure::Job(String::new()));
-            }
+            all_well(bench::ipc(&workspace, report.as_deref())?)?;
         }
         Job::Bench { kind: BenchKind::Nvme { report } } => {
-            if !bench::nvme(&workspace, report.as_deref())? {
-                return Err(Failure::Job(String::new()));
-            }
+            all_well(bench::nvme(&workspace, report.as_deref())?)?;
         }
         Job::Bench { kind: BenchKind::Net { crashes, output } } => {
-            if !bench::net(&workspace, crashes, &output)? {
-                return Err(Failure::Job(String::new()));
-            }
+            all_well(bench::net(&workspace, crashes, &output)?)?;
         }
         Job::Bench { kind: BenchKind::Maglev { output } } => {
-            if !bench::maglev(&workspace, &output)? {
-                return Err(Failure::Job(String::new()));
-            }
+            all_well(bench::maglev(&workspace, &output)?)?;
         }
-        Job::Bench { kind: BenchKind::Kv(asked) } => service_bench(&workspace, bench::Service::Kv, &asked)?,
-        Job::Bench { kind: BenchKind::Httpd(asked) } => service_bench(&workspace, bench::Service::Httpd, &asked)?,
+        Job::Bench { kind: BenchKind::Kv(ServiceBench { requests, output }) } => {
+            all_well(bench::service(&workspace, bench::Service::Kv, requests, &output)?)?;
+        }
+        Job::Bench { kind: BenchKind::Httpd(ServiceBench { requests, output }) } => {
+            all_well(bench::service(&workspace, bench::Service::Httpd, requests, &output)?)?;
+        }
         Job::Unsafe { files } => {
             let counts = unsafe_lines::count(&workspace).map_err(Failure::Job)?;
             print!("{}", unsafe_lines::table(&counts));
@@ -505,9 +495,7 @@ fn perform(job: Job) -> Result<(), Failure> {
             }
         }
         Job::Test { tier, pattern } => {
-            if !test::run(&workspace, tier, pattern.as_deref()) {
-                return Err(Failure::Job(String::new()));
-            }
+            all_well(test::run(&workspace, tier, pattern.as_deref()))?;
         }
     }
     Ok(())

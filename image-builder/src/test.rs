@@ -62,6 +62,12 @@ pub enum Outcome {
     Skipped(String),
 }
 
+impl From<Result<(), String>> for Outcome {
+    fn from(result: Result<(), String>) -> Outcome {
+        result.map_or_else(Outcome::Failed, |()| Outcome::Passed)
+    }
+}
+
 /// Where checks report to.
 pub struct Tally {
     skips_fail: bool,

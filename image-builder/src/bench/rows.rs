@@ -150,6 +150,7 @@ pub(crate) mod tests {
         assert!(["40.0", "44.2", "90.0", "recovery.64", "–"].iter().all(|text| table.contains(text)), "{table}");
         assert_eq!(serde_json::from_str::<Vec<Row>>(&json(&rows)).unwrap(), rows);
     }
+
     /// Who is measured beside a peer is compared with it, also where a row of the peer's is missing; what a cost is made of is no cost to compare.
     #[test]
     fn ours_is_shown_as_a_part_of_theirs() {

@@ -43,16 +43,13 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
         if let Err(error) = File::create(&parts.disk).and_then(|disk| disk.set_len(DISK_BYTES)) {
             return tally.record("a disk", Outcome::Failed(error.to_string()), false);
         }
-        tally
-            .check(&format!("the NVMe driver crashes under load, blocks of {block_size}"), || outcome(crashes(&parts)));
+        tally.check(&format!("the NVMe driver crashes under load, blocks of {block_size}"), || {
+            Outcome::from(crashes(&parts))
+        });
         tally.check(&format!("power is lost in the midst of writing, blocks of {block_size}"), || {
-            outcome(power_losses(&parts))
+            Outcome::from(power_losses(&parts))
         });
     }
-}
-
-fn outcome(result: Result<(), String>) -> Outcome {
-    result.map_or_else(Outcome::Failed, |()| Outcome::Passed)
 }
 
 /// What a machine is made of.

@@ -28,21 +28,19 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
     let image = folder.path().join("x.img");
     let made = make(workspace, &image);
     let there = made.is_ok();
-    tally.check("an image is made from a manifest", || outcome(made));
+    tally.check("an image is made from a manifest", || Outcome::from(made));
     if !there {
         return;
     }
-    tally.check("the same input makes the same image", || outcome(same_again(workspace, &image, folder.path())));
-    tally.check("sgdisk finds nothing wrong with the partitions", || outcome(partitions(&image)));
-    tally.check("fsck.vfat finds nothing wrong with the file system", || outcome(filesystem(&image, folder.path())));
-    tally.check("the image boots by BIOS", || outcome(boots(&image, folder.path(), Firmware::Bios)));
-    tally.check("the image boots by UEFI", || outcome(boots(&image, folder.path(), Firmware::Uefi)));
-    tally.check("a flashed file equals the image", || outcome(flashed(&image, folder.path())));
+    tally.check("the same input makes the same image", || Outcome::from(same_again(workspace, &image, folder.path())));
+    tally.check("sgdisk finds nothing wrong with the partitions", || Outcome::from(partitions(&image)));
+    tally.check("fsck.vfat finds nothing wrong with the file system", || {
+        Outcome::from(filesystem(&image, folder.path()))
+    });
+    tally.check("the image boots by BIOS", || Outcome::from(boots(&image, folder.path(), Firmware::Bios)));
+    tally.check("the image boots by UEFI", || Outcome::from(boots(&image, folder.path(), Firmware::Uefi)));
+    tally.check("a flashed file equals the image", || Outcome::from(flashed(&image, folder.path())));
     loop_device(&image, folder.path(), tally);
-}
-
-fn outcome(result: Result<(), String>) -> Outcome {
-    result.map_or_else(Outcome::Failed, |()| Outcome::Passed)
 }
 
 fn make(workspace: &Workspace, path: &Path) -> Result<(), String> {
@@ -167,7 +165,7 @@ fn loop_device(image: &Path, folder: &Path, tally: &mut Tally) {
         Err(reason) => return println!("note     {NAME}: not tried, no loop device ({})", reason.trim()),
     };
     tally.check(NAME, || {
-        outcome(flash(image, Path::new(&device), Consent::Given).map(|_| ()).map_err(|error| error.to_string()))
+        Outcome::from(flash(image, Path::new(&device), Consent::Given).map(|_| ()).map_err(|error| error.to_string()))
     });
     if let Err(error) = said(Command::new("losetup").args(["--detach", &device])) {
         println!("note     {device} is left over: {error}");

@@ -20,10 +20,7 @@ const KEPT: [usize; 5] = [0, 1, 4, 5, 6];
 
 pub fn run(workspace: &Workspace, tally: &mut Tally) {
     tally.check("domains crash in every way and at every point of a call, and leave nothing behind", || {
-        match exam(workspace) {
-            Ok(()) => Outcome::Passed,
-            Err(error) => Outcome::Failed(error),
-        }
+        Outcome::from(exam(workspace))
     });
 }
 

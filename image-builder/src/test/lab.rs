@@ -34,72 +34,73 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
         Err(error) => return tally.record("lab", Outcome::Failed(error.to_string()), false),
     };
     let lab = Lab { workspace, folder: folder.path() };
-    tally.check("the balancer balances, with nothing failed or broken", || outcome(lab.quiet(MANIFEST)));
-    tally.check("on one CPU", || outcome(lab.quiet(ONE_CPU)));
-    tally.check("behind two filters, by manifest alone", || outcome(lab.quiet(TWO_FILTERS)));
+    tally.check("the balancer balances, with nothing failed or broken", || Outcome::from(lab.quiet(MANIFEST)));
+    tally.check("on one CPU", || Outcome::from(lab.quiet(ONE_CPU)));
+    tally.check("behind two filters, by manifest alone", || Outcome::from(lab.quiet(TWO_FILTERS)));
     tally.check("the card confined by the IOMMU, through crashes of its driver", || {
-        outcome(by_repetition(|| lab.confined()))
+        Outcome::from(by_repetition(|| lab.confined()))
     });
     tally.check("other subnets, five weights, two UDP VIPs, two CPUs, and no lock on a packet's way", || {
-        outcome(lab.five_backends())
+        Outcome::from(lab.five_backends())
     });
-    tally.check("rubbish of every kind under load, and every frame accounted for", || outcome(lab.rubbish()));
+    tally.check("rubbish of every kind under load, and every frame accounted for", || Outcome::from(lab.rubbish()));
     tally.check("a backend dies and returns, another is drained: only the dead one's connections break", || {
-        outcome(lab.backends_come_and_go())
+        Outcome::from(lab.backends_come_and_go())
     });
     tally.check("the driver crashes in every way, and nobody outside notices", || {
-        outcome(by_repetition(|| lab.driver_crashes()))
+        Outcome::from(by_repetition(|| lab.driver_crashes()))
     });
     tally.check("behind a shadow the driver and its neighbours crash, and the card misbehaves", || {
-        outcome(by_repetition(|| lab.shadow()))
+        Outcome::from(by_repetition(|| lab.shadow()))
     });
-    tally.check("the driver hangs, is found, and no connection is lost", || outcome(lab.driver_hangs()));
+    tally.check("the driver hangs, is found, and no connection is lost", || Outcome::from(lab.driver_hangs()));
     tally.check("the balancer crashes, and no connection is moved", || {
-        outcome(by_repetition(|| lab.balancer_crashes()))
+        Outcome::from(by_repetition(|| lab.balancer_crashes()))
     });
-    tally.check("a sample of the campaign of crashes, in a box with 32 MiB to spare", || outcome(lab.campaign()));
-    tally.check("the lab's gauge: a box stopped for 3 s is seen to be", || outcome(lab.pause()));
+    tally.check("a sample of the campaign of crashes, in a box with 32 MiB to spare", || Outcome::from(lab.campaign()));
+    tally.check("the lab's gauge: a box stopped for 3 s is seen to be", || Outcome::from(lab.pause()));
     tally.check(
         "console lines by the clock: a domain stopped and started, told again what it was told, a refusal",
-        || outcome(lab.console()),
+        || Outcome::from(lab.console()),
     );
-    tally.check("two runs beside each other", || outcome(lab.two_at_once()));
-    tally.check("kill -9 leaves no process behind", || outcome(lab.killed()));
-    tally.check("a service on the network stack", || outcome(lab.quiet_service(ECHO)));
-    tally.check("the driver below a network stack crashes, and no connection breaks", || outcome(lab.service_driver()));
+    tally.check("two runs beside each other", || Outcome::from(lab.two_at_once()));
+    tally.check("kill -9 leaves no process behind", || Outcome::from(lab.killed()));
+    tally.check("a service on the network stack", || Outcome::from(lab.quiet_service(ECHO)));
+    tally.check("the driver below a network stack crashes, and no connection breaks", || {
+        Outcome::from(lab.service_driver())
+    });
     tally.check("the network stack or the service crashes: open connections alone are reset", || {
-        outcome(lab.service_crashes(ECHO, ["stack@3s", "echo@7s"]))
+        Outcome::from(lab.service_crashes(ECHO, ["stack@3s", "echo@7s"]))
     });
     tally.check(
         "a box that is told its addresses, by DHCP and by a router: also after the crash of what was told",
-        || outcome(lab.service_crashes(TOLD, ["stack@3s", "ixgbe0@7s"])),
+        || Outcome::from(lab.service_crashes(TOLD, ["stack@3s", "ixgbe0@7s"])),
     );
     tally.check("a store by IPv4 and IPv6, TCP and UDP, crashes at every floor: one store's answers, and no connection lost but the open ones", || {
-        outcome(lab.store_crashes())
+        Outcome::from(lab.store_crashes())
     });
-    tally
-        .check("a flood of SYNs, and rubbish of every kind, keep no client of a service out", || outcome(lab.floods()));
+    tally.check("a flood of SYNs, and rubbish of every kind, keep no client of a service out", || {
+        Outcome::from(lab.floods())
+    });
     for manifest in [KV, HTTPD] {
-        tally.check(&format!("{manifest} serves"), || outcome(lab.quiet_service(manifest)));
+        tally.check(&format!("{manifest} serves"), || Outcome::from(lab.quiet_service(manifest)));
     }
     tally.check(
         "a durable store: its disk's driver, the shadow and the store crash under load, then the power goes",
-        || outcome(by_repetition(|| lab.durable_store())),
+        || Outcome::from(by_repetition(|| lab.durable_store())),
     );
     tally.check("one box with all services: every domain crashes under load", || {
-        outcome(by_repetition(|| lab.appliance()))
+        Outcome::from(by_repetition(|| lab.appliance()))
     });
     let image = folder.path().join("x.img");
-    tally.check("an image is made", || outcome(lab.image(&image)));
+    tally.check("an image is made", || Outcome::from(lab.image(&image)));
     for firmware in ["bios", "uefi"] {
         tally.check(&format!("the image balances under {firmware}"), || {
-            outcome(lab.report(&image.to_string_lossy(), &["--duration", "10s", "--firmware", firmware]).and_then(well))
+            Outcome::from(
+                lab.report(&image.to_string_lossy(), &["--duration", "10s", "--firmware", firmware]).and_then(well),
+            )
         });
     }
-}
-
-fn outcome(result: Result<(), String>) -> Outcome {
-    result.map_or_else(Outcome::Failed, |()| Outcome::Passed)
 }
 
 /// How a complaint begins that is about nothing but the time that a crash blocked forwarding.

@@ -67,10 +67,7 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
         }
     }
     for (name, patch) in wanted {
-        tally.check(&name, || match copy.try_patch(&patch) {
-            Ok(()) => Outcome::Passed,
-            Err(reason) => Outcome::Failed(reason),
-        });
+        tally.check(&name, || Outcome::from(copy.try_patch(&patch)));
     }
 }
 

@@ -206,6 +206,18 @@ fn ask(peer: &mut Peer, request: &[u8], answer: &[u8]) {
     assert!(bytes == answer, "{:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(300)]));
 }
 
+/// Stores a value, and says what is answered to that.
+fn set(peer: &mut Peer, key: &str, value: &[u8]) -> Vec<u8> {
+    let request = [format!("set {key} 0 0 {}\r\n", value.len()).as_bytes(), value, b"\r\n"].concat();
+    let (mut rest, mut answer) = (&request[..], Vec::new());
+    wait_for("an answer", || {
+        rest = &rest[peer.send(rest)..];
+        answer.extend(peer.receive());
+        answer.ends_with(b"\r\n")
+    });
+    answer
+}
+
 fn counter(exports: &Exports, name: &str) -> u64 {
     let mut first = 0;
     loop {
@@ -326,14 +338,7 @@ fn memory_is_bounded_and_nothing_is_given_up() {
     assert!(counter(&exports, "log.commits") >= 20, "{} commits of 30 MB", counter(&exports, "log.commits"));
     let mut stored = 1;
     loop {
-        let set = [format!("set k{stored} 0 0 61440\r\n").as_bytes(), &large, b"\r\n"].concat();
-        let mut rest = &set[..];
-        let mut answer = Vec::new();
-        wait_for("an answer", || {
-            rest = &rest[client.send(rest)..];
-            answer.extend(client.receive());
-            answer.ends_with(b"\r\n")
-        });
+        let answer = set(&mut client, &format!("k{stored}"), &large);
         if answer != b"STORED\r\n" {
             assert_eq!(answer, b"SERVER_ERROR out of memory storing object\r\n");
             break;
@@ -360,14 +365,7 @@ fn a_full_store_comes_back_whole() {
         let mut refused = 0;
         for at in 0.. {
             let len = 100 + (at * 61 + life * 7) % 1900;
-            let set = [format!("set life{life}-{at} 0 0 {len}\r\n").as_bytes(), &vec![b'v'; len], b"\r\n"].concat();
-            let mut rest = &set[..];
-            let mut answer = Vec::new();
-            wait_for("an answer", || {
-                rest = &rest[client.send(rest)..];
-                answer.extend(client.receive());
-                answer.ends_with(b"\r\n")
-            });
+            let answer = set(&mut client, &format!("life{life}-{at}"), &vec![b'v'; len]);
             refused += u32::from(answer != b"STORED\r\n");
             if refused == 50 {
                 break;

@@ -123,11 +123,6 @@ impl Mishap {
     pub fn find(name: &str) -> Option<&'static Mishap> {
         MISHAPS.iter().find(|mishap| mishap.name == name)
     }
-
-    /// How long it goes on by itself.
-    pub fn length(&self) -> Duration {
-        self.steps.last().map_or(Duration::ZERO, |(after, _)| *after)
-    }
 }
 
 #[cfg(test)]
