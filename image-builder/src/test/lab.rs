@@ -284,7 +284,7 @@ impl Lab<'_> {
             || connections.broken != outage.broken
             || connections.moved != connections.moved_from_the_dead
         {
-            return Err(format!("{outage:?}; {connections:?}"));
+            return Err(format!("{outage:?}; {connections:?}; {}", report.reasons.join("; ")));
         }
         let b1 = report.backends.get("b1").cloned().unwrap_or_default();
         let since_drain = |at: Option<f64>| at.unwrap_or(0.0) / 1e3 - drained_at;

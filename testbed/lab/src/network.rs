@@ -17,6 +17,7 @@ use crate::offload;
 use crate::options::{BoxAddress6, RunOptions};
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 /// The interface of every host on the segment, and of the client.
 pub const PORT: &str = "eth0";
@@ -25,6 +26,9 @@ const CLIENT_SIDE: &str = "eth1";
 const BRIDGE: &str = "segment";
 /// The bridge's port to the box: the second host on the segment.
 pub const NIC_SEGMENT_PORT: &str = "port1";
+
+/// Ports that the kernel gives to the connections of whoever is in the client's place.
+pub const KERNEL_PORTS: RangeInclusive<u16> = 10_000..=39_999;
 
 pub struct Network {
     pub client: Namespace,
@@ -159,7 +163,8 @@ impl Network {
                 link.default_route6(options.lab.router.client_side6)?;
             }
             // Open-loop load must not run out of ports while old connections linger.
-            set("net/ipv4/ip_local_port_range", "10000 65000")
+            let ports = KERNEL_PORTS;
+            set("net/ipv4/ip_local_port_range", &format!("{} {}", ports.start(), ports.end()))
         })
     }
 

@@ -6,19 +6,22 @@
 use crate::clock::Moment;
 use crate::error::Error;
 use crate::namespace::Namespace;
+use crate::network::KERNEL_PORTS;
 use crate::options::{Protocol, RunOptions};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// A source port is used again only after all others have been.
-const PORTS: std::ops::Range<u16> = 20_000..60_000;
+/// A source port is used again only after all others have been. None is one that a connection of the load has or had: by its port a broken connection
+/// is found among what the backends saw.
+const PORTS: RangeInclusive<u16> = *KERNEL_PORTS.end() + 1..=65_000;
 
 pub struct Spread {
     stop: Arc<AtomicBool>,
@@ -87,5 +90,16 @@ fn connect_and_give_up(port: u16, target: SocketAddrV4) -> io::Result<()> {
     match connect(socket.as_raw_fd(), &SockaddrIn::from(target)) {
         Ok(()) | Err(Errno::EINPROGRESS) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection that broke keeps its port to itself: a short flow from there would be taken for it, and so another backend for the dead one.
+    #[test]
+    fn no_port_is_a_connections() {
+        assert!(PORTS.clone().all(|port| !KERNEL_PORTS.contains(&port)));
     }
 }
