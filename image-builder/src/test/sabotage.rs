@@ -5,6 +5,7 @@ use super::{Outcome, Tally};
 use crate::workspace::Workspace;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -17,8 +18,45 @@ const TIMED_OUT: i32 = 124;
 #[derive(Debug, PartialEq, Eq)]
 struct Sabotage {
     promise: String,
-    /// Arguments of `cargo test`.
-    caught_by: Vec<String>,
+    caught_by: Tests,
+}
+
+/// Tests of one target, as a person would ask for them: `-p PACKAGE TARGET [FILTER]`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Tests {
+    package: String,
+    /// `--lib`, `--bin NAME` or `--test NAME`.
+    target: Vec<String>,
+    /// A part of their names.
+    filter: Option<String>,
+}
+
+impl Tests {
+    fn parse(arguments: &str) -> Option<Tests> {
+        let mut words = arguments.split_whitespace().map(str::to_owned);
+        let package = words.next().filter(|word| word == "-p").and_then(|_| words.next())?;
+        let kind = words.next()?;
+        let target = match kind.as_str() {
+            "--lib" => vec![kind],
+            "--bin" | "--test" => vec![kind, words.next()?],
+            _ => return None,
+        };
+        let filter = words.next();
+        words.next().is_none().then_some(Tests { package, target, filter })
+    }
+
+    /// The same for the whole workspace: asked for one package, cargo would compile what it needs with other features than the suite does, and with
+    /// others again for the next patch.
+    fn arguments(&self) -> impl Iterator<Item = &str> {
+        ["--workspace"].into_iter().chain(self.target.iter().map(String::as_str)).chain(self.filter.as_deref())
+    }
+}
+
+impl fmt::Display for Tests {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "cargo test -p {} {}", self.package, self.target.join(" "))?;
+        self.filter.as_ref().map_or(Ok(()), |filter| write!(f, " {filter}"))
+    }
 }
 
 impl Sabotage {
@@ -28,17 +66,13 @@ impl Sabotage {
 
     fn parse(text: &str) -> Result<Sabotage, String> {
         let mut lines = text.lines();
-        let mut opening = |key: &str| {
-            lines
-                .next()
-                .and_then(|line| line.strip_prefix(key))
-                .map(|rest| rest.trim().to_owned())
-                .filter(|rest| !rest.is_empty())
-                .ok_or(format!("the patch lacks its line `{key} …` (see testbed/sabotage/README.md)"))
-        };
+        let mut opening = |key: &str| lines.next().and_then(|line| line.strip_prefix(key)).map(str::trim);
+        let lacks = |line| format!("the patch lacks its line `{line}` (see testbed/sabotage/README.md)");
+        let promise = opening("Promise:").filter(|promise| !promise.is_empty());
+        let caught_by = opening("Caught by:").and_then(Tests::parse);
         Ok(Sabotage {
-            promise: opening("Promise:")?,
-            caught_by: opening("Caught by:")?.split_whitespace().map(str::to_owned).collect(),
+            promise: promise.ok_or_else(|| lacks("Promise: …"))?.to_owned(),
+            caught_by: caught_by.ok_or_else(|| lacks("Caught by: -p PACKAGE TARGET [FILTER]"))?,
         })
     }
 }
@@ -86,7 +120,7 @@ struct Copy {
     tree: PathBuf,
     target: PathBuf,
     /// Which tests have been seen to pass without any patch.
-    sound: BTreeMap<Vec<String>, Result<(), String>>,
+    sound: BTreeMap<Tests, Result<(), String>>,
 }
 
 impl Copy {
@@ -135,25 +169,24 @@ impl Copy {
         }
         if !noticed {
             return Err(format!(
-                "nobody noticed: `cargo test {}` passes although this is broken: {}",
-                sabotage.caught_by.join(" "),
-                sabotage.promise
+                "nobody noticed: `{}` passes although this is broken: {}",
+                sabotage.caught_by, sabotage.promise
             ));
         }
         Ok(())
     }
 
     /// Tests that fail anyway show nothing.
-    fn learn_whether_sound(&mut self, tests: &[String]) {
+    fn learn_whether_sound(&mut self, tests: &Tests) {
         if self.sound.contains_key(tests) {
             return;
         }
         let outcome = match self.cargo_test(tests, false) {
             Ok(failure) if failure.is_empty() => Ok(()),
-            Ok(failure) => Err(format!("`cargo test {}` fails without any patch: {failure}", tests.join(" "))),
+            Ok(failure) => Err(format!("`{tests}` fails without any patch: {failure}")),
             Err(error) => Err(error),
         };
-        self.sound.insert(tests.to_vec(), outcome);
+        self.sound.insert(tests.clone(), outcome);
     }
 
     fn restore(&self) -> Result<(), String> {
@@ -168,7 +201,7 @@ impl Copy {
     }
 
     /// An empty text if `cargo test` succeeded, and ran at least one test; else what it said last.
-    fn cargo_test(&self, tests: &[String], compile_only: bool) -> Result<String, String> {
+    fn cargo_test(&self, tests: &Tests, compile_only: bool) -> Result<String, String> {
         // By `timeout`, which ends the tests together with cargo; and whatever ends this ends it.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", "timeout"]);
@@ -178,7 +211,7 @@ impl Copy {
         if compile_only {
             command.arg("--no-run");
         }
-        command.args(tests).env("CARGO_TARGET_DIR", &self.target).stdin(Stdio::null());
+        command.args(tests.arguments()).env("CARGO_TARGET_DIR", &self.target).stdin(Stdio::null());
         // Paths compiled into a program of the clone would lead back into the clone.
         command.env("REDLEAF_ROOT", &self.tree).env("REDLEAF_TARGET", &self.target);
         let output = command.output().map_err(|error| error.to_string())?;
@@ -192,7 +225,7 @@ impl Copy {
         }
         Ok(match (output.status.success(), compile_only || ran) {
             (true, true) => String::new(),
-            (true, false) => return Err(format!("`cargo test {}` runs no test", tests.join(" "))),
+            (true, false) => return Err(format!("`{tests}` runs no test")),
             (false, _) => last_lines(if compile_only { &errors } else { &said }, 3),
         })
     }
@@ -216,11 +249,14 @@ mod tests {
     /// A patch tells what it breaks and which test is to notice.
     #[test]
     fn opening_lines() {
-        let text = "Promise: one owner\nCaught by: -p interfaces owner\n\ndiff --git a/x b/x\n";
-        assert_eq!(
-            Sabotage::parse(text).unwrap(),
-            Sabotage { promise: "one owner".into(), caught_by: vec!["-p".into(), "interfaces".into(), "owner".into()] }
-        );
+        let text = "Promise: one owner\nCaught by: -p interfaces --test refused owner\n\ndiff --git a/x b/x\n";
+        let sabotage = Sabotage::parse(text).unwrap();
+        assert_eq!(sabotage.promise, "one owner");
+        assert_eq!(sabotage.caught_by.to_string(), "cargo test -p interfaces --test refused owner");
+        assert!(sabotage.caught_by.arguments().eq(["--workspace", "--test", "refused", "owner"]));
+        for caught_by in ["", "-p interfaces", "-p interfaces owner", "--lib", "-p kv --test disk one two"] {
+            assert!(Sabotage::parse(&format!("Promise: one owner\nCaught by: {caught_by}\n")).is_err(), "{caught_by}");
+        }
         assert!(Sabotage::parse("Promise: one owner\ndiff --git").is_err());
         assert!(Sabotage::parse("diff --git").is_err());
     }
