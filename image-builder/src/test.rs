@@ -16,6 +16,7 @@ mod sabotage;
 use crate::workspace::Workspace;
 use clap::ValueEnum;
 use std::io::{IsTerminal, Write};
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 /// What can be asked for by name.
@@ -53,6 +54,18 @@ impl Tier {
         }
     }
 }
+
+/// Cargo for a tier: it ends with all that it has started when its time is up (in seconds; 0: never), and with whatever ends this process. By itself
+/// it would leave compilers and tests behind, and lock the next run out of its folder.
+fn cargo(seconds: u32) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "timeout", &format!("--kill-after={KILL_AFTER}"), &seconds.to_string()]);
+    command.arg(std::env::var_os("CARGO").unwrap_or("cargo".into())).stdin(Stdio::null());
+    command
+}
+
+/// Seconds that what is told to end may take for it.
+const KILL_AFTER: u32 = 120;
 
 /// How a check came out.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -35,11 +35,11 @@ pub fn interop_sample(workspace: &Workspace, tally: &mut Tally) {
 
 /// Runs crates' tests, and counts each of them.
 fn cargo_tests(workspace: &Workspace, tally: &mut Tally, which: &[&str]) {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    let mut command = super::cargo(0);
     command.current_dir(workspace.root()).env("CARGO_TARGET_DIR", workspace.target());
     // One after the other and all of them: a crate that fails doesn't hide what the next has to say.
     command.args(["test", "--locked", "--no-fail-fast"]).args(which);
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    command.stdout(Stdio::piped());
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => return tally.record("cargo test", Outcome::Failed(error.to_string()), false),

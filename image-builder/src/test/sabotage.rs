@@ -202,16 +202,12 @@ impl Copy {
 
     /// An empty text if `cargo test` succeeded, and ran at least one test; else what it said last.
     fn cargo_test(&self, tests: &Tests, compile_only: bool) -> Result<String, String> {
-        // By `timeout`, which ends the tests together with cargo; and whatever ends this ends it.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "TERM", "timeout"]);
-        command.arg(format!("--kill-after={}", PATIENCE / 10)).arg(PATIENCE.to_string());
-        command.arg(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        let mut command = super::cargo(PATIENCE);
         command.current_dir(&self.tree).args(["test", "--locked"]);
         if compile_only {
             command.arg("--no-run");
         }
-        command.args(tests.arguments()).env("CARGO_TARGET_DIR", &self.target).stdin(Stdio::null());
+        command.args(tests.arguments()).env("CARGO_TARGET_DIR", &self.target);
         // Paths compiled into a program of the clone would lead back into the clone.
         command.env("REDLEAF_ROOT", &self.tree).env("REDLEAF_TARGET", &self.target);
         let output = command.output().map_err(|error| error.to_string())?;

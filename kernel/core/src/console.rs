@@ -275,7 +275,8 @@ fn show_log(of: Option<usize>, follow: bool) {
             return;
         }
         machine().console_vector().wait(machine().now() + FOLLOW);
-        if machine().console_read(&mut [0; 64]) > 0 {
+        // One key: what was typed ahead with it is the next command.
+        if machine().console_read(&mut [0; 1]) > 0 {
             return;
         }
     }

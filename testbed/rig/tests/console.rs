@@ -58,11 +58,17 @@ fn it_lists_domains_counters_and_the_log() {
     assert!(ask("help").contains("crash NAME [KIND]"));
 }
 
-/// Any key ends what follows the log, one that was typed before it began, too.
+/// Any key ends what follows the log, one that was typed before it began, too; what was typed behind that key is the next command.
 #[test]
 fn what_is_typed_ahead_ends_the_log() {
     let _turn = RIG.turn();
     assert!(ask("log hello --follow\r").contains("hello: hello says \"hi\", generation"));
+    let before = RIG.machine.console.lock().unwrap().len();
+    ask("log hello --follow\rqstats c");
+    RIG.until("the second command is answered", || {
+        String::from_utf8_lossy(&RIG.machine.console.lock().unwrap()[before..]).contains("c: no counters")
+    });
+    RIG.until("the console is there", || RIG.machine.console.lock().unwrap().ends_with(b"redleaf> "));
 }
 
 #[test]
