@@ -8,7 +8,7 @@ use twox_hash::XxHash3_64;
 use crate::{
     connections::{Connections, Inserted, Key, Phase, Signal},
     drops::DropReason,
-    frame::{self, Arp, ArpOperation, Checksums, Content, Echo, Flow, Mac, Protocol, Station},
+    frame::{self, Arp, ArpOperation, Checksums, Content, Echo, Flow, Heard, Mac, Protocol, Station},
     plan::{ServiceId, Services, Stage, View},
     statistics::CpuCounters,
     table::BackendId,
@@ -23,8 +23,8 @@ pub enum Verdict {
     Answer,
     /// Drop it; if it is for `DropReason::Starting`, unless it can be held until the box serves.
     Drop(DropReason),
-    /// Drop it (as `DropReason::Learned`), and tell the planner that this station has this address.
-    Learn { address: u32, mac: Mac },
+    /// Drop it (as `DropReason::Learned`), and tell the planner what this station says of itself.
+    Learn(Heard),
 }
 
 /// What a frame holds, and the hash of its flow if it has one.
@@ -140,10 +140,9 @@ impl Director {
             // Ourselves, or somebody who claims an address of ours: neither is to be answered or learned from.
             return Err(DropReason::BadSource);
         }
-        if self.services.is_backend(arp.sender)
-            && (arp.operation == ArpOperation::Reply || !self.services.owns(arp.target))
-        {
-            return Ok(Verdict::Learn { address: arp.sender, mac: arp.sender_mac });
+        let answer = arp.operation == ArpOperation::Reply;
+        if self.services.is_backend(arp.sender) && (answer || !self.services.owns(arp.target)) {
+            return Ok(Verdict::Learn(Heard { address: arp.sender, mac: arp.sender_mac, answer }));
         }
         match arp.operation {
             ArpOperation::Request if self.services.owns(arp.target) => {

@@ -66,6 +66,15 @@ pub struct Arp {
     at: usize,
 }
 
+/// What a station says of itself by ARP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    pub address: u32,
+    pub mac: Mac,
+    /// Whether it says so because the box has asked.
+    pub answer: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArpOperation {
     Request,

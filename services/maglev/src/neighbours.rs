@@ -1,11 +1,13 @@
 //! Which backends are alive, and at which link address: asked by ARP from the box's own address, again and again.
 //!
 //! Promises: a backend is declared dead only after `attempts` requests were really sent and each had its time to be answered while the box
-//! was running; time for which the box itself stood still is held against nobody. One answer brings a backend back.
+//! was running; time for which the box itself stood still is held against nobody. Nor is a silence in which nobody answers: it is most probably the
+//! box that isn't heard (its card hangs, its cable is out), and where all are dead there is nobody better. So the last request is made together with one to
+//! each of the others, and only if one of those is answered it counts. One answer brings a backend back.
 
 use alloc::boxed::Box;
 
-use crate::frame::{ArpRequest, BROADCAST, Mac};
+use crate::frame::{ArpRequest, BROADCAST, Heard, Mac};
 
 /// Times in nanoseconds.
 #[derive(Clone, Copy, Debug)]
@@ -32,9 +34,20 @@ struct Neighbour {
     standing: Standing,
     /// When to ask, or to ask again.
     next: u64,
-    /// Whether a request is out.
-    awaiting: bool,
+    /// When it was asked last, if there was no answer since.
+    asked: Option<u64>,
     unanswered: u32,
+}
+
+impl Neighbour {
+    fn ask(&mut self, own: u32, now: u64, send: &mut impl FnMut(ArpRequest) -> bool) {
+        // RFC 1122 §2.3.2.1: first the station itself, then everybody, since its link address may have changed.
+        let to = match self.standing {
+            Standing::Alive(mac) if self.unanswered == 0 => mac,
+            _ => BROADCAST,
+        };
+        self.asked = send(ArpRequest { to, sender: own, target: self.address }).then_some(now);
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,14 +73,16 @@ pub struct Neighbours {
     own: u32,
     timing: Timing,
     startup: Startup,
+    /// Requests of this moment went out: one of them was answered.
+    proven: Option<u64>,
 }
 
 impl Neighbours {
     /// `own`: the box's address.
     pub fn new(own: u32, addresses: impl Iterator<Item = u32>, timing: Timing, now: u64) -> Neighbours {
         let neighbour =
-            |address| Neighbour { address, standing: Standing::Presumed, next: now, awaiting: false, unanswered: 0 };
-        Neighbours { all: addresses.map(neighbour).collect(), own, timing, startup: Startup::Silent }
+            |address| Neighbour { address, standing: Standing::Presumed, next: now, asked: None, unanswered: 0 };
+        Neighbours { all: addresses.map(neighbour).collect(), own, timing, startup: Startup::Silent, proven: None }
     }
 
     pub fn standings(&self) -> impl Iterator<Item = Standing> + '_ {
@@ -81,12 +96,15 @@ impl Neighbours {
     }
 
     /// Notes an ARP message of a station.
-    pub fn heard(&mut self, address: u32, mac: Mac, now: u64) -> Change {
+    pub fn heard(&mut self, Heard { address, mac, answer }: Heard, now: u64) -> Change {
         let Some(neighbour) = self.all.iter_mut().find(|neighbour| neighbour.address == address) else {
             return Change::None;
         };
         let before = core::mem::replace(&mut neighbour.standing, Standing::Alive(mac));
-        (neighbour.awaiting, neighbour.unanswered, neighbour.next) = (false, 0, now + self.timing.interval);
+        if answer {
+            self.proven = neighbour.asked.or(self.proven);
+        }
+        (neighbour.asked, neighbour.unanswered, neighbour.next) = (None, 0, now + self.timing.interval);
         if self.startup == Startup::Silent {
             self.startup = Startup::Since(now);
         }
@@ -98,28 +116,32 @@ impl Neighbours {
         let mut change = Change::None;
         let Timing { interval, retry, attempts, startup_wait } = self.timing;
         let starting = self.startup != Startup::Over;
+        // Whether somebody is asked for the last time, and the others with it.
+        let mut last = false;
         for neighbour in self.all.iter_mut().filter(|neighbour| now >= neighbour.next) {
             // Looked at too late to hold the silence against it: the answer may have come and gone while the box stood still.
             let late = now - neighbour.next > retry;
-            if neighbour.awaiting && !late {
+            if let (Some(asked), false) = (neighbour.asked, late) {
                 neighbour.unanswered = neighbour.unanswered.saturating_add(1);
+                let alive = matches!(neighbour.standing, Standing::Alive(_));
+                if alive && neighbour.unanswered >= attempts && self.proven == Some(asked) {
+                    neighbour.standing = Standing::Dead;
+                    change = Change::Some;
+                }
             }
-            if neighbour.unanswered >= attempts && matches!(neighbour.standing, Standing::Alive(_)) {
-                neighbour.standing = Standing::Dead;
-                change = Change::Some;
-            }
-            // RFC 1122 §2.3.2.1: first the station itself, then everybody, since its link address may have changed.
-            let to = match neighbour.standing {
-                Standing::Alive(mac) if neighbour.unanswered == 0 => mac,
-                _ => BROADCAST,
-            };
-            neighbour.awaiting = send(ArpRequest { to, sender: self.own, target: neighbour.address });
+            last |= matches!(neighbour.standing, Standing::Alive(_)) && neighbour.unanswered + 1 >= attempts;
+            neighbour.ask(self.own, now, &mut send);
             neighbour.next = now
                 + match neighbour.standing {
                     _ if starting => (startup_wait / STARTUP_REQUESTS).max(1),
                     Standing::Dead => interval,
                     _ => retry,
                 };
+        }
+        let others = self.all.iter_mut().filter(|neighbour| matches!(neighbour.standing, Standing::Alive(_)));
+        for neighbour in others.filter(|neighbour| last && now < neighbour.next && neighbour.asked != Some(now)) {
+            neighbour.ask(self.own, now, &mut send);
+            neighbour.next = now + retry;
         }
         if self.settle(now) == Change::Some { Change::Some } else { change }
     }
@@ -161,6 +183,10 @@ mod tests {
         Neighbours::new(100, [1, 2].into_iter(), TIMING, 0)
     }
 
+    fn answer(address: u32, mac: Mac) -> Heard {
+        Heard { address, mac, answer: true }
+    }
+
     fn standings(neighbours: &Neighbours) -> Vec<Standing> {
         neighbours.standings().collect()
     }
@@ -178,8 +204,8 @@ mod tests {
     fn both_alive(now: u64) -> Neighbours {
         let mut n = two();
         assert_eq!(asked(&mut n, now).len(), 2);
-        assert_eq!(n.heard(1, A, now), Change::Some);
-        assert_eq!(n.heard(2, B, now), Change::Some);
+        assert_eq!(n.heard(answer(1, A), now), Change::Some);
+        assert_eq!(n.heard(answer(2, B), now), Change::Some);
         assert!(n.is_settled());
         n
     }
@@ -199,7 +225,7 @@ mod tests {
             asked(&mut n, ms * MS);
         }
         assert!(!n.is_settled(), "while the link is down nobody is declared dead");
-        let _ = n.heard(2, B, 60_000 * MS);
+        let _ = n.heard(answer(2, B), 60_000 * MS);
         asked(&mut n, 60_149 * MS);
         assert!(!n.is_settled());
         asked(&mut n, 60_150 * MS);
@@ -207,19 +233,63 @@ mod tests {
         assert_eq!(standings(&n), [Standing::Dead, Standing::Alive(B)]);
     }
 
-    /// 1 s of silence, then three requests of 250 ms each: the first to the station, the others to everybody.
+    /// 1 s of silence, then three requests of 250 ms each: the first to the station, the others to everybody; the last one together with one to the other.
     #[test]
     fn dead_after_unanswered_requests_and_back_with_one_answer() {
         let mut n = both_alive(0);
         assert_eq!(asked(&mut n, 1000 * MS), [(1, A), (2, B)]);
-        let _ = n.heard(2, B, 1000 * MS);
+        let _ = n.heard(answer(2, B), 1000 * MS);
         assert_eq!(asked(&mut n, 1250 * MS), [(1, BROADCAST)]);
-        assert_eq!(asked(&mut n, 1500 * MS), [(1, BROADCAST)]);
+        assert_eq!(asked(&mut n, 1500 * MS), [(1, BROADCAST), (2, B)]);
+        let _ = n.heard(answer(2, B), 1501 * MS);
         assert_eq!(standings(&n)[0], Standing::Alive(A));
         assert_eq!(asked(&mut n, 1750 * MS), [(1, BROADCAST)]);
         assert_eq!(standings(&n)[0], Standing::Dead);
-        assert_eq!(n.heard(1, A, 9000 * MS), Change::Some);
+        assert_eq!(n.heard(answer(1, A), 9000 * MS), Change::Some);
         assert_eq!(standings(&n)[0], Standing::Alive(A));
+    }
+
+    /// A card that hangs for 5 s and is reset: nobody was to blame, whoever is the first to answer afterwards; nor is somebody who says something else
+    /// meanwhile a sign that requests went out.
+    #[test]
+    fn a_silence_of_all_is_held_against_nobody() {
+        for (first, second) in [(answer(1, A), answer(2, B)), (answer(2, B), answer(1, A))] {
+            for hang in (100..6_000).step_by(37) {
+                let mut n = both_alive(0);
+                // One was asked before the card hung, the other is asked after that.
+                let _ = n.heard(second, 500 * MS);
+                let unheard = (1_000..1_000 + hang).fold(0, |count, ms| {
+                    if ms % 300 == 0 {
+                        let _ = n.heard(Heard { answer: false, ..first }, ms * MS);
+                    }
+                    count + asked(&mut n, ms * MS).len()
+                });
+                assert!(unheard < 60, "{unheard} requests in {hang} ms");
+                let mut answers = vec![];
+                for ms in 1_000 + hang..5_000 + hang {
+                    for (_, answer) in answers.extract_if(.., |(due, _)| *due == ms) {
+                        let _ = n.heard(answer, ms * MS);
+                    }
+                    for (address, _) in asked(&mut n, ms * MS) {
+                        answers.push(if address == first.address { (ms + 1, first) } else { (ms + 3, second) });
+                    }
+                    assert!(!standings(&n).contains(&Standing::Dead), "hung for {hang} ms, {ms} ms");
+                }
+            }
+        }
+    }
+
+    /// Where nobody answers, sending to those who did last is as good as anything.
+    #[test]
+    fn the_last_one_is_never_given_up() {
+        let mut n = both_alive(0);
+        for ms in 1..20_000 {
+            let second = asked(&mut n, ms * MS).iter().any(|&(address, _)| address == 2);
+            if second && ms < 10_000 {
+                let _ = n.heard(answer(2, B), ms * MS);
+            }
+        }
+        assert_eq!(standings(&n), [Standing::Dead, Standing::Alive(B)]);
     }
 
     #[test]
@@ -227,7 +297,7 @@ mod tests {
         let mut n = both_alive(0);
         let mut count = 0;
         for ms in 1000..20_000 {
-            let _ = n.heard(2, B, ms * MS);
+            let _ = n.heard(answer(2, B), ms * MS);
             count += asked(&mut n, ms * MS).len();
         }
         assert!((18..30).contains(&count), "about one a second: {count}");
@@ -257,8 +327,8 @@ mod tests {
     #[test]
     fn a_new_link_address_is_a_change_and_a_stranger_is_none() {
         let mut n = both_alive(0);
-        assert_eq!(n.heard(1, A, 5), Change::None);
-        assert_eq!(n.heard(1, B, 5), Change::Some);
-        assert_eq!(n.heard(77, B, 5), Change::None);
+        assert_eq!(n.heard(answer(1, A), 5), Change::None);
+        assert_eq!(n.heard(answer(1, B), 5), Change::Some);
+        assert_eq!(n.heard(answer(77, B), 5), Change::None);
     }
 }

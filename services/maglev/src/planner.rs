@@ -10,7 +10,7 @@ use alloc::{boxed::Box, sync::Arc, vec, vec::Vec};
 
 use crate::{
     config::Config,
-    frame::{ArpRequest, Mac},
+    frame::{ArpRequest, Heard, Mac},
     neighbours::{Change, Neighbours, Standing, Timing},
     plan::{Plan, Published, Stage},
     table::{BackendId, Builder, Member, Table},
@@ -100,8 +100,8 @@ impl Planner {
     }
 
     /// Notes an ARP message of a station.
-    pub fn heard(&mut self, address: u32, mac: Mac, now: u64) {
-        if self.neighbours.heard(address, mac, now) == Change::Some {
+    pub fn heard(&mut self, heard: Heard, now: u64) {
+        if self.neighbours.heard(heard, now) == Change::Some {
             self.review();
         }
     }

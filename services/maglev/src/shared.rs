@@ -6,13 +6,13 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use runtime::sync::Mutex;
 
-use crate::{frame::Mac, planner::Wish, table::BackendId};
+use crate::{frame::Heard, planner::Wish, table::BackendId};
 
 /// More than this many ARP messages between two looks are forgotten: their senders are asked again.
 const MOST_HEARD: usize = 256;
 
 pub struct Shared {
-    heard: Mutex<Vec<(u32, Mac)>>,
+    heard: Mutex<Vec<Heard>>,
     any_heard: AtomicBool,
     wishes: Mutex<Box<[Wish]>>,
     wishes_version: AtomicU64,
@@ -28,21 +28,21 @@ impl Shared {
         }
     }
 
-    /// A backend has said that it has this link address.
-    pub fn hear(&self, address: u32, mac: Mac) {
+    /// A backend has been heard.
+    pub fn hear(&self, message: Heard) {
         let mut heard = self.heard.lock();
         if heard.len() < MOST_HEARD {
-            heard.push((address, mac));
+            heard.push(message);
             self.any_heard.store(true, Ordering::Release);
         }
     }
 
     /// Hands over what has been heard since the last time.
-    pub fn for_heard(&self, mut take: impl FnMut(u32, Mac)) {
+    pub fn for_heard(&self, take: impl FnMut(Heard)) {
         if self.any_heard.load(Ordering::Acquire) {
             let mut heard = self.heard.lock();
             self.any_heard.store(false, Ordering::Release);
-            heard.drain(..).for_each(|(address, mac)| take(address, mac));
+            heard.drain(..).for_each(take);
         }
     }
 
@@ -77,13 +77,13 @@ mod tests {
     #[test]
     fn what_is_heard_is_handed_over_once_and_bounded() {
         let shared = Shared::new(1);
-        for i in 0..1_000 {
-            shared.hear(i, [0; 6]);
+        for address in 0..1_000 {
+            shared.hear(Heard { address, mac: [0; 6], answer: true });
         }
         let mut count = 0;
-        shared.for_heard(|_, _| count += 1);
+        shared.for_heard(|_| count += 1);
         assert_eq!(count, MOST_HEARD);
-        shared.for_heard(|_, _| panic!("handed over twice"));
+        shared.for_heard(|_| panic!("handed over twice"));
     }
 
     #[test]

@@ -184,10 +184,10 @@ impl Worker {
                     self.director.counters().count_drop(reason, 1);
                     dropped |= 1 << i;
                 }
-                Verdict::Learn { address, mac } => {
+                Verdict::Learn(heard) => {
                     match &mut self.duty {
-                        Some(duty) => duty.planner.heard(address, mac, now),
-                        None => self.shared.hear(address, mac),
+                        Some(duty) => duty.planner.heard(heard, now),
+                        None => self.shared.hear(heard),
                     }
                     self.director.counters().count_drop(DropReason::Learned, 1);
                     dropped |= 1 << i;
@@ -230,7 +230,7 @@ impl Worker {
                 .iter()
                 .fold(true, |all, &own| all & send(ArpRequest { to: BROADCAST, sender: own, target: own }));
         }
-        self.shared.for_heard(|address, mac| duty.planner.heard(address, mac, now));
+        self.shared.for_heard(|heard| duty.planner.heard(heard, now));
         self.shared.for_new_wishes(&mut duty.wishes_seen, |backend, wish| duty.planner.wish(backend, wish));
         duty.planner.poll(now, &mut send);
         failed.map_or(Ok(()), Err)

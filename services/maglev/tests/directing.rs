@@ -10,7 +10,7 @@ use maglev::{
     connections::{Connections, Lifetimes},
     director::{Director, Verdict},
     drops::DropReason,
-    frame::{ArpRequest, Station},
+    frame::{ArpRequest, Heard, Station},
     plan::{Services, Stage, View},
     planner::{Planner, Wish},
     statistics::CpuCounters,
@@ -80,7 +80,8 @@ impl Segment {
                 let n = (request.target - address(10)) as u8;
                 if self.alive[usize::from(n) - 1] {
                     let verdict = self.direct(0, &mut arp_answer(n));
-                    assert_eq!(verdict, Verdict::Learn { address: request.target, mac: backend_mac(n) });
+                    let heard = Heard { address: request.target, mac: backend_mac(n), answer: true };
+                    assert_eq!(verdict, Verdict::Learn(heard));
                 }
             }
             for director in &mut self.directors {
@@ -91,8 +92,8 @@ impl Segment {
 
     fn direct(&mut self, cpu: usize, frame: &mut [u8]) -> Verdict {
         let verdict = self.directors[cpu].direct(frame, GOOD, self.now);
-        if let Verdict::Learn { address, mac } = verdict {
-            self.planner.heard(address, mac, self.now);
+        if let Verdict::Learn(heard) = verdict {
+            self.planner.heard(heard, self.now);
         }
         verdict
     }
@@ -356,7 +357,7 @@ proptest! {
             match segment.direct(0, &mut frame) {
                 Verdict::Forward => { prop_assert_eq!(&frame[6..12], &BOX); forwarded += 1 }
                 Verdict::Answer => { prop_assert_eq!(&frame[6..12], &BOX); answered += 1 }
-                Verdict::Drop(_) | Verdict::Learn { .. } => dropped += 1,
+                Verdict::Drop(_) | Verdict::Learn(_) => dropped += 1,
             }
         }
         prop_assert_eq!(forwarded + answered + dropped, count);
