@@ -323,12 +323,12 @@ impl Lab<'_> {
         well(report)
     }
 
-    /// The driver in several ways, the shadow, and the balancer above it; then the card itself. (One that hangs is found in seconds: longer than the balancer waits for its backends' answers.
-    /// What comes of that is seen in the rig.)
+    /// The driver in several ways, the shadow, and the balancer above it; then the card itself. That it hangs is found in seconds: longer than the balancer
+    /// waits for its backends' answers.
     fn shadow(&self) -> Result<(), String> {
         let crashes = ["ixgbe0:panic@3s", "ixgbe0:page-fault@6s", "ixgbe0:killed@9s", "shadow@12s", "lb@15s"];
-        let faults = ["nic:link-flap@18s", "nic:rx-length@21s"];
-        let mut arguments = vec!["--duration", "26s"];
+        let faults = ["nic:link-flap@18s", "nic:rx-length@21s", "nic:tx-hang@24s"];
+        let mut arguments = vec!["--duration", "38s"];
         arguments.extend(crashes.iter().flat_map(|crash| ["--crash", crash]));
         arguments.extend(faults.iter().flat_map(|fault| ["--fault", fault]));
         let report = self.report(SHADOW, &arguments)?;
