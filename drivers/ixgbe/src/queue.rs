@@ -32,9 +32,8 @@ pub struct Queue {
     until_tend: u32,
     /// The last look at the ring found nothing.
     in_vain: bool,
-    /// Packets that have left, when that was last seen to grow, or to be all.
-    left: u64,
-    moved_at: u64,
+    /// While packets wait to be sent: how many had left, and since when no more have been seen to.
+    standing: Option<(u64, u64)>,
 }
 
 impl Queue {
@@ -48,7 +47,7 @@ impl Queue {
         let rx = card.device.rx_ring(index, card.config.rx_ring).map_err(refused)?;
         let tx = card.device.tx_ring(index, card.config.tx_ring).map_err(refused)?;
         let interrupt = card.interrupts.then(|| card.device.queue_interrupt(index)).transpose().map_err(refused)?;
-        Ok(Queue { card, index, rx, tx, interrupt, until_tend: TEND_EVERY, in_vain: false, left: 0, moved_at: now() })
+        Ok(Queue { card, index, rx, tx, interrupt, until_tend: TEND_EVERY, in_vain: false, standing: None })
     }
 
     /// A ring's answer: a failed call is the caller's business, anything else the end of this generation.
@@ -78,14 +77,25 @@ impl Queue {
     /// Packets wait to be sent: they must be leaving, as long as there is a link.
     #[cold]
     fn watch_transmission(&mut self, in_flight: usize) -> Result<(), NetError> {
-        let left = self.tx.counts().packets.saturating_sub(in_flight as u64);
-        let now = now();
-        if in_flight == 0 || left != self.left || self.card.link() == Link::Down {
-            (self.left, self.moved_at) = (left, now);
-        } else if now - self.moved_at > HANG_LIMIT {
-            return self.answer(Err(DeviceError::TimedOut));
+        if in_flight == 0 || self.card.link() == Link::Down {
+            self.standing = None;
+            return Ok(());
         }
-        Ok(())
+        let left = self.tx.counts().packets.saturating_sub(in_flight as u64);
+        match self.standing {
+            Some((seen, since)) if seen == left => {
+                if now() - since > HANG_LIMIT {
+                    self.answer(Err(DeviceError::TimedOut))
+                } else {
+                    Ok(())
+                }
+            }
+            // The time from before they waited is none of theirs.
+            _ => {
+                self.standing = Some((left, now()));
+                Ok(())
+            }
+        }
     }
 
     /// Has the device interrupt when something arrives; what has arrived already interrupts at once (82599 §7.3.1.2: causes are kept while masked).

@@ -208,6 +208,24 @@ fn a_transmitter_that_hangs_is_found_out_and_reset() {
     assert_eq!(bench.pool.available() + lease.buffers(), BUFFERS);
 }
 
+/// A packet that has just been handed over may wait, however long nothing was to be sent before it: that rest is not held against the device. A transmitter that takes nothing
+/// stands for one that hasn't looked yet.
+#[test]
+fn a_packet_after_a_long_rest_is_no_hang() {
+    let bench = Bench::new(BUFFERS);
+    let driver = start(&bench.lease());
+    let mut queue = driver.open(0);
+    queue.wait(now()).unwrap();
+    interfaces::host::advance_clock(Duration::from_secs(10));
+    bench.nic().inject(Fault::HangTransmit { queue: 0 });
+    bench.peer_send(&frame(0, 1, 60));
+    bench.process();
+    assert_eq!(forward(&mut queue), [1]);
+    queue.wait(now()).unwrap();
+    interfaces::host::advance_clock(Duration::from_secs(3));
+    queue.wait(now()).unwrap();
+}
+
 /// Without a link nothing leaves, however long: that is no fault of the device.
 #[test]
 fn a_missing_link_is_no_hang() {
