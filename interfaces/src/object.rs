@@ -143,6 +143,31 @@ pub unsafe fn unnest(child: *mut ObjectHead) {
     }
 }
 
+/// Whether anything in a hierarchy is lent.
+///
+/// # Safety
+/// As for [`root`].
+pub unsafe fn is_lent(root: *mut ObjectHead) -> bool {
+    let mut at = root;
+    // SAFETY: this function's contract; each object is visited once, before what is in it.
+    unsafe {
+        while !(*at).title.is_lent() {
+            let mut next = (*at).first.load(Relaxed);
+            while next.is_null() {
+                if at == root {
+                    return false;
+                }
+                next = (*at).next.load(Relaxed);
+                if next.is_null() {
+                    at = (*at).parent();
+                }
+            }
+            at = next;
+        }
+    }
+    true
+}
+
 /// Takes a hierarchy apart from its leaves to its root, freeing each object. One for which `spared` says so, once it has been made a root, is left out with
 /// all that is in it.
 ///
@@ -264,7 +289,12 @@ mod tests {
             nest(a, b, 8, 1);
             nest(b, c, 8, 2);
             nest(a, d, 16, 3);
+            assert!(![a, b, c, d].into_iter().any(|head| is_lent(head)));
+            (*c).title.lend();
+            assert_eq!([a, b, c, d].map(|head| is_lent(head)), [true, true, true, false]);
+            (*c).title.give_back();
             (*b).title.lend();
+            assert_eq!([a, b, c, d].map(|head| is_lent(head)), [true, true, false, false]);
             let mut freed = Vec::new();
             dismantle(a, |head| head == b, |head| freed.push(head));
             assert_eq!(freed, [d, a]);

@@ -59,6 +59,14 @@ pub enum Deed {
     Lend(u64),
     /// Lends what is nested in a parcel, in the same way.
     LendNested(u64),
+    /// Starts a thread that lends the first word that was kept to the next probe, for so many nanoseconds.
+    SpawnLender(u64),
+    /// Lends the first word that was kept, in the same way.
+    LendKept(u64),
+    /// Gives a word to the next probe, which keeps it and waits for ever.
+    GiveAndWait,
+    /// Asks for what it moves into calls that fail.
+    WantBack,
     /// Takes everything out of a parcel, gives the word to the next probe, and panics.
     TakeAndPanic,
     /// Puts a word into a parcel, keeps the parcel, and panics.
@@ -176,6 +184,9 @@ pub trait Probe {
 
     /// Keeps an object for good.
     fn keep(&self, word: RRef<Word>) -> Result<(), CallError>;
+
+    /// Keeps an object for good, and does the deed.
+    fn keep_and_act(&self, word: RRef<Word>, deed: Deed) -> Result<(), CallError>;
 
     /// Does it.
     fn act(&self, deed: Deed) -> Result<(), CallError>;

@@ -207,3 +207,18 @@ fn architecture_names_every_crate() {
         assert!(exists, "{pattern} is in the table, and not there");
     }
 }
+
+/// Every invariant of the design is broken by some patch of the sabotage, and every patch that its table names is there.
+#[test]
+fn every_invariant_is_sabotaged() {
+    let table = read(root().join("testbed/sabotage/README.md"));
+    for number in 1..=9 {
+        let row = table.lines().find(|line| line.starts_with(&format!("| {number}. "))).expect("a row of the table");
+        let patches = quoted(row.rsplit('|').nth(1).expect("a row has cells"));
+        assert!(patches.len() > 2, "invariant {number} is hardly broken");
+        for patch in patches {
+            let path = root().join(format!("testbed/sabotage/{patch}.patch"));
+            assert!(path.is_file(), "invariant {number}: no patch {patch}");
+        }
+    }
+}

@@ -8,6 +8,7 @@
 
 use core::{
     arch::asm,
+    cell::Cell,
     mem::{ManuallyDrop, MaybeUninit},
     ptr::{self, NonNull},
     sync::atomic::{AtomicPtr, Ordering, compiler_fence},
@@ -285,7 +286,7 @@ unsafe extern "C" fn body<M: Method>(record: &PortRecord, context: *mut ()) {
         let block = thread::current();
         // SAFETY: the record is published: we are in its frame.
         let to = unsafe { record.incarnation() };
-        if <M::Arguments as ArgumentList>::MOVES && exchange::is_full(to.owner()) {
+        if <M::Arguments as ArgumentList>::MOVES && !has_room(to, &mut *context.arguments) {
             // SAFETY: the arguments are still the caller's, and not used again: this is the end.
             refuse(block, unsafe { ManuallyDrop::take(&mut context.arguments) }, caller_of(block));
             context.outcome.write(M::Outcome::failed(CallError::Overloaded));
@@ -313,6 +314,14 @@ unsafe extern "C" fn body<M: Method>(record: &PortRecord, context: *mut ()) {
 /// Whether arguments of `M` own or borrow anything.
 const fn crosses<M: Method>() -> bool {
     <M::Arguments as ArgumentList>::MOVES || <M::Arguments as ArgumentList>::LENDS
+}
+
+/// Whether the callee's quota has room for all that would be moved to it.
+#[inline(always)]
+fn has_room<A: ArgumentList>(callee: &Incarnation, arguments: &mut A) -> bool {
+    let weight = Weight(Cell::new(0));
+    arguments.cross(&weight);
+    exchange::has_room(callee.owner(), weight.0.get())
 }
 
 /// Says whether objects are on their way. Ordered against frames by x86's store order and, for the compiler, by the fences.
@@ -405,11 +414,12 @@ fn move_back<O: Outcome>(block: &ThreadBlock, outcome: &mut O, caller: &Incarnat
     set_crossing(block, false);
 }
 
-/// What was moved into a call that its callee hasn't survived: the caller's again, if it wants it and it is still there.
+/// What was moved into a call that its callee hasn't survived: the caller's again, if it wants it and it is still there. A caller that is dead may have been
+/// reclaimed before: what became its own now nobody would find. (One that dies from here on isn't quiet before this thread is held.)
 #[cold]
 fn recover<A: ArgumentList>(block: &ThreadBlock, arguments: &mut A, holder: Owner) {
     let caller = block.innermost_relaxed();
-    if caller.is_to_have_back() {
+    if caller.is_to_have_back() && caller.is_live() {
         block.given_back.clear();
         arguments.cross(&Return { block, caller, holder });
     }
@@ -529,6 +539,22 @@ impl Passage for Between<'_> {
             capability::pass(I::to_raw(cap.address().as_ptr()).data, self.from.owner(), self.to.owner());
         }
     }
+}
+
+/// What objects weigh: nothing crosses by this.
+struct Weight(Cell<i64>);
+
+impl Passage for Weight {
+    #[inline(always)]
+    fn object(&self, object: NonNull<u8>) {
+        self.0.set(self.0.get() + exchange::weight(object));
+    }
+
+    fn lend(&self, _: NonNull<u8>) {}
+
+    fn give_back(&self, _: NonNull<u8>) {}
+
+    fn capability<I: ?Sized + Callable>(&self, _: &mut Cap<I>) {}
 }
 
 /// Runs `work` as a visit to the incarnation that `slot` leads to, from a kernel thread. `work` calls the domain; it owns nothing that a crash would

@@ -361,6 +361,37 @@ pub(crate) fn claim(object: NonNull<u8>, from: Owner, to: Owner) -> bool {
     claimed
 }
 
+/// Has `to` inherit what the dead `from` had, if it still has it. What is lent of it to somebody who is alive is not `to`'s to change: then it is freed, as by the
+/// dead one's reclaim.
+pub(crate) fn inherit(object: NonNull<u8>, from: Owner, to: Owner) -> bool {
+    if !claim(object, from, Owner::KERNEL) {
+        return false;
+    }
+    // SAFETY: the kernel's by now, from a dead owner: nobody else changes the hierarchy, and loans of it only end.
+    unsafe {
+        if object::is_lent(head_of(object)) {
+            abandon(object);
+            return false;
+        }
+    }
+    transfer(object, Owner::KERNEL, to);
+    true
+}
+
+/// Frees what a dead domain had; what is lent to others as soon as it is given back.
+///
+/// # Safety
+/// The object was claimed for the kernel just now, from a dead owner whom nobody acts for.
+unsafe fn abandon(object: NonNull<u8>) {
+    let head = head_of(object);
+    // SAFETY: this function's contract.
+    unsafe {
+        if !((*head).title.is_lent() && orphan(head, Owner::KERNEL)) {
+            free(object);
+        }
+    }
+}
+
 /// Whether the object is `owner`'s, and of `kind`.
 pub(crate) fn is(object: NonNull<u8>, owner: Owner, kind: u32) -> bool {
     // SAFETY: heads are never unmapped.
@@ -398,10 +429,17 @@ fn beyond_quota(block: &ThreadBlock, owner: Owner, more: i64) -> bool {
     account.bytes.load(Ordering::Relaxed) + unsettled + more > account.quota.load(Ordering::Relaxed)
 }
 
-/// Whether a domain has reached its quota, so that nothing more may be moved to it.
+/// Whether a domain's quota has room for so many bytes, so that they may be moved to it.
 #[inline(always)]
-pub(crate) fn is_full(owner: Owner) -> bool {
-    beyond_quota(thread::current(), owner, 0)
+pub(crate) fn has_room(owner: Owner, bytes: i64) -> bool {
+    !beyond_quota(thread::current(), owner, bytes)
+}
+
+/// Bytes of an object that is about to be moved, with all that is nested in it.
+#[inline(always)]
+pub(crate) fn weight(object: NonNull<u8>) -> i64 {
+    // SAFETY: heads are never unmapped.
+    i64::from(unsafe { (*head_of(object)).bytes() })
 }
 
 pub(crate) fn set_quota(domain: usize, bytes: u64) {
@@ -433,12 +471,8 @@ pub(crate) unsafe fn reclaim(owner: Owner) -> usize {
         // The caller whose call brought it may be quicker, and have it back (`given_back`).
         if claim(object, owner, Owner::KERNEL) {
             reclaimed += 1;
-            // SAFETY: the kernel's by now, and the lender is dead.
-            if unsafe { (*head).title.is_lent() && orphan(head, Owner::KERNEL) } {
-                continue;
-            }
-            // SAFETY: claimed for the kernel, from a dead owner whom nobody acts for.
-            unsafe { free(object) };
+            // SAFETY: claimed, and this function's contract.
+            unsafe { abandon(object) };
         }
     }
     reclaimed

@@ -103,8 +103,8 @@ pub(crate) struct Return<'a> {
 impl Passage for Return<'_> {
     fn object(&self, object: NonNull<u8>) {
         let (place, owner) = (&self.block.given_back, self.caller.owner());
-        // Freed by the callee, moved on by it, or reclaimed already: then it is somebody else's.
-        if self.holder != owner && !exchange::claim(object, self.holder, owner) {
+        // Freed by the callee, moved on by it, or reclaimed already: then it is somebody else's. Or lent by it, from another thread.
+        if self.holder != owner && !exchange::inherit(object, self.holder, owner) {
             return;
         }
         if place.object.load(Relaxed).is_null() {

@@ -1,7 +1,7 @@
 //! What is lent and what is nested, across crashes: a loan outlives its lender, a hierarchy has the owner of its root, and neither leaves anything behind.
 
 use std::{
-    sync::LazyLock,
+    sync::{LazyLock, mpsc},
     time::{Duration, Instant},
 };
 
@@ -10,8 +10,9 @@ use interfaces::{
     collections::{Bytes, Deque},
     packet::Batch,
     probe::{Deed, Parcel, Probe, Word},
+    want_back,
 };
-use kernel_core::{exchange, incarnation::Cause, supervisor::Command};
+use kernel_core::{exchange, incarnation::Cause, supervisor::Command, thread};
 use rig::{Counts, Rig, Settings};
 
 static RIG: LazyLock<Rig> = LazyLock::new(|| Rig::start(Settings::chain(|_| {})));
@@ -112,6 +113,65 @@ fn a_borrowers_death_ends_the_loan() {
         RIG.until_restarted("c", generation);
         RIG.until_as_before(&before);
     }
+}
+
+/// A caller gets back what it moved into a call that failed, but not what the dead callee has lent on meanwhile, from another thread: whoever has borrowed it goes
+/// on reading it while the caller would write (invariant 3).
+#[test]
+fn what_the_dead_has_lent_on_is_not_given_back() {
+    let _turn = RIG.turn();
+    let before = RIG.baseline();
+    let nobodys = orphans();
+    for lends in [false, true] {
+        let generation = RIG.status("b").generation;
+        let b = probe("b");
+        let caller = RIG.spawn(0, move || {
+            want_back();
+            let answer = b.keep_and_act(RRef::new(Word(3)).unwrap(), Deed::WaitForever);
+            (answer, RRef::<Word>::given_back().map(|word| word.0))
+        });
+        RIG.until_inside("b", 1);
+        if lends {
+            RIG.run(0, move || b.act(Deed::SpawnLender(1_500 * MILLISECOND))).unwrap();
+            let borrower = RIG.index("c");
+            RIG.until("the borrower has it", || {
+                thread::all().any(|thread| thread.name() == "deed" && thread.innermost_domain() == borrower)
+            });
+        }
+        RIG.order(Command::Kill, "b");
+        let answer = caller.join();
+        assert_eq!(answer, (Err(CallError::Crashed), (!lends).then_some(3)));
+        RIG.until_restarted("b", generation);
+        assert_eq!(orphans(), nobodys + usize::from(lends), "it lasts until its loan is over");
+        RIG.until("the loan is over", || orphans() == nobodys);
+        RIG.until_as_before(&before);
+    }
+}
+
+/// A caller that has died and been reclaimed while its thread was away gets nothing back when its callee crashes, too: nobody would find it.
+#[test]
+fn the_dead_get_nothing_back() {
+    let _turn = RIG.turn();
+    let before = RIG.baseline();
+    let generations = ["b", "c"].map(|name| RIG.status(name).generation);
+    let b = probe("b");
+    let (crashed, go) = (mpsc::channel(), mpsc::channel());
+    let caller = RIG.spawn(0, move || {
+        b.act(Deed::WantBack).unwrap();
+        crashed.0.send(b.act(Deed::GiveAndWait)).unwrap();
+        // A thread's end would clear its place away.
+        go.1.recv().unwrap();
+    });
+    RIG.until_inside("c", 1);
+    RIG.order(Command::Kill, "b");
+    RIG.until_restarted("b", generations[0]);
+    RIG.order(Command::Kill, "c");
+    assert_eq!(crashed.1.recv().unwrap(), Err(CallError::Crashed));
+    RIG.until_restarted("c", generations[1]);
+    assert_eq!(["b", "c"].map(|name| RIG.counts().domains[RIG.index(name) - 1].objects), [0, 0]);
+    go.0.send(()).unwrap();
+    caller.join();
+    RIG.until_as_before(&before);
 }
 
 /// Lender and borrower of a chain die together, while the innermost has it.

@@ -5,11 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bundle::manifest::{Bytes, Nanos};
+use bundle::manifest::{self, Nanos};
 use interfaces::{
-    CallError, Port, RRef,
+    CallError, Nested, Port, RRef,
     abi::Reason,
-    probe::{Deed, Probe, Relayed, Word},
+    collections::{Bytes, Deque},
+    probe::{Deed, Parcel, Probe, Relayed, Word},
 };
 use kernel_core::{incarnation::Cause, supervisor::Command};
 use rig::{Counts, DomainSpec, PROBE, Rig, Settings, Start};
@@ -21,7 +22,7 @@ const UNFIT: [&str; 5] = ["crashing", "refusing", "hanging", "misnamed", "mistyp
 static RIG: LazyLock<Rig> = LazyLock::new(|| {
     let mut settings = Settings::chain(|domain| {
         domain.watchdog = Nanos(80 * MILLISECOND);
-        domain.exchange = Bytes(128 << 10);
+        domain.exchange = manifest::Bytes(128 << 10);
     });
     let unfit = |name: &'static str, path| {
         let image = Start { name, package: "unfit", path };
@@ -163,6 +164,33 @@ fn a_flood_fails_in_the_sender() {
     assert!((500..10_000).contains(&sent), "{sent} objects of 64 bytes went into 128 KiB");
     assert_eq!(RIG.run(0, move || c.next(1)), Ok(2), "calls that bring nothing go on");
     assert_eq!(RIG.status("c").generation, generation);
+    RIG.order(Command::Restart, "c");
+    RIG.until_restarted("c", generation);
+    RIG.until_as_before(&before);
+}
+
+/// An object that is larger, with all that is in it, than what the receiver's quota has left fails in the sender, and is still its own: the receiver isn't left with a
+/// quota that somebody else has used up (invariant 9).
+#[test]
+fn what_is_too_large_for_its_receiver_fails_in_the_sender() {
+    let _turn = RIG.turn();
+    let before = settled();
+    let c = probe("c");
+    RIG.run(0, move || {
+        let parcel = |length: usize| {
+            let mut parcel =
+                RRef::new(Parcel { number: 1, word: Nested::empty(), batch: None, texts: Deque::default() }).unwrap();
+            for _ in 0..4 {
+                parcel.texts.push_back(Bytes::copy_of(&vec![7; length]).unwrap()).unwrap();
+            }
+            parcel
+        };
+        assert_eq!(c.post(parcel(60_000)), Err(CallError::Overloaded), "256 KiB don't go into 128");
+        assert_eq!(c.weigh(), Ok((0, 0)));
+        assert_eq!(c.act(Deed::Keep(100)), Ok(()), "what it needs itself it has");
+        assert_eq!(c.post(parcel(10_000)), Ok(()), "64 KiB do");
+    });
+    let generation = RIG.status("c").generation;
     RIG.order(Command::Restart, "c");
     RIG.until_restarted("c", generation);
     RIG.until_as_before(&before);

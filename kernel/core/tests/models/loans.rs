@@ -57,9 +57,30 @@ impl Object {
 
     /// `exchange::reclaim`, of a dead `owner`.
     fn reclaim(&self, owner: u32) {
-        if self.title.claim(owner, KERNEL) && !(self.title.is_lent() && self.title.orphan(KERNEL)) {
+        if self.title.claim(owner, KERNEL) {
+            self.abandon();
+        }
+    }
+
+    /// `exchange::abandon`.
+    fn abandon(&self) {
+        if !(self.title.is_lent() && self.title.orphan(KERNEL)) {
             self.free();
         }
+    }
+
+    /// `exchange::inherit`, by the caller, who writes to what it has got.
+    fn inherit(&self, from: u32) -> bool {
+        if !self.title.claim(from, KERNEL) {
+            return false;
+        }
+        if self.title.is_lent() {
+            self.abandon();
+            return false;
+        }
+        self.title.give_to(CALLER);
+        self.freed.with_mut(|_| {});
+        true
     }
 }
 
@@ -90,18 +111,30 @@ fn what_two_claim_one_has() {
         let object = Object::of(LENDER, 0);
         let caller = thread::spawn({
             let object = object.clone();
-            move || {
-                let had = object.title.claim(LENDER, CALLER);
-                if had {
-                    object.look();
-                }
-                had
-            }
+            move || object.inherit(LENDER)
         });
         object.reclaim(LENDER);
         let had = caller.join().expect("the caller ends");
         assert_eq!(object.times_freed(), u32::from(!had));
         assert_eq!(object.title.owner(), if had { CALLER } else { KERNEL });
+    });
+}
+
+/// What the dead callee had lent on the caller doesn't get while somebody may look at it; then it is freed with the loan.
+#[test]
+fn what_is_lent_nobody_inherits() {
+    explore(4, || {
+        let object = Object::of(LENDER, 1);
+        let borrower = thread::spawn({
+            let object = object.clone();
+            move || {
+                object.look();
+                object.give_back();
+            }
+        });
+        let had = object.inherit(LENDER);
+        borrower.join().expect("the borrower ends");
+        assert_eq!(object.times_freed(), u32::from(!had));
     });
 }
 

@@ -13,6 +13,7 @@ use interfaces::{
     collections::{Bytes, Deque},
     packet::Batch,
     probe::{Deed, Parcel, Probe, ProbeHandle, Word},
+    want_back,
 };
 use runtime::{
     env::Env,
@@ -162,6 +163,20 @@ impl State {
                 let parcel = parcel(7)?;
                 let word = parcel.word.lend().ok_or(CallError::Gone)?;
                 self.next.ok_or(CallError::Gone)?.look(word, nanos).map(drop)
+            }
+            Deed::SpawnLender(nanos) => self.spawn(Deed::LendKept(nanos)),
+            Deed::LendKept(nanos) => {
+                let words = self.words.lock();
+                let word = words.first().ok_or(CallError::Gone)?;
+                self.next.ok_or(CallError::Gone)?.look(word.lend(), nanos).map(drop)
+            }
+            Deed::GiveAndWait => {
+                let word = RRef::new(Word(7)).map_err(|_| CallError::Overloaded)?;
+                self.next.ok_or(CallError::Gone)?.keep_and_act(word, Deed::WaitForever)
+            }
+            Deed::WantBack => {
+                want_back();
+                Ok(())
             }
             Deed::TakeAndPanic => {
                 let mut parcel = parcel(5)?;

@@ -76,6 +76,11 @@ impl Probe for Probed {
         Ok(())
     }
 
+    fn keep_and_act(&self, word: RRef<Word>, deed: Deed) -> Result<(), CallError> {
+        self.0.keep(word);
+        self.0.act(deed)
+    }
+
     fn act(&self, deed: Deed) -> Result<(), CallError> {
         self.0.act(deed)
     }
