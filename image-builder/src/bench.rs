@@ -7,7 +7,7 @@ mod rows;
 use crate::build::{BuildError, host_cargo};
 use crate::workspace::Workspace;
 use prefix::{Prefix, Tool};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use rows::Row;
@@ -25,30 +25,40 @@ pub struct Output {
     /// Write the rows to this file: a JSON list of row, metric, median, unit
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Draw the cycles a packet, or a request, into this file
+    /// Draw what each call, packet, I/O or request costs into this file
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
 }
 
-/// Runs the benchmark of calls; false if it failed or its run is invalid, of which it has said why.
-pub fn ipc(workspace: &Workspace, report: Option<&Path>) -> Result<bool, BuildError> {
-    run(workspace, "bench-ipc", report)
+/// The benchmark of calls, and of Linux's own ways beside them; false if it failed or its run is invalid, of which it has said why.
+pub fn ipc(workspace: &Workspace, output: &Output) -> Result<bool, BuildError> {
+    alone(workspace, "bench-ipc", output)
 }
 
-/// Runs the benchmark of the NVMe driver.
-pub fn nvme(workspace: &Workspace, report: Option<&Path>) -> Result<bool, BuildError> {
-    run(workspace, "bench-nvme", report)
+/// The benchmark of the NVMe driver.
+pub fn nvme(workspace: &Workspace, output: &Output) -> Result<bool, BuildError> {
+    alone(workspace, "bench-nvme", output)
 }
 
-fn run(workspace: &Workspace, program: &str, report: Option<&Path>) -> Result<bool, BuildError> {
-    let mut command = host_cargo(workspace);
-    command.args(["run", "--quiet", "--locked", "--profile", "box", "-p", "rig", "--bin", program, "--"]);
-    if let Some(report) = report {
-        // It runs in the clone's root.
-        let report = std::path::absolute(report).map_err(BuildError::file("finding", report))?;
-        command.arg("--report").arg(report);
-    }
-    succeeds(&mut command, "cargo")
+/// A benchmark that is one program.
+fn alone(workspace: &Workspace, name: &'static str, output: &Output) -> Result<bool, BuildError> {
+    let Some(program) = program(workspace, name)? else { return Ok(false) };
+    let (rows, well) = measure(workspace, name, &mut Command::new(program))?;
+    show(&rows, output)?;
+    Ok(well)
+}
+
+/// Runs a program of the rig; its rows, and whether all went well.
+fn measure(workspace: &Workspace, name: &'static str, command: &mut Command) -> Result<(Vec<Row>, bool), BuildError> {
+    let scratch = scratch()?;
+    let file = scratch.path().join("rows.json");
+    command.arg("--report").arg(&file).current_dir(workspace.root()).stdout(Stdio::null());
+    let well = succeeds(command, name)?;
+    Ok((rows::read(&file)?, well))
+}
+
+fn scratch() -> Result<tempfile::TempDir, BuildError> {
+    tempfile::tempdir().map_err(BuildError::file("creating a folder in", std::env::temp_dir()))
 }
 
 /// The benchmark of the 82599's driver, and DPDK's beside it; false if it failed, of which it has said why.
@@ -70,12 +80,8 @@ fn beside_dpdk(
     output: &Output,
 ) -> Result<bool, BuildError> {
     let Some(program) = program(workspace, PROGRAM)? else { return Ok(false) };
-    let scratch = tempfile::tempdir().map_err(BuildError::file("creating a folder in", std::env::temp_dir()))?;
-    let file = scratch.path().join("ours.json");
-    let mut command = Command::new(&program);
-    command.arg(ours).args(flags).arg("--report").arg(&file).current_dir(workspace.root()).stdout(Stdio::null());
-    let mut well = succeeds(&mut command, PROGRAM)?;
-    let mut rows = rows::read(&file)?;
+    let (mut rows, mut well) = measure(workspace, PROGRAM, Command::new(&program).arg(ours).args(flags))?;
+    let scratch = scratch()?;
     match peer::Peer::prepare(workspace, &program, scratch.path()) {
         Ok(peer) => {
             for scalar in [false, true] {
@@ -115,7 +121,7 @@ pub fn service(
 ) -> Result<bool, BuildError> {
     let Some(program) = program(workspace, SERVICES)? else { return Ok(false) };
     let (name, peer, tool) = service.names();
-    let scratch = tempfile::tempdir().map_err(BuildError::file("creating a folder in", std::env::temp_dir()))?;
+    let scratch = scratch()?;
     let flags: Vec<String> = requests.into_iter().flat_map(|count| ["--requests".into(), count.to_string()]).collect();
     let measure = |side: &str, program_of_peer: Option<Command>| -> Result<(Vec<Row>, Option<i32>), BuildError> {
         let file = scratch.path().join(side);

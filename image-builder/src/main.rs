@@ -169,15 +169,13 @@ enum CampaignKind {
 enum BenchKind {
     /// What a call between domains costs, natively, and what a crash does; beside Linux's own ways
     Ipc {
-        /// Write the rows to this file: a JSON list of row, metric, median, unit
-        #[arg(long, value_name = "FILE")]
-        report: Option<PathBuf>,
+        #[command(flatten)]
+        output: bench::Output,
     },
     /// What an I/O costs in the NVMe driver, natively, alone and through a shadow
     Nvme {
-        /// Write the rows to this file: a JSON list of row, metric, median, unit
-        #[arg(long, value_name = "FILE")]
-        report: Option<PathBuf>,
+        #[command(flatten)]
+        output: bench::Output,
     },
     /// What a packet costs in the network card's driver, natively, with DPDK's driver beside it; and what crashes of it cost
     Net {
@@ -465,11 +463,11 @@ fn perform(job: Job) -> Result<(), Failure> {
         Job::Campaign { kind: CampaignKind::Restarts(question) } => in_the_rig(&workspace, "restarts", &question)?,
         Job::Campaign { kind: CampaignKind::Graphs(question) } => in_the_rig(&workspace, "graphs", &question)?,
         Job::Campaign { kind: CampaignKind::Points(question) } => in_the_rig(&workspace, "points", &question)?,
-        Job::Bench { kind: BenchKind::Ipc { report } } => {
-            all_well(bench::ipc(&workspace, report.as_deref())?)?;
+        Job::Bench { kind: BenchKind::Ipc { output } } => {
+            all_well(bench::ipc(&workspace, &output)?)?;
         }
-        Job::Bench { kind: BenchKind::Nvme { report } } => {
-            all_well(bench::nvme(&workspace, report.as_deref())?)?;
+        Job::Bench { kind: BenchKind::Nvme { output } } => {
+            all_well(bench::nvme(&workspace, &output)?)?;
         }
         Job::Bench { kind: BenchKind::Net { crashes, output } } => {
             all_well(bench::net(&workspace, crashes, &output)?)?;

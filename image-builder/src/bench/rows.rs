@@ -39,9 +39,13 @@ pub fn table(rows: &[Row]) -> String {
     if !grid.paths.is_empty() {
         text += &format!("{}\n{}\n\n", grid.title, grid.table());
     }
+    let rest: Vec<&Row> = rows.iter().filter(|row| Place::of(row).is_none()).collect();
+    if rest.is_empty() {
+        return text;
+    }
     let mut others = Table::new();
     others.load_preset(presets::NOTHING).set_header(["row", "metric", "median", "unit"]);
-    for row in rows.iter().filter(|row| Place::of(row).is_none()) {
+    for row in rest {
         others.add_row([row.row.clone(), row.metric.clone(), format!("{:.1}", row.median), row.unit.clone()]);
     }
     if let Some(column) = others.column_mut(2) {
@@ -58,12 +62,16 @@ pub struct Place {
 }
 
 impl Place {
-    /// `net.DIRECTION.PATH.batch-N`, and the cost of `kv.WORKLOAD.SIDE` and `httpd.WORKLOAD.SIDE`.
+    /// `net.DIRECTION.PATH.batch-N`, likewise `nvme` and `maglev`; the cost of `kv.WORKLOAD.SIDE` and `httpd.WORKLOAD.SIDE`; and that of calls.
     pub fn of(row: &Row) -> Option<Place> {
         let parts: Vec<&str> = row.row.split('.').collect();
         let (path, column) = match parts[..] {
-            ["net", direction, path, batch, ..] => (path, format!("{direction} × {}", batch.strip_prefix("batch-")?)),
+            ["net" | "nvme" | "maglev", direction, path, batch, ..] => {
+                (path, format!("{direction} × {}", batch.strip_prefix("batch-")?))
+            }
             ["kv" | "httpd", workload, side] if row.metric == "cost" => (workload, side.to_owned()),
+            ["call", path] => (path, "call".to_owned()),
+            ["linux", path @ "syscall"] => (path, "call".to_owned()),
             _ => return None,
         };
         Some(Place { path: path.to_owned(), column })
@@ -93,8 +101,13 @@ impl Grid {
                 columns.push(place.column.clone());
             }
         }
-        let by_request = columns.iter().any(|column| column == OURS);
-        let title = if by_request { "cycles a request" } else { "cycles a packet, 64-byte frames" };
+        let benchmark = rows.iter().find(|row| Place::of(row).is_some()).and_then(|row| row.row.split('.').next());
+        let title = match benchmark {
+            Some("call") => "cycles a call",
+            Some("nvme") => "cycles an I/O of 4 KiB",
+            Some("kv" | "httpd") => "cycles a request",
+            _ => "cycles a packet, 64-byte frames",
+        };
         Grid { title, paths, columns, cells }
     }
 
@@ -149,6 +162,20 @@ pub(crate) mod tests {
         let table = table(&rows);
         assert!(["40.0", "44.2", "90.0", "recovery.64", "–"].iter().all(|text| table.contains(text)), "{table}");
         assert_eq!(serde_json::from_str::<Vec<Row>>(&json(&rows)).unwrap(), rows);
+    }
+
+    /// Each benchmark's picture says what it is of, and has its rows: none of them would be an empty one.
+    #[test]
+    fn each_benchmark_has_its_grid() {
+        for (name, title, path, column) in [
+            ("call.proxied", "cycles a call", "proxied", "call"),
+            ("nvme.read.shadow.batch-32", "cycles an I/O of 4 KiB", "shadow", "read × 32"),
+            ("maglev.forward.c-on-dpdk.batch-32", "cycles a packet, 64-byte frames", "c-on-dpdk", "forward × 32"),
+            ("httpd.small.nginx", "cycles a request", "small", "nginx"),
+        ] {
+            let grid = Grid::new(&[row("part.publish", 7.0), row(name, 3.5)]);
+            assert_eq!((grid.title, grid.cell(path, column)), (title, Some(3.5)), "{name}");
+        }
     }
 
     /// Who is measured beside a peer is compared with it, also where a row of the peer's is missing; what a cost is made of is no cost to compare.

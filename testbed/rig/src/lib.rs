@@ -5,6 +5,7 @@
 //!
 //! A process has one box. Tests that share it take turns ([`Rig::turn`]).
 
+pub mod bench;
 mod cable;
 pub mod campaign;
 mod card;
@@ -25,3 +26,4 @@ pub use drive::Drive;
 pub use images::{Start, build};
 pub use machine::{Machine, clock};
 pub use rig::{Counts, Damage, DomainCounts, DomainSpec, PROBE, RELAY, Rig, Running, Settings};
+pub use threads::pin;

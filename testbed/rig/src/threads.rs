@@ -89,14 +89,12 @@ fn enroll(block: &'static ThreadBlock) -> &'static Record {
     record(block)
 }
 
-/// Pins the calling pthread to a CPU, as far as the machine has it, and has its sleeps end when they should, as on the metal: by default Linux adds 50 µs.
-fn pin(cpu: usize) {
-    // SAFETY: plain numbers.
-    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+/// Keeps the calling pthread on one CPU.
+pub fn pin(cpu: usize) {
     // SAFETY: a CPU set is plain data; the call only reads it.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(cpu % std::thread::available_parallelism().map_or(1, usize::from), &mut set);
+        libc::CPU_SET(cpu, &mut set);
         libc::sched_setaffinity(0, size_of_val(&set), &set);
     }
 }
@@ -105,7 +103,11 @@ pub fn start(start: ThreadStart) -> bool {
     enroll(start.block);
     let ThreadStart { block, cpu, stack_top, entry, .. } = start;
     let spawned = std::thread::Builder::new().name(format!("rig {cpu}")).stack_size(256 * 1024).spawn(move || {
-        pin(cpu);
+        // As far as the machine has it.
+        pin(cpu % std::thread::available_parallelism().map_or(1, usize::from));
+        // Sleeps end when they should, as on the metal: by default Linux adds 50 µs.
+        // SAFETY: plain numbers.
+        unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
         adopt(block);
         let record = record(block);
         // SAFETY: `entry` doesn't return but ends in `exit`, which comes back here by what was saved.

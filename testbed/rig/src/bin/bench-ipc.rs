@@ -5,8 +5,7 @@
 //! 15 cycles is no measurement (the machine is busy, or the loop isn't what it should be): it says so and fails.
 
 use std::{
-    arch::{asm, x86_64::_rdtsc},
-    fs,
+    arch::asm,
     hint::black_box,
     process::ExitCode,
     sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
@@ -19,27 +18,22 @@ use interfaces::{
     probe::{Deed, Probe, Word},
 };
 use kernel_core::domain;
-use rig::{Rig, Settings};
+use rig::{
+    Rig, Settings,
+    bench::{self, Row, median, stamp},
+    pin,
+};
 
 const RUNS: usize = 2_001;
 const CALLS: usize = 1_000;
 const CRASHES: usize = 201;
 /// More than this for a plain call, and the run is invalid.
 const PLAIN_AT_MOST: f64 = 15.0;
-
-struct Row {
-    name: &'static str,
-    metric: &'static str,
-    median: f64,
-}
-
-impl Row {
-    fn cost(name: &'static str, median: f64) -> Row {
-        Row { name, metric: "cost", median }
-    }
-}
+/// Where both threads of a pair are, as a call's two sides are on one CPU.
+const PAIRS_CPU: usize = 0;
 
 fn main() -> ExitCode {
+    let report = bench::report_file("bench-ipc");
     let rig = Rig::start(Settings::chain(|_| {}));
     let [b, c] = ["b", "c"].map(|name| rig.port::<dyn Probe>(name, "probe"));
     let bare = domain::by_name("c").and_then(|domain| domain.bare_object("probe")).expect("c lives");
@@ -49,29 +43,14 @@ fn main() -> ExitCode {
     rows.extend(rig.run(1, components));
     rows.extend(linux());
     rows.extend(crashes(&rig, c));
-    for row in &rows {
-        println!("{:<24} {:<6} {:>12.1} cycles", row.name, row.metric, row.median);
-    }
-    let of = |name| rows.iter().find(|row| row.name == name).map_or(f64::NAN, |row| row.median);
-    println!(
+    let reported = bench::report(&rows, report.as_deref());
+    let of = |name| rows.iter().find(|row| row.row == name).map_or(f64::NAN, |row| row.median);
+    eprintln!(
         "a proxied call costs {:.1} more than a plain one, an RRef moved there and back {:.1} more than that, a shadow {:.2} times",
         of("call.proxied") - of("call.plain"),
         of("call.rref") - of("call.proxied"),
         of("call.shadow") / of("call.proxied"),
     );
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [flag, file] = &arguments[..]
-        && flag == "--report"
-    {
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|row| serde_json::json!({ "row": row.name, "metric": row.metric, "median": row.median, "unit": "cycles" }))
-            .collect();
-        if let Err(error) = fs::write(file, serde_json::to_string_pretty(&rows).expect("plain data")) {
-            eprintln!("{file}: {error}");
-            return ExitCode::FAILURE;
-        }
-    }
     if of("call.plain") > PLAIN_AT_MOST {
         eprintln!(
             "invalid: a plain call took {:.1} cycles, more than {PLAIN_AT_MOST}; measure on a quiet machine",
@@ -79,17 +58,11 @@ fn main() -> ExitCode {
         );
         return ExitCode::FAILURE;
     }
-    ExitCode::SUCCESS
+    ExitCode::from(u8::from(!reported))
 }
 
-fn stamp() -> u64 {
-    // SAFETY: every x86-64 has it.
-    unsafe { _rdtsc() }
-}
-
-fn median(mut samples: Vec<f64>) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    samples[samples.len() / 2]
+fn cost(name: &str, median: f64) -> Row {
+    Row::new(name, "cost", median, "cycles")
 }
 
 /// Cycles of one of `count` calls, the median of `runs` runs.
@@ -105,7 +78,7 @@ fn cycles(runs: usize, count: usize, mut call: impl FnMut()) -> f64 {
 }
 
 fn call(name: &'static str, call: impl FnMut()) -> Row {
-    Row::cost(name, cycles(RUNS, CALLS, call))
+    cost(name, cycles(RUNS, CALLS, call))
 }
 
 fn calls(plain: Port<dyn Probe>, b: Port<dyn Probe>, c: Port<dyn Probe>) -> Vec<Row> {
@@ -135,11 +108,8 @@ fn components() -> Vec<Row> {
     let empty = cycles(RUNS, CALLS, || _ = black_box(0));
     let word = |at: usize| &WORDS[at];
     POINTER.store(std::ptr::from_ref(&WORDS).addr(), Ordering::Relaxed);
-    let part = |name, work: &mut dyn FnMut()| Row {
-        name,
-        metric: "share",
-        median: (cycles(RUNS, CALLS, work) - empty).max(0.0),
-    };
+    let part =
+        |name, work: &mut dyn FnMut()| Row::new(name, "share", (cycles(RUNS, CALLS, work) - empty).max(0.0), "cycles");
     vec![
         part("part.thread-state", &mut || {
             let block: usize;
@@ -192,7 +162,7 @@ fn linux() -> Vec<Row> {
         // SAFETY: no arguments, no effects.
         unsafe { libc::syscall(libc::SYS_getppid) };
     });
-    vec![Row::cost("linux.syscall", syscall), Row::cost("linux.pipe", pipe()), Row::cost("linux.futex", futex())]
+    vec![cost("linux.syscall", syscall), cost("linux.pipe", pipe()), cost("linux.futex", futex())]
 }
 
 /// A byte there and back between two threads on one CPU.
@@ -212,10 +182,10 @@ fn pipe() -> f64 {
     // SAFETY: one byte.
     let write = |to: i32| unsafe { libc::write(to, [1u8].as_ptr().cast(), 1) == 1 };
     let partner = std::thread::spawn(move || {
-        pin();
+        pin(PAIRS_CPU);
         while read(their_in) && write(their_out) {}
     });
-    pin();
+    pin(PAIRS_CPU);
     let cost = cycles(201, 200, || assert!(write(our_out) && read(our_in)));
     // SAFETY: ours; the partner's next read ends.
     unsafe { libc::close(our_out) };
@@ -247,7 +217,7 @@ fn futex() -> f64 {
         }
     };
     let partner = std::thread::spawn(move || {
-        pin();
+        pin(PAIRS_CPU);
         loop {
             wait_while(0);
             if WORD.load(Ordering::SeqCst) == END {
@@ -256,7 +226,7 @@ fn futex() -> f64 {
             hand_over(0);
         }
     });
-    pin();
+    pin(PAIRS_CPU);
     let cost = cycles(201, 200, || {
         hand_over(1);
         wait_while(1);
@@ -264,16 +234,6 @@ fn futex() -> f64 {
     hand_over(END);
     let _ = partner.join();
     cost
-}
-
-/// Both threads of a pair on one CPU, as a call's two sides are.
-fn pin() {
-    // SAFETY: a CPU set is plain data; the call only reads it.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(0, &mut set);
-        libc::sched_setaffinity(0, size_of_val(&set), &set);
-    }
 }
 
 /// From the crash to the caller's error, and to the next generation's first answer.
@@ -292,5 +252,5 @@ fn crashes(rig: &Rig, c: Port<dyn Probe>) -> [Row; 2] {
         errors.push(to_error as f64);
         restarts.push(to_answer as f64);
     }
-    [Row::cost("crash.to-error", median(errors)), Row::cost("crash.to-restarted", median(restarts))]
+    [cost("crash.to-error", median(errors)), cost("crash.to-restarted", median(restarts))]
 }

@@ -3,7 +3,7 @@
 //! `bench-nvme [--report FILE]` prints a table, and writes a JSON list of `{"row", "metric", "median", "unit"}`. The client keeps its batch, with buffers of 4 KiB, for good, as a store
 //! does.
 
-use std::{arch::x86_64::_rdtsc, fs, mem::ManuallyDrop, process::ExitCode};
+use std::mem::ManuallyDrop;
 
 use bundle::manifest::{Bytes, DeviceMatch, Import, Source};
 use interfaces::{
@@ -11,7 +11,10 @@ use interfaces::{
     block::{Block, BlockError, BlockQueue, Opening, Operation, Order, Requests, Status},
 };
 use kernel_core::domain;
-use rig::{DomainSpec, Drive, Rig, Settings, Start};
+use rig::{
+    DomainSpec, Drive, Rig, Settings, Start,
+    bench::{self, Row, median, stamp},
+};
 
 const NVME: Start = Start { name: "nvme", package: "nvme", path: "nvme::start" };
 const SHADOW: Start = Start { name: "block-shadow", package: "block-shadow", path: "block_shadow::start" };
@@ -22,21 +25,8 @@ const WARM_UP: usize = 30;
 const IOS: usize = 96;
 const SAME_DOMAIN: &str = "same-domain";
 
-struct Row {
-    name: String,
-    median: f64,
-}
-
-fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    let report = match (arguments.next().as_deref(), arguments.next()) {
-        (None, _) => None,
-        (Some("--report"), Some(file)) => Some(file),
-        _ => {
-            eprintln!("bench-nvme [--report FILE]");
-            return ExitCode::from(2);
-        }
-    };
+fn main() {
+    let report = bench::report_file("bench-nvme");
     let drive = Drive::new(0);
     drive.serve();
     let driver = DomainSpec::new("nvme0", NVME).export("block", "Block").export("control", "Control").with(|spec| {
@@ -65,24 +55,9 @@ fn main() -> ExitCode {
     // SAFETY: the domain's own object, of this interface; nothing ends the driver while this is used.
     let same: Port<dyn Block> = Port::new(unsafe { &*<dyn Block as Interface>::from_raw(bare) });
     rows.extend(rig.run(0, move || of_path(SAME_DOMAIN, same, drive)));
-    for row in &rows {
-        println!("{:<36} {:>10.1} cycles/IO", row.name, row.median);
-    }
-    if let Some(file) = report {
-        let json = |row: &Row| serde_json::json!({ "row": row.name, "metric": "cost", "median": row.median, "unit": "cycles/IO" });
-        let rows: Vec<_> = rows.iter().map(json).collect();
-        if let Err(error) = fs::write(&file, serde_json::to_string_pretty(&rows).expect("plain data")) {
-            eprintln!("{file}: {error}");
-            return ExitCode::FAILURE;
-        }
-    }
+    let reported = bench::report(&rows, report.as_deref());
     // The box's threads have no end of their own.
-    std::process::exit(0)
-}
-
-fn stamp() -> u64 {
-    // SAFETY: every x86-64 has it.
-    unsafe { _rdtsc() }
+    std::process::exit(i32::from(!reported))
 }
 
 /// Cycles between two stamps with nothing in between.
@@ -111,7 +86,7 @@ fn of_path(path: &str, block: Port<dyn Block>, drive: &Drive) -> Vec<Row> {
     for (name, operation) in [("read", Operation::Read), ("write", Operation::Write)] {
         for size in [32, 1] {
             let name = format!("nvme.{name}.{path}.batch-{size}");
-            rows.push(Row { name, median: measure(&mut queue, drive, operation, size) });
+            rows.push(Row::new(name, "cost", measure(&mut queue, drive, operation, size), "cycles/IO"));
         }
     }
     // The driver's own queue, which was opened without a proxy, is never closed: that would be the driver's to do.
@@ -146,8 +121,7 @@ fn measure(queue: &mut Cap<dyn BlockQueue>, drive: &Drive, operation: Operation,
             samples.push(cycles as f64 / IOS as f64);
         }
     }
-    samples.sort_by(f64::total_cmp);
-    samples[ROUNDS / 2]
+    median(samples)
 }
 
 fn order(operation: Operation, id: u64) -> Order {

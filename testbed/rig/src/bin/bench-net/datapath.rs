@@ -18,11 +18,13 @@ use interfaces::{
     packet::Batch,
 };
 use kernel_core::domain;
-use rig::{Card, Rig, Tester};
+use rig::{
+    Card, Rig, Tester,
+    bench::{Row, stamp},
+};
 
 use crate::{
-    Row,
-    method::{self, BATCH, Book, LENGTH, PACKETS, PASSES, Rounds, all_rounds, counted, rounds, stamp, work},
+    method::{self, BATCH, Book, LENGTH, PACKETS, PASSES, Rounds, all_rounds, counted, rounds, work},
     progress,
 };
 

@@ -13,10 +13,9 @@ use std::{
 };
 
 use model::{NicConfig, pci, shared_memory::SharedBar};
-use rig::{Card, Tester};
+use rig::{Card, Tester, bench::Row};
 
 use crate::{
-    Row,
     method::{Book, LENGTH, PACKETS, PASSES, RING, Rounds, rounds, work},
     progress,
 };

@@ -17,15 +17,16 @@ use maglev::{
     worker::Worker,
 };
 use model::registers::RETA;
-use rig::{Card, DESTINATION, DESTINATION_PORT, FLOWS, Rig, Tester};
+use rig::{
+    Card, DESTINATION, DESTINATION_PORT, FLOWS, Rig, Tester,
+    bench::{Row, median, stamp},
+};
 use twox_hash::XxHash3_64;
 
 use crate::{
-    Row,
     datapath::{drain, empty, open},
     dpdk::{Deed, Port, Width},
-    median,
-    method::{BATCH, PACKETS, PASSES, all_rounds, rounds, stamp, work},
+    method::{BATCH, PACKETS, PASSES, all_rounds, rounds, work},
     progress,
 };
 
@@ -56,12 +57,27 @@ fn row(path: &str, samples: Vec<f64>) -> Row {
     Row::new(format!("maglev.forward.{path}.batch-32"), "cost", median(samples), "cycles/packet")
 }
 
+/// So many looks in vain at a ring that the card has filled, and what is missing will never come: the card stands still.
+const IN_VAIN: usize = 100_000;
+
+fn said_by(card: &Card<Tester>) -> String {
+    card.with(|device| {
+        let counters = device.nic().counters();
+        let counted: Vec<_> = counters.named().into_iter().filter(|(_, value)| *value > 0).collect();
+        format!("the card has counted {counted:?}, received by queues {:?}", &counters.rx_queue[..2])
+    })
+}
+
 /// Our worker, above our driver in its own domain.
 pub fn measure_ours(rig: &Rig, card: &'static Card<Tester>) -> Vec<Row> {
     progress("maglev: ours");
     card.pause(true);
-    // All flows to one queue.
-    card.with(|device| (RETA..RETA_END).step_by(4).for_each(|register| device.nic().write32(register, 0)));
+    card.with(|device| {
+        // What the driver has written of late isn't to come after this.
+        device.look_at_all();
+        // All flows to one queue.
+        (RETA..RETA_END).step_by(4).for_each(|register| device.nic().write32(register, 0));
+    });
     let net = rig.port::<dyn Net>("ixgbe0", "net");
     let work = move || {
         let mut queue = open(net, 0);
@@ -70,12 +86,14 @@ pub fn measure_ours(rig: &Rig, card: &'static Card<Tester>) -> Vec<Row> {
         let mut batch = Some(empty());
         let mut forward = || {
             let begun = stamp();
-            let mut count = 0;
+            let (mut count, mut in_vain) = (0, 0);
             while count < PACKETS {
                 let now = (interfaces::abi::kernel().now)();
                 worker.director.between_batches(now);
                 let received = queue.receive(batch.take().expect("it comes back")).expect("the driver lives");
                 count += received.len();
+                in_vain = if received.is_empty() { in_vain + 1 } else { 0 };
+                assert!(in_vain < IN_VAIN, "{count} of {PACKETS} packets have come: {}", said_by(card));
                 worker.director.counters().received.add(received.len() as u64);
                 batch = Some(worker.handle(&mut queue, received, now).expect("the driver lives"));
             }

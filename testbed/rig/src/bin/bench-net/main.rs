@@ -15,11 +15,14 @@ mod method;
 mod recovery;
 mod wire;
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use bundle::manifest::{Bytes, DeviceMatch, Import, Source};
 use model::NicConfig;
-use rig::{Card, DomainSpec, Rig, Settings, Start, Tester};
+use rig::{
+    Card, DomainSpec, Rig, Settings, Start, Tester,
+    bench::{self, Row},
+};
 
 use crate::{dpdk::Width, method::RING};
 
@@ -32,35 +35,13 @@ const USAGE: &str = "bench-net net [--crashes N] [--report FILE]
 bench-net maglev [--report FILE]
 bench-net dpdk|dpdk-maglev --library FILE --place FOLDER [--scalar] [--report FILE]";
 
-pub struct Row {
-    name: String,
-    metric: String,
-    value: f64,
-    unit: &'static str,
-}
-
-impl Row {
-    pub fn new(name: impl Into<String>, metric: impl Into<String>, value: f64, unit: &'static str) -> Row {
-        Row { name: name.into(), metric: metric.into(), value, unit }
-    }
-}
-
 /// Says what is being measured.
 pub fn progress(what: &str) {
     eprintln!("{what}");
 }
 
-pub fn median(samples: Vec<f64>) -> f64 {
-    percentile(samples, 50)
-}
-
-pub fn percentile(mut samples: Vec<f64>, percent: usize) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    samples.get((samples.len() * percent / 100).min(samples.len().saturating_sub(1))).copied().unwrap_or_default()
-}
-
 /// A box with two CPUs: card, driver, shadow; and a card without a card, with a shadow of its own.
-fn start() -> (Rig, &'static Card<Tester>) {
+fn start() -> (&'static Rig, &'static Card<Tester>) {
     let card = Card::new(0, NicConfig::default(), Tester::new(64));
     card.serve(true);
     let config = ixgbe::Config { rx_ring: RING, tx_ring: RING, ..ixgbe::Config::default() };
@@ -89,9 +70,20 @@ fn start() -> (Rig, &'static Card<Tester>) {
         packet_buffers: 16384,
         ..Settings::default()
     };
-    let rig = Rig::start(settings);
+    // For good: its threads have no end of their own.
+    let rig: &Rig = Box::leak(Box::new(Rig::start(settings)));
+    explain_panics(rig);
     rig.until("the driver serves", || rig.status("ixgbe0").state == "live");
     (rig, card)
+}
+
+/// Has a panic say what the box has logged: it is mostly a domain's crash that makes this program panic.
+fn explain_panics(rig: &'static Rig) {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        before(panic);
+        eprintln!("the box's log:\n{}", rig.log());
+    }));
 }
 
 /// What the command line asks for.
@@ -129,10 +121,10 @@ impl Question {
 fn ours(question: &Question) -> (Vec<Row>, Vec<String>) {
     progress("building and starting the domains");
     let (rig, card) = start();
-    let mut rows = datapath::measure(&rig, card);
-    let (recovery, faults) = recovery::measure(&rig, card, question.crashes.unwrap_or(CRASHES));
+    let mut rows = datapath::measure(rig, card);
+    let (recovery, faults) = recovery::measure(rig, card, question.crashes.unwrap_or(CRASHES));
     rows.extend(recovery);
-    rows.extend(datapath::measure_same_domain(&rig, card));
+    rows.extend(datapath::measure_same_domain(rig, card));
     (rows, faults)
 }
 
@@ -156,31 +148,14 @@ fn main() -> ExitCode {
         "net" => ours(&question),
         "maglev" => {
             let (rig, card) = start();
-            (maglev::measure_ours(&rig, card), vec![])
+            (maglev::measure_ours(rig, card), vec![])
         }
         "dpdk" => peer(&question, dpdk::measure).map_or_else(failed, |rows| (rows, vec![])),
         "dpdk-maglev" => peer(&question, maglev::measure_peer).map_or_else(failed, |rows| (rows, vec![])),
         _ => failed(USAGE.into()),
     };
-    let status = report(&question, &rows, &faults);
-    // The box's threads, and DPDK's, have no end of their own.
-    std::process::exit(status)
-}
-
-fn report(question: &Question, rows: &[Row], faults: &[String]) -> i32 {
-    for row in rows {
-        println!("{:<44} {:<24} {:>14.1} {}", row.name, row.metric, row.value, row.unit);
-    }
     faults.iter().for_each(|fault| eprintln!("bench-net: {fault}"));
-    let Some(file) = &question.report else { return i32::from(!faults.is_empty()) };
-    let rows: Vec<_> = rows
-        .iter()
-        .map(|row| serde_json::json!({ "row": row.name, "metric": row.metric, "median": row.value, "unit": row.unit }))
-        .collect();
-    let text = serde_json::to_string_pretty(&rows).expect("plain data");
-    if let Err(error) = fs::write(file, text) {
-        eprintln!("{}: {error}", file.display());
-        return 1;
-    }
-    i32::from(!faults.is_empty())
+    let well = bench::report(&rows, question.report.as_deref()) && faults.is_empty();
+    // The box's threads, and DPDK's, have no end of their own.
+    std::process::exit(i32::from(!well))
 }

@@ -1,11 +1,10 @@
 //! How a driver is measured, ours and others alike: the model fills a ring and stands still; then the driver's draining is timed. So the model isn't what is measured, and
 //! its frames lie in this CPU's caches, as a card's would in the shared one.
 
-use std::arch::x86_64::_rdtsc;
-
-use rig::{Card, Tester};
-
-use crate::{Row, median};
+use rig::{
+    Card, Tester,
+    bench::{Row, median, stamp},
+};
 
 /// Descriptors of each ring.
 pub const RING: u16 = 1024;
@@ -19,11 +18,6 @@ pub const PASSES: usize = 5;
 pub const PACKETS: usize = (RING as usize / BATCH - 3) * BATCH;
 /// Bytes of a 64-byte frame without its check sequence.
 pub const LENGTH: usize = 60;
-
-pub fn stamp() -> u64 {
-    // SAFETY: every x86-64 has it.
-    unsafe { _rdtsc() }
-}
 
 /// Has the card take `frames` from the wire, and everything else that is to be done.
 pub fn work(card: &Card<Tester>, frames: usize) {

@@ -11,12 +11,14 @@ use interfaces::{
     packet::Batch,
 };
 use kernel_core::supervisor::Command;
-use rig::{Card, Rig, Tester};
+use rig::{
+    Card, Rig, Tester,
+    bench::{Row, median, percentile},
+};
 
 use crate::{
-    Row, median,
     method::{RING, flows_by_queue},
-    percentile, progress,
+    progress,
     wire::Wire,
 };
 use std::sync::{Arc, atomic::Ordering::SeqCst};

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use rig::{Card, Tester};
+use rig::{Card, Tester, bench::cpu_time, pin};
 
 /// The wire never runs further than this between two looks of the model.
 const LONGEST_STEP: u64 = 20_000;
@@ -67,27 +67,15 @@ impl Threads {
 
 /// Spins on the box's CPU when nobody else wants it.
 fn spin(wire: &Wire) {
+    pin(0);
     // SAFETY: plain data for the calling thread; a refusal makes the spinner a thread like others.
     unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(0, &mut set);
-        libc::sched_setaffinity(0, size_of_val(&set), &set);
         let idle: libc::sched_param = std::mem::zeroed();
         libc::sched_setscheduler(0, libc::SCHED_IDLE, &idle);
     }
     while !wire.stop.load(SeqCst) {
         std::hint::spin_loop();
     }
-}
-
-fn cpu_time(clock: libc::clockid_t) -> u64 {
-    // SAFETY: a place for the answer.
-    let time = unsafe {
-        let mut time: libc::timespec = std::mem::zeroed();
-        libc::clock_gettime(clock, &mut time);
-        time
-    };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// Lets as many frames be sent as time and rate say, and has the card work.

@@ -8,10 +8,10 @@ use std::{
 
 use bundle::manifest::{Bytes, DeviceMatch, Import, Source};
 use model::{NicConfig, Wire};
-use rig::{Card, DomainSpec, Rig, Settings, Start, clock};
+use rig::{Card, DomainSpec, Rig, Settings, Start, bench::cpu_time, clock};
 use serde::Serialize;
 
-use crate::link::{Link, cpu_time};
+use crate::link::Link;
 
 const IXGBE: Start = Start { name: "ixgbe", package: "ixgbe", path: "ixgbe::start" };
 const STACK: Start = Start { name: "netstack", package: "netstack", path: "netstack::start" };

@@ -2,7 +2,9 @@
 //! meanwhile is collected. Only then does the generator think. So a turn costs the far side what it costs under full load, whatever the generator takes for its own work; and
 //! what the far side does when it has nothing to do (it polls, goes to sleep, is woken again) falls between turns, where nobody counts.
 
-use std::{arch::x86_64::_rdtsc, collections::VecDeque, hint::spin_loop, sync::OnceLock, time::Instant};
+use std::{collections::VecDeque, hint::spin_loop};
+
+use rig::bench::{rate, stamp};
 
 pub trait Link {
     /// Whether it polls for a while before it sleeps. Then its clock is exact at any time, and what it takes after its last frame is no work; else that is exact while it rests, and
@@ -39,21 +41,6 @@ const REST: u64 = 60_000;
 const LOOKS: u32 = 32;
 /// No turn is longer: a far side that never rests isn't waited for.
 const LONGEST: u64 = 500_000_000;
-
-pub fn stamp() -> u64 {
-    // SAFETY: every x86-64 has it.
-    unsafe { _rdtsc() }
-}
-
-/// Cycles of the time-stamp counter in a nanosecond.
-pub fn rate() -> f64 {
-    static RATE: OnceLock<f64> = OnceLock::new();
-    *RATE.get_or_init(|| {
-        let (begun, cycles) = (Instant::now(), stamp());
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        (stamp() - cycles) as f64 / begun.elapsed().as_nanos() as f64
-    })
-}
 
 /// One turn with these frames, which are gone after it. `counted` is the far side's time up to which all has been counted.
 pub fn turn<L: Link>(link: &mut L, outgoing: &mut VecDeque<Vec<u8>>, counted: &mut u64) -> Turn {
@@ -98,27 +85,6 @@ pub fn turn<L: Link>(link: &mut L, outgoing: &mut VecDeque<Vec<u8>>, counted: &m
     let busy = end.saturating_sub(*counted);
     *counted = end;
     Turn { frames, cycles: last - begun, busy, receiving: link.receiving() - receiving }
-}
-
-/// CPU time in nanoseconds by one of the system's clocks.
-pub fn cpu_time(clock: libc::clockid_t) -> u64 {
-    // SAFETY: a place for the answer.
-    let time = unsafe {
-        let mut time: libc::timespec = std::mem::zeroed();
-        libc::clock_gettime(clock, &mut time);
-        time
-    };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-/// Keeps the calling thread on one CPU.
-pub fn pin(cpu: usize) {
-    // SAFETY: a CPU set is plain data; the call only reads it.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(cpu, &mut set);
-        libc::sched_setaffinity(0, size_of_val(&set), &set);
-    }
 }
 
 #[cfg(test)]

@@ -15,9 +15,14 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use rig::{
+    bench::{cpu_time, stamp},
+    pin,
+};
+
 use crate::{
     client::{PREFIX, SERVER},
-    link::{Link, cpu_time, pin, stamp},
+    link::Link,
 };
 
 const DEVICE: &str = "bench0";

@@ -23,11 +23,15 @@ use std::{
     thread::available_parallelism,
 };
 
-use rig::Start;
+use rig::{
+    Start,
+    bench::{self, Row, median, percentile, rate},
+    pin,
+};
 
 use crate::{
     client::{Client, Cost},
-    link::{Link, pin, rate},
+    link::Link,
     linux::{Lack, Tap},
     workload::Workload,
 };
@@ -104,22 +108,6 @@ impl From<String> for Failure {
     }
 }
 
-pub struct Row {
-    name: String,
-    metric: &'static str,
-    median: f64,
-    unit: &'static str,
-}
-
-pub fn median(samples: Vec<f64>) -> f64 {
-    percentile(samples, 50)
-}
-
-fn percentile(mut samples: Vec<f64>, percent: usize) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    samples.get((samples.len() * percent / 100).min(samples.len().saturating_sub(1))).copied().unwrap_or_default()
-}
-
 /// So many requests of a workload.
 fn ask<L: Link>(client: &mut Client<L>, workload: &Workload, requests: usize) -> Result<Cost, String> {
     let mut questions = workload.sequence();
@@ -164,7 +152,7 @@ fn rows(prefix: &str, workloads: &[Workload], samples: &[Vec<Cost>]) -> Vec<Row>
             median(samples.iter().map(|cost| value(cost) / cost.requests as f64).collect())
         };
         let (busy, receiving) = (|cost: &Cost| cost.busy as f64 * rate(), |cost: &Cost| cost.receiving as f64);
-        let mut row = |name: String, metric, median, unit| rows.push(Row { name, metric, median, unit });
+        let mut row = |name: String, metric: &str, median, unit| rows.push(Row::new(name, metric, median, unit));
         row(name.clone(), "cost", each(&|cost| busy(cost) + receiving(cost)), "cycles/request");
         if samples.iter().any(|cost| cost.receiving > 0) {
             row(format!("{name}.server"), "cost", each(&busy), "cycles/request");
@@ -236,11 +224,10 @@ fn ours(question: &Question) -> Result<Vec<Row>, String> {
         Service::Httpd => split::of_site(&httpd_config(), &workloads, question.requests),
     };
     let costs: Vec<(String, f64)> =
-        rows.iter().filter(|row| row.metric == "cost").map(|row| (row.name.clone(), row.median)).collect();
+        rows.iter().filter(|row| row.metric == "cost").map(|row| (row.row.clone(), row.median)).collect();
     for ((name, cost), mut parts) in costs.into_iter().zip(parts) {
         parts.insert(0, ("stack", cost - parts.iter().map(|(_, cycles)| cycles).sum::<f64>()));
-        let row =
-            |(part, median)| Row { name: format!("{name}.{part}"), metric: "cost", median, unit: "cycles/request" };
+        let row = |(part, median)| Row::new(format!("{name}.{part}"), "cost", median, "cycles/request");
         rows.extend(parts.into_iter().map(row));
     }
     Ok(rows)
@@ -333,7 +320,7 @@ fn main() {
     };
     // The box's threads have no end of their own.
     std::process::exit(match rows {
-        Ok(rows) => report(&question, &rows),
+        Ok(rows) => i32::from(!bench::report(&rows, question.report.as_deref())),
         Err(Failure::Lack(what)) => {
             eprintln!("{what}");
             3
@@ -343,21 +330,4 @@ fn main() {
             1
         }
     })
-}
-
-fn report(question: &Question, rows: &[Row]) -> i32 {
-    for row in rows {
-        println!("{:<36} {:<12} {:>12.1} {}", row.name, row.metric, row.median, row.unit);
-    }
-    let Some(file) = &question.report else { return 0 };
-    let rows: Vec<_> = rows
-        .iter()
-        .map(|row| serde_json::json!({ "row": row.name, "metric": row.metric, "median": row.median, "unit": row.unit }))
-        .collect();
-    let text = serde_json::to_string_pretty(&rows).expect("plain data");
-    if let Err(error) = fs::write(file, text) {
-        eprintln!("{}: {error}", file.display());
-        return 1;
-    }
-    0
 }

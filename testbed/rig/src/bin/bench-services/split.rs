@@ -18,12 +18,9 @@ use kv::{
     store::{Mode, Store, Storing},
 };
 
-use crate::{
-    client::Question,
-    link::{cpu_time, rate},
-    median,
-    workload::Workload,
-};
+use rig::bench::{cpu_time, median, rate};
+
+use crate::{client::Question, workload::Workload};
 
 /// Blocks of requests that are timed, after some that aren't; and the most requests of one.
 const BLOCKS: usize = 31;
