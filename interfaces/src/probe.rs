@@ -53,6 +53,8 @@ pub enum Deed {
     KeepPackets(u32),
     /// Keeps a handle of the next probe.
     KeepHandle,
+    /// From now on a handle that is dropped waits for ever.
+    Cling,
     /// Keeps so many parcels, each with everything in it: six objects and two packets.
     KeepParcels(u32),
     /// Lends a word to the next probe for so many nanoseconds.

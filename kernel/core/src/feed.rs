@@ -16,7 +16,7 @@ use crate::{
     lock::Lock,
     machine,
     platform::NEVER,
-    supervisor, wait,
+    supervisor, thread, wait,
 };
 
 /// A text as a JSON string.
@@ -52,6 +52,7 @@ pub(crate) fn spawn() {
 }
 
 fn report() {
+    thread::serve_all();
     loop {
         wait::sleep(machine().now() + PACE);
         stats();

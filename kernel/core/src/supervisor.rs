@@ -121,6 +121,7 @@ fn supervise() {
 /// Carries out the visits by which capabilities' objects are dropped. A thread of its own, since a domain's drop may take its time.
 fn reap() {
     REAPER.store(ptr::from_ref(thread::current()).cast_mut(), Ordering::SeqCst);
+    thread::serve_all();
     loop {
         for release in capability::releases() {
             if release.record.is_named() {

@@ -3,6 +3,9 @@
 //! The supervisor asks for samples; each is taken on the sampled thread's own CPU, in its trap, so that a CPU that doesn't run (a stalled host, a thread
 //! that waits for its turn) is charged nothing. Only the innermost frame is charged; the clocks of those outside pause, and go on when it has come
 //! back. A frame's visit has a number, so a loop of short inner calls is still one visit of the outer domain.
+//!
+//! Who waits is left alone, but in visits of those of the kernel's threads that serve all domains: one domain that never comes back from such a visit would keep
+//! the console from its operator, and the others' handles from being dropped.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -20,6 +23,9 @@ const SAMPLES: u64 = 8;
 const SHORTEST: u64 = 1_000_000;
 const LONGEST: u64 = 50_000_000;
 
+/// What a visit of a thread that serves all domains may take, waiting included.
+const PATIENCE: u64 = 10_000_000_000;
+
 /// Time between samples, as the live domains' watchdogs want it.
 static INTERVAL: AtomicU64 = AtomicU64::new(LONGEST);
 
@@ -32,12 +38,29 @@ pub(crate) struct Watch {
     /// Visits and signs of life at the last sample.
     seen_visits: AtomicU64,
     seen_signs: AtomicU64,
+    /// The outermost visit at the last sweep, and for how long it has been that. The supervisor's.
+    outermost: AtomicU64,
+    lasted: AtomicU64,
 }
 
 impl Watch {
     pub(crate) fn forget(&self) {
         self.asked.store(0, Ordering::Relaxed);
         self.ran.iter().for_each(|ran| ran.store(0, Ordering::Relaxed));
+    }
+
+    /// Ends a visit of a thread that serves all domains if it doesn't come back, even if it waits: the domain in which it is then. By the supervisor, at each sweep:
+    /// a box that stood still is charged one interval, as in a sample.
+    fn hurry(&self, block: &ThreadBlock) {
+        let visit = block.published().get(1).map_or(0, |outermost| outermost.visit.load(Ordering::Relaxed));
+        let goes_on = self.outermost.swap(visit, Ordering::Relaxed) == visit && visit != 0;
+        let lasted = if goes_on { self.lasted.load(Ordering::Relaxed) + INTERVAL.load(Ordering::Relaxed) } else { 0 };
+        let is_over = lasted >= PATIENCE;
+        self.lasted.store(if is_over { 0 } else { lasted }, Ordering::Relaxed);
+        let incarnation = block.innermost();
+        if is_over && incarnation.domain.is_some() {
+            incarnation.die(Cause::Crash(Reason::Watchdog), None, b"a visit of the kernel's own didn't come back");
+        }
     }
 
     /// One sample, in the trap of `block`'s thread, if the supervisor has asked for it.
@@ -89,6 +112,9 @@ pub(crate) fn sweep(due: u64) -> u64 {
         return due;
     }
     for block in thread::all() {
+        if block.serves_all.load(Ordering::Relaxed) != 0 {
+            block.watch.hurry(block);
+        }
         let runs = block.held.load(Ordering::Relaxed) == 0 && block.blocked.load(Ordering::Relaxed) == 0;
         if runs && block.innermost().domain.is_some() {
             block.watch.asked.store(1, Ordering::Relaxed);

@@ -4,9 +4,10 @@ use std::sync::LazyLock;
 
 use interfaces::{
     CallError, Port,
+    abi::Reason,
     probe::{Deed, Probe},
 };
-use kernel_core::supervisor::Command;
+use kernel_core::{incarnation::Cause, supervisor::Command};
 use rig::{Rig, Settings};
 
 static RIG: LazyLock<Rig> = LazyLock::new(|| Rig::start(Settings::chain(|_| {})));
@@ -81,6 +82,24 @@ fn a_dead_holders_handle_is_dropped_when_nobody_is_inside() {
     assert_eq!(RIG.run(0, move || b.act(Deed::Panic)), Err(CallError::Crashed));
     RIG.until_restarted("b", generation);
     RIG.until("the maker has dropped the object", || alive("c") == 0);
+    RIG.until_as_before(&before);
+}
+
+/// A maker whose drop waits for what never comes is ended in time: the drops of all makers are one thread's work, and the next one's is done (invariants 1 and 9).
+#[test]
+fn a_drop_that_waits_for_ever_holds_nobody_up() {
+    let _turn = RIG.turn();
+    let before = RIG.baseline();
+    let generation = RIG.status("c").generation;
+    let (b, c) = (probe("b"), probe("c"));
+    RIG.run(0, move || {
+        c.act(Deed::Cling).unwrap();
+        drop(c.handle().unwrap());
+    });
+    RIG.run(0, move || drop(b.handle().unwrap()));
+    RIG.until("the other maker has dropped its object", || alive("b") == 0);
+    RIG.until_restarted("c", generation);
+    assert_eq!(RIG.status("c").last_death.unwrap().1.cause, Cause::Crash(Reason::Watchdog));
     RIG.until_as_before(&before);
 }
 

@@ -35,6 +35,8 @@ pub struct State {
     door: Mutex<()>,
     /// Somebody computes for ever, as it was told to.
     stays: AtomicBool,
+    /// Handles wait for ever when they are dropped.
+    clings: AtomicBool,
     /// Held in some places where a deed is done.
     pub(crate) lock: Mutex<()>,
 }
@@ -51,6 +53,7 @@ impl State {
             handles: AtomicU64::new(0),
             door: Mutex::new(()),
             stays: AtomicBool::new(false),
+            clings: AtomicBool::new(false),
             lock: Mutex::new(()),
         })
     }
@@ -206,6 +209,10 @@ impl State {
                     core::hint::spin_loop();
                 }
             }
+            Deed::Cling => {
+                self.clings.store(true, Relaxed);
+                Ok(())
+            }
             Deed::KeepHandle => {
                 let next = self.next.ok_or(CallError::Gone)?;
                 self.capabilities.lock().push(next.handle()?);
@@ -300,6 +307,10 @@ impl ProbeHandle for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        if self.0.clings.load(Relaxed) {
+            // It ends with the domain.
+            let _ = Event::new().wait(NEVER);
+        }
         self.0.handles.fetch_sub(1, Relaxed);
     }
 }
