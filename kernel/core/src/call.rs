@@ -210,12 +210,31 @@ fn refusal(block: &ThreadBlock, gate: &SlotGate) -> Refusal {
     refusal
 }
 
-/// Runs a body in the callee, committing a pending fault there first. `Ok` exactly if the body ran and came back.
+/// Why a body hasn't run to its end.
+enum Failure {
+    Error(CallError),
+    /// The callee is to commit this fault, in a visit of the thread that has taken it: once it has nothing on its way any more ([`settle`](Self::settle)).
+    Fault(u32),
+}
+
+impl Failure {
+    /// What the caller hears, once the callee has committed what it was to commit; `None`: it came back from that. Nothing may be on its way: while the thread is
+    /// in the callee for that, the caller may die and be reclaimed.
+    #[cold]
+    fn settle(self, block: &ThreadBlock, gate: &SlotGate) -> Option<CallError> {
+        match self {
+            Failure::Error(error) => Some(error),
+            Failure::Fault(reason) => commit(block, gate, reason),
+        }
+    }
+}
+
+/// Runs a body in the callee. `Ok` exactly if the body ran and came back.
 ///
 /// # Safety
 /// As for [`enter`].
 #[inline(always)]
-unsafe fn run(block: &ThreadBlock, gate: &SlotGate, body: Body, context: *mut ()) -> Result<(), CallError> {
+unsafe fn run(block: &ThreadBlock, gate: &SlotGate, body: Body, context: *mut ()) -> Result<(), Failure> {
     loop {
         // SAFETY: this function's contract.
         let how = unsafe { enter(block, &gate.slot, body, context) };
@@ -231,21 +250,21 @@ unsafe fn run(block: &ThreadBlock, gate: &SlotGate, body: Body, context: *mut ()
 /// Why a call failed; `None`: try again.
 #[cold]
 #[inline(never)]
-fn failure(block: &ThreadBlock, gate: &SlotGate, how: u32) -> Option<CallError> {
+fn failure(block: &ThreadBlock, gate: &SlotGate, how: u32) -> Option<Failure> {
     match how {
-        LANDED => Some(CallError::Crashed),
+        LANDED => Some(Failure::Error(CallError::Crashed)),
         SHORT => {
             unpublish(block);
-            Some(CallError::StackShort)
+            Some(Failure::Error(CallError::StackShort))
         }
-        DEEP => Some(CallError::StackShort),
+        DEEP => Some(Failure::Error(CallError::StackShort)),
         EXHAUSTED => thread::overflow(block),
         how => {
             debug_assert_eq!(how, REFUSED);
             match refusal(block, gate) {
                 Refusal::Again => None,
-                Refusal::Error(error) => Some(error),
-                Refusal::Fault(reason) => commit(block, gate, reason),
+                Refusal::Error(error) => Some(Failure::Error(error)),
+                Refusal::Fault(reason) => Some(Failure::Fault(reason)),
             }
         }
     }
@@ -256,8 +275,7 @@ fn commit(block: &ThreadBlock, gate: &SlotGate, mut reason: u32) -> Option<CallE
     // SAFETY: `fault` takes a `u32`.
     match unsafe { enter(block, &gate.slot, fault, (&raw mut reason).cast()) } {
         RETURNED => None,
-        // The arguments were not yet moved, but the callee did crash in our visit.
-        how => failure(block, gate, how),
+        how => failure(block, gate, how)?.settle(block, gate),
     }
 }
 
@@ -360,6 +378,8 @@ unsafe impl Gate for SlotGate {
                 refuse(block, unsafe { ManuallyDrop::take(&mut context.arguments) }, block.innermost_relaxed());
             }
             set_crossing(block, false);
+            // The arguments are refused before the callee commits a fault. Should it come back from that, the caller calls again.
+            let error = error.settle(block, self).unwrap_or(CallError::Restarting);
             block.given_back.came_back();
             come_back(block);
             return M::Outcome::failed(error);
@@ -395,8 +415,10 @@ impl SlotGate {
     fn back_late<M: Method>(&self, block: &ThreadBlock, mut outcome: M::Outcome) -> M::Outcome {
         let caller = block.innermost_relaxed();
         if !caller.is_live() {
-            discard_outcome(outcome, callee_of(block));
-            set_crossing(block, false);
+            if <M::Outcome as Outcome>::MOVES {
+                discard_outcome(outcome, callee_of(block));
+                set_crossing(block, false);
+            }
             never_return(block);
         }
         if <M::Outcome as Outcome>::MOVES {
@@ -575,8 +597,12 @@ pub(crate) fn visit<R>(gate: &SlotGate, work: impl FnOnce(&PortRecord) -> R) -> 
     fn run_it<R, W: FnOnce(&PortRecord) -> R>(gate: &SlotGate, work: W) -> Result<R, CallError> {
         let block = thread::current();
         let mut visit = Visit::<W, R> { work: ManuallyDrop::new(work), result: MaybeUninit::uninit() };
-        // SAFETY: `body` takes this context.
-        unsafe { run(block, gate, body::<R, W>, (&raw mut visit).cast())? };
+        // SAFETY: `body` takes this context; if it hasn't run, the work is still there.
+        while let Err(failure) = unsafe { run(block, gate, body::<R, W>, (&raw mut visit).cast()) } {
+            if let Some(error) = failure.settle(block, gate) {
+                return Err(error);
+            }
+        }
         // SAFETY: the body came to its end.
         Ok(unsafe { visit.result.assume_init() })
     }

@@ -79,6 +79,8 @@ fn start(domain: &'static Domain, incarnation: &Arc<Incarnation>) -> Result<Star
             let len = arguments.error_len.min(WORDS);
             Err(String::from_utf8_lossy(&words[..len]).into_owned())
         }
+        // Nobody has killed it, and nobody would: such as a manifest that asks for more stack than a thread has.
+        Err(error) if incarnation.is_live() => Err(format!("its start can't be called: {error} (`min-stack`?)")),
         Err(_) => Ok(Started::Crashed),
     }
 }

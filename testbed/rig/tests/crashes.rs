@@ -74,6 +74,30 @@ fn an_injected_fault_is_a_real_one() {
     }
 }
 
+/// Caller and callee die at once while the callee commits a fault in a call that was to bring it objects: those are the caller's reclaim's or the thread's own, not
+/// both's (invariants 2 and 3).
+#[test]
+fn an_injected_fault_finds_nothing_on_its_way() {
+    let _turn = RIG.turn();
+    let before = RIG.baseline();
+    for _ in 0..20 {
+        let generations = ["a", "b", "c"].map(|name| RIG.status(name).generation);
+        RIG.order(|domain| Command::Inject(domain, Reason::Watchdog), "c");
+        // Orders are carried out one after the other.
+        RIG.order(Command::Restart, "a");
+        RIG.until_restarted("a", generations[0]);
+        let b = probe("b");
+        let caller = RIG.spawn(1, move || b.act(Deed::PostAndPanic));
+        RIG.until_inside("c", 1);
+        RIG.order(Command::Kill, "c");
+        RIG.order(Command::Kill, "b");
+        assert_eq!(caller.join(), Err(CallError::Crashed));
+        RIG.until_restarted("b", generations[1]);
+        RIG.until_restarted("c", generations[2]);
+        RIG.until_as_before(&before);
+    }
+}
+
 /// Only the innermost domain dies; the ones between see an error and go on.
 #[test]
 fn a_crash_in_a_nested_callee_is_its_own() {

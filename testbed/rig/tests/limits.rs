@@ -17,7 +17,7 @@ use rig::{Counts, DomainSpec, PROBE, Rig, Settings, Start};
 
 const MILLISECOND: u64 = 1_000_000;
 /// Domains that never get as far as serving.
-const UNFIT: [&str; 5] = ["crashing", "refusing", "hanging", "misnamed", "mistyped"];
+const UNFIT: [&str; 6] = ["crashing", "refusing", "hanging", "misnamed", "mistyped", "demanding"];
 
 static RIG: LazyLock<Rig> = LazyLock::new(|| {
     let mut settings = Settings::chain(|domain| {
@@ -43,6 +43,8 @@ static RIG: LazyLock<Rig> = LazyLock::new(|| {
     let misfit = |name: &'static str| DomainSpec::new(name, PROBE).with(|domain| domain.restart.limit_burst = 3);
     settings.domains.push(misfit("misnamed").export("prober", "Probe"));
     settings.domains.push(misfit("mistyped").export("probe", "Control"));
+    // More than any thread has.
+    settings.domains.push(misfit("demanding").export("probe", "Probe").with(|domain| domain.min_stack.0 = 1 << 20));
     Rig::start(settings)
 });
 
@@ -96,6 +98,15 @@ fn a_domain_whose_ports_are_not_the_manifests_does_not_start() {
     }
     let c = probe("c");
     assert_eq!(RIG.run(0, move || c.next(1)), Ok(2));
+}
+
+/// A domain that no thread has enough stack for doesn't start, and says why: nobody waits for it for ever.
+#[test]
+fn a_domain_that_wants_more_stack_than_there_is_does_not_start() {
+    let _turn = RIG.turn();
+    RIG.until("it is given up", || RIG.status("demanding").state == "given-up");
+    assert_eq!(last_cause("demanding"), Cause::Refused);
+    assert!(RIG.log().contains("demanding did not start: its start can't be called"), "{}", RIG.log());
 }
 
 #[test]
