@@ -12,7 +12,7 @@ use interfaces::{
     collections::{Bytes, Deque},
     probe::{Deed, Parcel, Probe, Relayed, Word},
 };
-use kernel_core::{incarnation::Cause, supervisor::Command};
+use kernel_core::{incarnation::Cause, supervisor::Command, thread};
 use rig::{Counts, DomainSpec, PROBE, Rig, Settings, Start};
 
 const MILLISECOND: u64 = 1_000_000;
@@ -59,7 +59,8 @@ fn last_cause(name: &str) -> Cause {
 /// What there is when those that can't start have been given up, and the others live.
 fn settled() -> Counts {
     RIG.until("the unfit are given up", || UNFIT.iter().all(|name| RIG.status(name).state == "given-up"));
-    // Also the one that another test has left in a delay: it is as it was when it lives again.
+    // A thread of a dead generation that was away elsewhere has its stack until it comes back.
+    RIG.until("threads of earlier tests have ended", || !thread::names().iter().any(|name| name == "deed"));
     RIG.baseline_of(&["a", "b", "c", "patient"])
 }
 
