@@ -12,7 +12,12 @@ use core::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use crate::{CallError, Cap, Exchangeable, RRef, abi::kernel, interface, rref::ExchangeFull};
+use crate::{
+    CallError, Cap, Exchangeable, RRef,
+    abi::kernel,
+    interface,
+    rref::{ExchangeFull, Returnable},
+};
 
 /// The largest buffer, and so the largest transfer.
 pub const LARGEST_BUFFER: usize = 256 * 1024;
@@ -233,6 +238,8 @@ unsafe impl Sync for Requests {}
 unsafe impl crate::Exchangeable for Requests {
     const KIND: u32 = Requests::KIND;
 }
+// SAFETY: the kind is its own; only the kernel changes a batch, and no call of the kernel is left half done.
+unsafe impl Returnable for Requests {}
 
 /// Why a request wasn't added to a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

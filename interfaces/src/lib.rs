@@ -45,4 +45,4 @@ pub use error::{CallError, Cancelled};
 pub use interfaces_macros::{Exchangeable, interface};
 pub use nested::Nested;
 pub use port::{Interface, InterfaceId, Port};
-pub use rref::{Exchangeable, RRef, want_back};
+pub use rref::{Exchangeable, RRef, Returnable, want_back};

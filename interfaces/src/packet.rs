@@ -3,7 +3,11 @@
 //! Invariant: a buffer is at any time in exactly one place: the pool, a device's ring, or one batch. Only the kernel's image moves
 //! buffers; so only the batch needs an owner, and a reclaimed batch gives its buffers back.
 
-use crate::{RRef, abi::kernel, rref::ExchangeFull};
+use crate::{
+    RRef,
+    abi::kernel,
+    rref::{ExchangeFull, Returnable},
+};
 
 /// Bytes of a buffer before a received packet's first byte, which a service may use to put headers in front.
 pub const HEADROOM: usize = 64;
@@ -108,6 +112,8 @@ unsafe impl Sync for Batch {}
 unsafe impl crate::Exchangeable for Batch {
     const KIND: u32 = Batch::KIND;
 }
+// SAFETY: the kind is its own; only the kernel changes a batch, and no call of the kernel is left half done.
+unsafe impl Returnable for Batch {}
 
 impl Batch {
     pub const CAPACITY: usize = 32;

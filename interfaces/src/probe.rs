@@ -11,6 +11,9 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Exchangeable)]
 pub struct Word(pub u64);
 
+// SAFETY: not generic, and all of its bytes are a number.
+unsafe impl crate::rref::Returnable for Word {}
+
 /// An object with others in it.
 #[derive(Exchangeable)]
 pub struct Parcel {

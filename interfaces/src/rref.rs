@@ -121,14 +121,6 @@ impl<T: Exchangeable> RRef<T> {
         RRef { object, owns: PhantomData }
     }
 
-    /// What this thread's last call moved into another domain, and got back since the call failed: whole if the call never began; as the callee has left it if
-    /// that one crashed with it. Only after [`want_back`].
-    pub fn given_back() -> Option<Self> {
-        let object = NonNull::new((kernel().given_back)(T::KIND).cast::<T>())?;
-        // SAFETY: an object of this kind, which the kernel has just made ours again.
-        Some(unsafe { RRef::from_raw(object) })
-    }
-
     /// The object, for the wrappers of this crate.
     pub(crate) fn object_mut(&mut self) -> &mut T {
         // SAFETY: the object is live, and we hold it uniquely.
@@ -145,6 +137,27 @@ impl<T: Exchangeable> RRef<T> {
         let object = self.object;
         core::mem::forget(self);
         object
+    }
+}
+
+/// What a caller can have back from a callee that has died with it.
+///
+/// # Safety
+/// Its kind is no other type's, so it isn't generic; and whatever mixture of old and new a callee may have left in it, in the midst of an assignment, is a
+/// value of this type.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be had back from a callee that has died with it",
+    note = "a batch of packets or of block requests can; of anything else keep what you need for another call"
+)]
+pub unsafe trait Returnable: Exchangeable {}
+
+impl<T: Returnable> RRef<T> {
+    /// What this thread's last call moved into another domain, and got back since the call failed: whole if the call never began; as the callee has left it if
+    /// that one crashed with it. Only after [`want_back`].
+    pub fn given_back() -> Option<Self> {
+        let object = NonNull::new((kernel().given_back)(T::KIND).cast::<T>())?;
+        // SAFETY: an object of this kind, which the kernel has just made ours again.
+        Some(unsafe { RRef::from_raw(object) })
     }
 }
 
