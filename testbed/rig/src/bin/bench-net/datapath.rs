@@ -69,7 +69,7 @@ impl Part {
     }
 }
 
-/// The driver called without a proxy, as if it were a part of its client. For the end: its queue is never closed, since that would be the driver's own to do.
+/// The driver called without a proxy, as if it were a part of its client. For the end: its queue is opened once and never closed, since that would be the driver's own to do.
 pub fn measure_same_domain(rig: &Rig, card: &'static Card<Tester>) -> Vec<Row> {
     progress("cycles a packet: same-domain");
     card.pause(true);
@@ -78,10 +78,11 @@ pub fn measure_same_domain(rig: &Rig, card: &'static Card<Tester>) -> Vec<Row> {
     // SAFETY: the domain's own object, of this interface; nothing ends the driver while this is used.
     let same: Port<dyn Net> = Port::new(unsafe { &*<dyn Net as Interface>::from_raw(bare) });
     let mut book = Book::default();
-    rig.spawn(0, move || (0..PASSES).flat_map(|_| of_path(SAME_DOMAIN, same, card)).collect::<Vec<_>>())
-        .wait(LONGEST)
-        .into_iter()
-        .for_each(|part| part.enter(&mut book));
+    let passes = move || {
+        let mut queue = ManuallyDrop::new(open(same, 0));
+        (0..PASSES).flat_map(|_| of_queue(SAME_DOMAIN, &mut queue, card)).collect::<Vec<_>>()
+    };
+    rig.spawn(0, passes).wait(LONGEST).into_iter().for_each(|part| part.enter(&mut book));
     book.rows()
 }
 
@@ -100,20 +101,20 @@ pub fn open(net: Port<dyn Net>, index: u16) -> Cap<dyn NetQueue> {
 }
 
 fn of_path(path: &str, net: Port<dyn Net>, card: &'static Card<Tester>) -> Vec<Part> {
-    let mut queue = ManuallyDrop::new(open(net, 0));
-    drain(&mut queue, card);
+    of_queue(path, &mut open(net, 0), card)
+}
+
+fn of_queue(path: &str, queue: &mut Cap<dyn NetQueue>, card: &'static Card<Tester>) -> Vec<Part> {
+    drain(queue, card);
     let flows = method::flows_by_queue(card, 1);
     card.with(|device| device.nic().wire_mut().set_flows(flows));
-    drain(&mut queue, card);
+    drain(queue, card);
     let mut parts = Vec::new();
     for (direction, frames, run_32, run_1) in DEEDS {
         for (batch, run) in [(32, run_32), (1, run_1)] {
-            let rounds = rounds(card, frames, || run(&mut queue));
+            let rounds = rounds(card, frames, || run(queue));
             parts.push(Part { path: path.into(), direction, batch, rounds });
         }
-    }
-    if path != SAME_DOMAIN {
-        drop(ManuallyDrop::into_inner(queue));
     }
     parts
 }
