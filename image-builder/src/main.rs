@@ -158,7 +158,7 @@ enum CampaignKind {
         report: PathBuf,
     },
     /// Restart domains of the rig with their hands full
-    Restarts(rig::Question),
+    Restarts(rig::Restarts),
     /// Walk random graphs of domains in the rig beside a model of who owns what
     Graphs(rig::Question),
     /// Crash domains of the rig, under load, at every instruction that runs
@@ -345,8 +345,8 @@ fn all_well(well: bool) -> Result<(), Failure> {
 }
 
 /// Runs a campaign of the rig, which prints its own record.
-fn in_the_rig(workspace: &Workspace, name: &str, question: &rig::Question) -> Result<(), Failure> {
-    all_well(rig::run(workspace, name, question)?)
+fn in_the_rig(workspace: &Workspace, name: &str, question: &rig::Question, domains: &[String]) -> Result<(), Failure> {
+    all_well(rig::run(workspace, name, question, domains)?)
 }
 
 fn perform(job: Job) -> Result<(), Failure> {
@@ -460,9 +460,11 @@ fn perform(job: Job) -> Result<(), Failure> {
             print!("{}", crashes::render(&record));
             all_well(record.ok())?;
         }
-        Job::Campaign { kind: CampaignKind::Restarts(question) } => in_the_rig(&workspace, "restarts", &question)?,
-        Job::Campaign { kind: CampaignKind::Graphs(question) } => in_the_rig(&workspace, "graphs", &question)?,
-        Job::Campaign { kind: CampaignKind::Points(question) } => in_the_rig(&workspace, "points", &question)?,
+        Job::Campaign { kind: CampaignKind::Restarts(asked) } => {
+            in_the_rig(&workspace, "restarts", &asked.question, &asked.domains)?;
+        }
+        Job::Campaign { kind: CampaignKind::Graphs(question) } => in_the_rig(&workspace, "graphs", &question, &[])?,
+        Job::Campaign { kind: CampaignKind::Points(question) } => in_the_rig(&workspace, "points", &question, &[])?,
         Job::Bench { kind: BenchKind::Ipc { output } } => {
             all_well(bench::ipc(&workspace, &output)?)?;
         }

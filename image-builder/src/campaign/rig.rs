@@ -24,8 +24,18 @@ pub struct Question {
     report: Option<PathBuf>,
 }
 
+/// The same, and what is restarted.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Restarts {
+    #[command(flatten)]
+    pub question: Question,
+    /// A domain of a box with all services (driver, shadow, balancer ...), or `all`; without it, probes with their hands full
+    #[arg(long = "domain", value_name = "DOMAIN")]
+    pub domains: Vec<String>,
+}
+
 /// Runs it; false if something wasn't as promised, of which it has said what.
-pub fn run(workspace: &Workspace, name: &str, question: &Question) -> Result<bool, BuildError> {
+pub fn run(workspace: &Workspace, name: &str, question: &Question, domains: &[String]) -> Result<bool, BuildError> {
     let mut command = host_cargo(workspace);
     command.args(["run", "--quiet", "--locked", "-p", "rig", "--bin", "campaign"]);
     if name == "points" {
@@ -33,6 +43,7 @@ pub fn run(workspace: &Workspace, name: &str, question: &Question) -> Result<boo
         command.args(["--profile", "box"]);
     }
     command.args(["--", name]);
+    command.args(domains.iter().flat_map(|domain| ["--domain", domain]));
     command.args(["--seed", &question.seed.to_string()]);
     if let Some(count) = question.count {
         command.args(["--count", &count.to_string()]);

@@ -233,6 +233,12 @@ impl Domain {
         self.lease.as_ref().map_or(0, |lease| lease.buffers())
     }
 
+    /// Whether the generation of this number is there, and neither has crashed nor is ended.
+    pub fn lives(&self, generation: u32) -> bool {
+        let life = self.life.lock();
+        life.generation == generation && life.incarnation.as_ref().is_some_and(|incarnation| incarnation.is_live())
+    }
+
     /// What `domains`, the feed and the tests show.
     pub fn status(&self) -> Status {
         let life = self.life.lock();

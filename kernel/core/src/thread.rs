@@ -105,6 +105,8 @@ pub struct ThreadBlock {
     /// Locks of the core taken (debug builds), and where the last one was.
     locks: AtomicU64,
     last_lock: AtomicPtr<Location<'static>>,
+    /// Exchange objects to which this thread has given another owner (debug builds).
+    moves: AtomicU64,
     /// Bytes on the exchange heap that came to a domain (+) or left it (−) by this thread and are not yet in the domain's own count.
     pub(crate) exchange: [AtomicI64; MAX_DOMAINS],
     /// For the thread itself alone, in the kernel; the supervisor empties it after the thread has ended.
@@ -238,6 +240,16 @@ impl ThreadBlock {
     pub fn locks(&self) -> (u64, Option<&'static Location<'static>>) {
         // SAFETY: null, or a `'static` location.
         (self.locks.load(Ordering::Relaxed), unsafe { self.last_lock.load(Ordering::Relaxed).as_ref() })
+    }
+
+    /// This thread has given an exchange object another owner. By the thread itself.
+    pub(crate) fn count_move(&self) {
+        self.moves.store(self.moves.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// How many exchange objects this thread has given another owner in its life (debug builds; 0 otherwise).
+    pub fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Relaxed)
     }
 
     /// Visits that this thread has begun in its life.

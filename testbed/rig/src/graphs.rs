@@ -1,6 +1,7 @@
 //! Graphs of real domains, as the box runs them, for tests, campaigns and benchmarks.
 
-use bundle::manifest::{DeviceMatch, Import, Nanos, Source};
+use bundle::manifest::{Bytes, DeviceMatch, Import, Nanos, Source};
+use interfaces::folder::{self, Coding, File, Folder, Representation};
 use model::NicConfig;
 use serde::Serialize;
 
@@ -10,6 +11,12 @@ const SEGMENT: Start = Start { name: "segment", package: "segment", path: "segme
 const FILTER: Start = Start { name: "filter", package: "filter", path: "filter::start" };
 const SHADOW: Start = Start { name: "net-shadow", package: "net-shadow", path: "net_shadow::start" };
 const MAGLEV: Start = Start { name: "maglev", package: "maglev", path: "maglev::start" };
+const CLASSIFIER: Start = Start { name: "classifier", package: "classifier", path: "classifier::start" };
+const STACK: Start = Start { name: "netstack", package: "netstack", path: "netstack::start" };
+const KV: Start = Start { name: "kv", package: "kv", path: "kv::start" };
+const HTTPD: Start = Start { name: "httpd", package: "httpd", path: "httpd::start" };
+const NVME: Start = Start { name: "nvme", package: "nvme", path: "nvme::start" };
+const DISK: Start = Start { name: "block-shadow", package: "block-shadow", path: "block_shadow::start" };
 const IXGBE: Start = Start { name: "ixgbe", package: "ixgbe", path: "ixgbe::start" };
 
 const LB: &str = r#"
@@ -65,4 +72,65 @@ pub fn driver(first: u32) -> Vec<DomainSpec> {
         spec.config = compiled(&ixgbe::Config::default());
     });
     vec![driver, card("shadow0", SHADOW).import("net", "Net", first, "net")]
+}
+
+/// One of each kind, as [`appliance`] has them.
+pub const APPLIANCE: [&str; 10] = ["ixgbe0", "shadow0", "filter", "sort", "lb", "stack", "kv", "web", "nvme0", "disk"];
+
+/// All services above one card, as `configs/appliance.toml` wires them, with a filter on the way; and a disk behind its shadow. The machine has to have a card and a drive.
+pub fn appliance() -> Vec<DomainSpec> {
+    let lb = compiled(&toml::from_str::<maglev::Config>(LB).expect("a good configuration"));
+    let listed = compiled(
+        &toml::from_str::<classifier::Config>(r#"listed = ["10.0.1.2", "10.0.1.100"]"#).expect("a good configuration"),
+    );
+    let stack = compiled(&toml::from_str::<netstack::Config>("address = '10.0.1.3/24'").expect("a good configuration"));
+    let kv = compiled(&toml::from_str::<kv::Config>("memory = '4MiB'").expect("a good configuration"));
+    let mut web: httpd::Config = toml::from_str("content = 'site'").expect("a good configuration");
+    let page = File {
+        path: b"index.html",
+        media_type: "text/html",
+        modified: 0,
+        representations: Box::from([Representation { coding: Coding::Identity, tag: 1, bytes: b"<p>A page.</p>" }]),
+    };
+    web.content = Folder::packed(folder::write(&[page]));
+    let large = |spec: &mut bundle::manifest::Domain| (spec.memory, spec.exchange) = (Bytes(96 << 20), Bytes(16 << 20));
+    let service = |name: &str, image: Start| {
+        DomainSpec::new(name, image).export("control", "Control").import("stack", "NetStack", 5, "stack").with(large)
+    };
+    let mut domains = driver(0);
+    domains.extend([
+        card("filter", FILTER)
+            .import("net", "Net", 1, "net")
+            .with(|spec| spec.config = compiled(&filter::Config::default())),
+        DomainSpec::new("sort", CLASSIFIER)
+            .export("listed", "Net")
+            .export("others", "Net")
+            .export("control", "Control")
+            .import("net", "Net", 2, "net")
+            .with(|spec| spec.config = listed),
+        DomainSpec::new("lb", MAGLEV)
+            .export("control", "Control")
+            .import("net", "Net", 3, "listed")
+            .with(|spec| (spec.cpus, spec.config) = (vec![0], lb)),
+        DomainSpec::new("stack", STACK)
+            .export("stack", "NetStack")
+            .export("control", "Control")
+            .import("net", "Net", 3, "others")
+            .with(large)
+            .with(|spec| (spec.cpus, spec.config) = (vec![0], stack)),
+        service("kv", KV).with(|spec| (spec.cpus, spec.config) = (vec![0], kv)),
+        service("web", HTTPD).with(|spec| (spec.cpus, spec.config) = (vec![0], compiled(&web))),
+        DomainSpec::new("nvme0", NVME).export("block", "Block").export("control", "Control").with(|spec| {
+            spec.device = Some(DeviceMatch::Id { vendor: 0x1b36, device: 0x0010 });
+            let (port, from, interface) = ("device".into(), Source::Device, "NvmeDevice".into());
+            spec.imports.push(Import { port, from, interface });
+            spec.cpus = vec![0];
+            spec.config = compiled(&nvme::Config::default());
+        }),
+        DomainSpec::new("disk", DISK)
+            .export("block", "Block")
+            .export("control", "Control")
+            .import("block", "Block", 8, "block"),
+    ]);
+    domains
 }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use kernel_core::{
-    domain,
+    domain::{self, Domain},
     platform::{PAGE, Protected, Protection, Verdict},
     supervisor::{self, Command},
     thread::{self, ThreadBlock},
@@ -145,8 +145,8 @@ pub fn image_of(domain: &str) -> Option<usize> {
 
 /// A stop that has been set in a live image.
 pub struct Stop {
-    /// Index of the domain.
-    domain: usize,
+    domain: &'static Domain,
+    generation: u32,
     at: usize,
     original: u8,
 }
@@ -157,7 +157,8 @@ pub fn set(domain: &str, offset: u32, fault: Fault) -> Option<Stop> {
     if fault == Fault::Kill {
         KILL.store(at, SeqCst);
     }
-    let stop = Stop { domain: domain::by_name(domain)?.index, at, original: read(at)? };
+    let domain = domain::by_name(domain)?;
+    let stop = Stop { domain, generation: domain.status().generation, at, original: read(at)? };
     write(at, fault.code()).then_some(stop)
 }
 
@@ -165,17 +166,19 @@ impl Stop {
     /// Takes it away. True if somebody has met with it after all; the image is still the one in which it was set.
     pub fn take_away(self) -> bool {
         write(self.at, &[self.original]);
-        // Who executed it just before is about to be trapped. A kick is delivered after that, so whoever has taken one has no trap to come.
-        let inside = |block: &&ThreadBlock| block.innermost_domain() == self.domain && !block.is_blocked();
-        thread::all().filter(inside).any(|block| {
+        // Who executed it just before is about to be trapped. A kick is delivered after that, so whoever has taken one has no trap to come. That some thread inside is being
+        // diverted says nothing: it may be on its way out of an earlier generation.
+        let inside = |block: &&ThreadBlock| block.innermost_domain() == self.domain.index && !block.is_blocked();
+        let lives = || self.domain.lives(self.generation);
+        for block in thread::all().filter(inside) {
             let record = crate::threads::record(block);
             let kicks = record.kicks.load(SeqCst);
             crate::threads::kick(block);
-            while record.kicks.load(SeqCst) == kicks && inside(&block) && !block.is_cancelled() {
+            while record.kicks.load(SeqCst) == kicks && inside(&block) && lives() {
                 std::thread::yield_now();
             }
-            inside(&block) && block.is_cancelled()
-        })
+        }
+        !lives()
     }
 }
 

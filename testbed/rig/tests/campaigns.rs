@@ -13,6 +13,18 @@ fn restarts_leave_counts_flat() {
     assert!(record.ok() && record.restarts == 300, "{}", record.render());
 }
 
+/// Each kind of domain, drivers, shadows and services alike, ends in every way and leaves everything as it was.
+#[test]
+fn restarts_of_every_kind_leave_counts_flat() {
+    let output = Command::new(env!("CARGO_BIN_EXE_campaign"))
+        .args(["restarts", "--domain", "all", "--count", "400", "--seed", "24333"])
+        .output()
+        .unwrap();
+    let words = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && words.contains("restarts, seed 24333: 400 ("), "{words}");
+    assert!(rig::graphs::APPLIANCE.iter().all(|name| words.contains(&format!("  {name:<10} {:>8}\n", 40))), "{words}");
+}
+
 /// Random graphs against the model of who owns what, each in a process of its own.
 #[test]
 fn random_graphs_own_what_the_model_says() {

@@ -37,6 +37,8 @@ pub struct State {
     stays: AtomicBool,
     /// Handles wait for ever when they are dropped.
     clings: AtomicBool,
+    /// A thread naps, or is about to.
+    naps: AtomicBool,
     /// Held in some places where a deed is done.
     pub(crate) lock: Mutex<()>,
 }
@@ -54,6 +56,7 @@ impl State {
             door: Mutex::new(()),
             stays: AtomicBool::new(false),
             clings: AtomicBool::new(false),
+            naps: AtomicBool::new(false),
             lock: Mutex::new(()),
         })
     }
@@ -229,6 +232,23 @@ impl State {
             let _ = state.act(deed);
         };
         self.env.spawn("deed", cpu, work).map_err(|_| CallError::Overloaded)
+    }
+
+    /// Has a thread sleep for a moment and end. One at a time: on a busy machine those that haven't come to their end yet would pile up to the quota.
+    pub(crate) fn nap(self: &Arc<Self>) -> Result<(), CallError> {
+        if self.naps.swap(true, Relaxed) {
+            return Ok(());
+        }
+        let state = self.clone();
+        let cpu = self.env.cpus().first().copied().unwrap_or(0);
+        let work = move || {
+            let _ = sleep(time::now().saturating_add(10_000));
+            state.naps.store(false, Relaxed);
+        };
+        self.env.spawn("nap", cpu, work).map_err(|_| {
+            self.naps.store(false, Relaxed);
+            CallError::Overloaded
+        })
     }
 }
 

@@ -13,7 +13,7 @@ use interfaces::{
     CallError, Port, RRef,
     collections::Bytes,
     packet::Batch,
-    probe::{Deed, Probe, Word},
+    probe::{Probe, Word},
 };
 use runtime::{thread, time};
 
@@ -29,7 +29,7 @@ pub fn round(state: &Arc<State>, number: u64) -> Result<(), CallError> {
         call(next, number)?;
     }
     if number.is_multiple_of(8) {
-        state.spawn(Deed::Sleep(10_000))?;
+        state.nap()?;
         log::debug!("round {number}: {:.3}", number as f64 / 7.0);
         thread::yield_now();
     }

@@ -1,4 +1,4 @@
-//! `campaign NAME [--for TIME] [--count N] [--seed N] [--report FILE]`: a long randomised test in the rig (`./redleaf campaign restarts|graphs|points` runs it).
+//! `campaign NAME [--for TIME] [--count N] [--seed N] [--report FILE]` (`restarts` also `[--domain NAME]...`): a long randomised test in the rig (`./redleaf campaign restarts|graphs|points` runs it).
 //!
 //! The record is printed at the end; with `--report` it also stands in FILE after every leg, and one that stands there already is gone on with. Fails if
 //! anything wasn't as promised. Each graph is a process of its own, since a process has one box.
@@ -13,6 +13,7 @@ use std::{
 use rig::{
     Rig, Settings,
     campaign::{self, Random, model, points, restarts},
+    graphs,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -22,6 +23,8 @@ struct Question {
     count: u64,
     seed: u64,
     record: Option<PathBuf>,
+    /// Of an appliance's domains, those that are restarted.
+    domains: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -32,7 +35,7 @@ fn main() -> ExitCode {
         "points" => return in_a_child(options),
         _ => {}
     }
-    let mut question = Question { until: None, count: u64::MAX, seed: 1, record: None };
+    let mut question = Question { until: None, count: u64::MAX, seed: 1, record: None, domains: vec![] };
     for pair in options.chunks(2) {
         let [flag, value] = pair else { return usage() };
         let number = value.parse::<u64>();
@@ -40,6 +43,12 @@ fn main() -> ExitCode {
             ("--for", Ok(seconds)) => question.until = Some(Instant::now() + Duration::from_secs(seconds)),
             ("--count", Ok(count)) => question.count = count,
             ("--seed", Ok(seed)) => question.seed = seed,
+            ("--domain", _) if value == "all" => question.domains = graphs::APPLIANCE.map(String::from).into(),
+            ("--domain", _) if graphs::APPLIANCE.contains(&value.as_str()) => question.domains.push(value.clone()),
+            ("--domain", _) => {
+                eprintln!("no domain {value}: there are {}, or all of them by `all`", graphs::APPLIANCE.join(", "));
+                return ExitCode::from(2);
+            }
             ("--report", _) => question.record = Some(value.into()),
             _ => return usage(),
         }
@@ -48,6 +57,19 @@ fn main() -> ExitCode {
         question.count = 1_000;
     }
     match name.as_str() {
+        "restarts" if !question.domains.is_empty() => {
+            let rig = restarts::appliance();
+            let begin = restarts::Record { seed: question.seed, ..Default::default() };
+            run(
+                &question,
+                begin,
+                1_000,
+                |record| record.restarts,
+                restarts::Record::ok,
+                |record, count| restarts::leg_of(&rig, &question.domains, record, count),
+                |record| (record.ok(), record.render()),
+            )
+        }
         "restarts" => {
             let rig = Rig::start(Settings::chain(|_| {}));
             let begin = restarts::Record { seed: question.seed, ..Default::default() };
@@ -126,7 +148,9 @@ fn in_a_child(options: &[String]) -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("campaign restarts|graphs|points [--for SECONDS] [--count N] [--seed N] [--report FILE]");
+    eprintln!(
+        "campaign restarts|graphs|points [--for SECONDS] [--count N] [--seed N] [--report FILE]; restarts: [--domain NAME|all]..."
+    );
     ExitCode::from(2)
 }
 

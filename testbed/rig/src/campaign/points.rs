@@ -47,8 +47,9 @@ const IN_TIME: u64 = 100_000_000;
 /// How long a planted fault may wait until somebody comes to it, at first, and after a neighbour's death, since some of what runs then runs at no other time.
 const COMES_BY: Duration = Duration::from_millis(10);
 const COMES_BY_LATE: Duration = Duration::from_millis(40);
-/// So often a planted fault that nobody came to is tried again.
-const TRIES: u8 = 2;
+/// One trial in so many is of a stepped thread: few while there are instructions at which no fault has been planted yet, many afterwards.
+const STEPPED: u64 = 8;
+const STEPPED_LATE: u64 = 2;
 /// Crashes after which the load rests, and everything is compared to the last object.
 const REST: u64 = 100;
 /// Rounds of traced generations, and how long each runs.
@@ -77,10 +78,10 @@ pub struct Campaign {
     before: Counts,
     /// By domain: the instructions that only the start comes to.
     at_start: BTreeMap<String, BTreeSet<u32>>,
-    /// Where nobody has been crashed yet, with how often a fault was planted there in vain.
-    open: Vec<(&'static str, u32, u8)>,
-    /// Those that are tried again when all others have been.
-    late: Vec<(&'static str, u32, u8)>,
+    /// Where nobody has been crashed yet, and no fault was planted.
+    open: Vec<(&'static str, u32)>,
+    /// Where one was, in vain: they are tried again when all others have been.
+    late: Vec<(&'static str, u32)>,
     /// All instructions that run.
     all: Vec<(&'static str, u32)>,
     rest_due: u64,
@@ -179,7 +180,7 @@ impl Campaign {
             self.rig.order(Command::Restart, name);
             self.rig.until_restarted(name, generation);
         }
-        self.open = self.all.iter().map(|(name, offset)| (*name, *offset, 0)).collect();
+        self.open = self.all.clone();
     }
 
     /// Crashes until so many more have come about, or something is wrong.
@@ -209,21 +210,22 @@ impl Campaign {
         let generations: BTreeMap<_, _> = names().map(|name| (name, self.rig.status(name).generation)).collect();
         let fault = random.pick(&Fault::OF_ONE_BYTE);
         record.requested += 1;
-        let victim = if random.below(3) == 0 {
+        let stepped = if self.open.is_empty() { STEPPED_LATE } else { STEPPED };
+        let victim = if random.below(stepped) == 0 {
             let victim = self.step(random, fault);
             record.injected += u64::from(victim.is_some());
             victim
         } else {
-            let (name, offset, tries) = self.draw(random, record);
+            let (name, offset, again) = self.draw(random, record);
             let at_start = self.at_start.get(name).is_some_and(|at_start| at_start.contains(&offset));
             record.injected += 1;
             let victim = if at_start {
                 self.plant_at_start(name, offset, fault)
             } else {
-                self.plant(random, name, offset, fault, tries)
+                self.plant(random, name, offset, fault, again)
             };
-            if victim.is_none() && tries + 1 < TRIES {
-                self.late.push((name, offset, tries + 1));
+            if victim.is_none() {
+                self.late.push((name, offset));
             }
             victim
         };
@@ -256,19 +258,21 @@ impl Campaign {
         }
     }
 
-    /// An instruction that hasn't been crashed at yet, if there is one, and how often that was tried.
-    fn draw(&mut self, random: &mut Random, record: &Record) -> (&'static str, u32, u8) {
-        while !self.open.is_empty() || !self.late.is_empty() {
-            if self.open.is_empty() {
-                std::mem::swap(&mut self.open, &mut self.late);
+    /// An instruction that hasn't been crashed at yet, and whether that was tried in vain: those that were never tried come first. Once each has been, every other one is any that
+    /// runs, so that what nobody comes to again doesn't hold up the rest.
+    fn draw(&mut self, random: &mut Random, record: &Record) -> (&'static str, u32, bool) {
+        loop {
+            let again = self.open.is_empty();
+            let from = if again { &mut self.late } else { &mut self.open };
+            if from.is_empty() || again && random.below(2) == 0 {
+                let (name, offset) = random.pick(&self.all);
+                return (name, offset, false);
             }
-            let (name, offset, tries) = self.open.swap_remove(random.below(self.open.len() as u64) as usize);
+            let (name, offset) = from.swap_remove(random.below(from.len() as u64) as usize);
             if !record.domains[name].crashed_at.contains(&offset) {
-                return (name, offset, tries);
+                return (name, offset, again);
             }
         }
-        let (name, offset) = random.pick(&self.all);
-        (name, offset, TRIES)
     }
 
     /// A fault in the image of the generation that lives, for whoever comes by; where that was tried before, a neighbour's death may bring somebody.
@@ -278,14 +282,14 @@ impl Campaign {
         name: &'static str,
         offset: u32,
         fault: Fault,
-        tries: u8,
+        again: bool,
     ) -> Option<Victim> {
         let generation = self.rig.status(name).generation;
         let stop = stops::set(name, offset, fault)?;
         let victim = Victim { name, offset, way: Way::Planted.name(), provoked: None };
         let mut came = self.has_died(name, generation, COMES_BY);
         let mut provoked = None;
-        if !came && tries > 0 {
+        if !came && again {
             let graph = GRAPHS.iter().find(|graph| graph.contains(&name))?;
             let others: Vec<_> = graph.iter().copied().filter(|other| *other != name).collect();
             let neighbour = random.pick(&others);
