@@ -174,6 +174,8 @@ pub fn leg_of(rig: &Rig, names: &[String], mut record: Record, count: u64) -> Re
                 rig.order(|domain| Command::Inject(domain, reason), name);
                 let control = rig.port::<dyn Control>(name, "control");
                 rig.until("somebody has met with the fault", || {
+                    // On a busy machine threads that haven't come to their end yet would pile up, and the kernel's records of them.
+                    rig.baseline_of(&[]);
                     // By a thread whose stack is the core's, so that its end is a guard page.
                     rig.run(1, move || {
                         let page = RRef::new(Counters::default()).expect("the kernel has no quota");
