@@ -89,7 +89,7 @@ pub struct Neighbours {
     pub interval: Duration,
     /// And again after this long without an answer.
     pub retry: Duration,
-    /// Dead after so many requests without an answer.
+    /// Dead after so many requests without an answer, unless nobody answers.
     pub attempts: u32,
     /// After a start: how long to wait for the others once one backend has answered.
     pub startup_wait: Duration,
