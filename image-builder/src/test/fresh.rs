@@ -147,7 +147,8 @@ impl Machine {
         let toolchain = self.toolchain.display();
         let as_who = match self.who {
             Who::Root => "",
-            Who::User => "setpriv --reuid newcomer --regid newcomer --init-groups ",
+            // Other credentials take away the signal that `unshare --kill-child` has asked for.
+            Who::User => "setpriv --reuid newcomer --regid newcomer --init-groups --pdeathsig KILL ",
         };
         // Everything that is mounted here goes with the namespace. The root is pivoted into rather than changed to: from within chroot(2) nobody may make
         // a user namespace, which is what an ordinary user's lab lives in.
