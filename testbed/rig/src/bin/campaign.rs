@@ -57,21 +57,9 @@ fn main() -> ExitCode {
         question.count = 1_000;
     }
     match name.as_str() {
-        "restarts" if !question.domains.is_empty() => {
-            let rig = restarts::appliance();
-            let begin = restarts::Record { seed: question.seed, ..Default::default() };
-            run(
-                &question,
-                begin,
-                1_000,
-                |record| record.restarts,
-                restarts::Record::ok,
-                |record, count| restarts::leg_of(&rig, &question.domains, record, count),
-                |record| (record.ok(), record.render()),
-            )
-        }
         "restarts" => {
-            let rig = Rig::start(Settings::chain(|_| {}));
+            let chain = question.domains.is_empty();
+            let rig = if chain { Rig::start(Settings::chain(|_| {})) } else { restarts::appliance() };
             let begin = restarts::Record { seed: question.seed, ..Default::default() };
             run(
                 &question,
@@ -79,7 +67,13 @@ fn main() -> ExitCode {
                 1_000,
                 |record| record.restarts,
                 restarts::Record::ok,
-                |record, count| restarts::leg(&rig, record, count),
+                |record, count| {
+                    if chain {
+                        restarts::leg(&rig, record, count)
+                    } else {
+                        restarts::leg_of(&rig, &question.domains, record, count)
+                    }
+                },
                 |record| (record.ok(), record.render()),
             )
         }

@@ -49,6 +49,22 @@ impl Record {
             self.faults.iter().map(|fault| format!("  FAULT: {fault}\n")).collect::<String>()
         )
     }
+
+    /// Half of the restarts are ordered, by a kill or in peace; whether this one is.
+    fn ordered(&mut self, rig: &Rig, name: &str, random: &mut Random) -> bool {
+        match random.below(4) {
+            0 => {
+                rig.order(Command::Kill, name);
+                self.kills += 1;
+            }
+            1 => {
+                rig.order(Command::Restart, name);
+                self.orders += 1;
+            }
+            _ => return false,
+        }
+        true
+    }
 }
 
 /// `count` more restarts of the domains of a chain of three, each with its hands full.
@@ -73,23 +89,13 @@ pub fn leg(rig: &Rig, mut record: Record, count: u64) -> Record {
                 record.faults.push(format!("{name} before restart {number}: {deed:?}: {answer:?}"));
             }
         }
-        match random.below(4) {
-            0 => {
-                rig.order(Command::Kill, name);
-                record.kills += 1;
+        if !record.ordered(rig, name, &mut random) {
+            let deed = random.pick(&[Deed::Panic, Deed::StackOverflow, Deed::DivideByZero, Deed::Hoard]);
+            let answer = rig.run(1, move || probe.act(deed));
+            if answer != Err(CallError::Crashed) {
+                record.faults.push(format!("{name}: {deed:?} gave {answer:?}"));
             }
-            1 => {
-                rig.order(Command::Restart, name);
-                record.orders += 1;
-            }
-            _ => {
-                let deed = random.pick(&[Deed::Panic, Deed::StackOverflow, Deed::DivideByZero, Deed::Hoard]);
-                let answer = rig.run(1, move || probe.act(deed));
-                if answer != Err(CallError::Crashed) {
-                    record.faults.push(format!("{name}: {deed:?} gave {answer:?}"));
-                }
-                record.crashes += 1;
-            }
+            record.crashes += 1;
         }
         rig.until_restarted(name, generation);
         record.restarts += 1;
@@ -160,35 +166,25 @@ pub fn leg_of(rig: &Rig, names: &[String], mut record: Record, count: u64) -> Re
     for number in 1..=count {
         let name = &names[record.restarts as usize % names.len()];
         let generation = rig.status(name).generation;
-        match random.below(4) {
-            0 => {
-                rig.order(Command::Kill, name);
-                record.kills += 1;
-            }
-            1 => {
-                rig.order(Command::Restart, name);
-                record.orders += 1;
-            }
-            _ => {
-                let reason = random.pick(&CRASHES);
-                rig.order(|domain| Command::Inject(domain, reason), name);
-                let control = rig.port::<dyn Control>(name, "control");
-                rig.until("somebody has met with the fault", || {
-                    // On a busy machine threads that haven't come to their end yet would pile up, and the kernel's records of them.
-                    rig.baseline_of(&[]);
-                    // By a thread whose stack is the core's, so that its end is a guard page.
-                    rig.run(1, move || {
-                        let page = RRef::new(Counters::default()).expect("the kernel has no quota");
-                        let _ = control.counters(0, page);
-                    });
-                    rig.status(name).last_death.is_some_and(|(died, _)| died >= generation)
+        if !record.ordered(rig, name, &mut random) {
+            let reason = random.pick(&CRASHES);
+            rig.order(|domain| Command::Inject(domain, reason), name);
+            let control = rig.port::<dyn Control>(name, "control");
+            rig.until("somebody has met with the fault", || {
+                // On a busy machine threads that haven't come to their end yet would pile up, and the kernel's records of them.
+                rig.baseline_of(&[]);
+                // By a thread whose stack is the core's, so that its end is a guard page.
+                rig.run(1, move || {
+                    let page = RRef::new(Counters::default()).expect("the kernel has no quota");
+                    let _ = control.counters(0, page);
                 });
-                let cause = rig.status(name).last_death.map(|(_, death)| death.cause);
-                if cause != Some(Cause::Crash(reason)) {
-                    record.faults.push(format!("{name}: {reason:?} was told as {cause:?}"));
-                }
-                record.crashes += 1;
+                rig.status(name).last_death.is_some_and(|(died, _)| died >= generation)
+            });
+            let cause = rig.status(name).last_death.map(|(_, death)| death.cause);
+            if cause != Some(Cause::Crash(reason)) {
+                record.faults.push(format!("{name}: {reason:?} was told as {cause:?}"));
             }
+            record.crashes += 1;
         }
         rig.until_restarted(name, generation);
         record.restarts += 1;
