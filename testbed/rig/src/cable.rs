@@ -17,8 +17,9 @@ const PORTS: u32 = 16;
 /// Flows that there can be.
 pub const FLOWS: u32 = PORTS << 16;
 
-/// Where things stand: Ethernet, then IPv4, then UDP, then the frame's number.
+/// Where things stand: Ethernet, then IPv4, then UDP, then the frame's number. Its low bits stand in the IP header's identification, too: half a frame has two numbers.
 const IP: usize = 14;
+const IDENTIFICATION_AT: usize = IP + 4;
 const UDP: usize = IP + 20;
 const NUMBER_AT: usize = UDP + 8;
 const ETHERTYPE: [u8; 2] = [0x08, 0x00];
@@ -33,13 +34,13 @@ pub struct Returned {
     pub repeated: u64,
     /// Frames that came after one with a higher number.
     pub reordered: u64,
-    /// Frames that the tester hadn't sent.
+    /// Frames that the tester hadn't sent, or not so.
     pub strange: u64,
 }
 
 pub struct Tester {
     frame: Vec<u8>,
-    /// Of the IP header, with neither flow nor checksum in it.
+    /// Of the IP header, with neither flow nor identification nor checksum in it.
     sum: u32,
     /// Sent in turn.
     flows: Vec<u32>,
@@ -130,7 +131,12 @@ impl Wire for Tester {
     fn send(&mut self, frame: &[u8]) {
         self.returned.frames += 1;
         let number = frame.get(NUMBER_AT..).and_then(<[u8]>::first_chunk).map(|bytes| u64::from_le_bytes(*bytes));
-        let Some(number) = number.filter(|number| *number < self.sent && frame[12..14] == ETHERTYPE) else {
+        let is_ours = |number: &u64| {
+            *number < self.sent
+                && frame[12..14] == ETHERTYPE
+                && frame[IDENTIFICATION_AT..][..2] == (*number as u16).to_be_bytes()
+        };
+        let Some(number) = number.filter(is_ours) else {
             self.returned.strange += 1;
             return;
         };
@@ -154,10 +160,12 @@ impl Wire for Tester {
         let flow = self.flows[self.next_flow];
         self.next_flow = if self.next_flow + 1 == self.flows.len() { 0 } else { self.next_flow + 1 };
         let (address, port) = ((flow / PORTS) as u16, FIRST_SOURCE_PORT + (flow % PORTS) as u16);
-        let sum = self.sum + u32::from(address);
+        let identification = self.sent as u16;
+        let sum = self.sum + u32::from(address) + u32::from(identification);
         let sum = (sum & 0xFFFF) + (sum >> 16);
         let sum = (sum & 0xFFFF) + (sum >> 16);
         let frame = &mut self.frame;
+        frame[IDENTIFICATION_AT..IDENTIFICATION_AT + 2].copy_from_slice(&identification.to_be_bytes());
         frame[IP + 10..IP + 12].copy_from_slice(&(!sum as u16).to_be_bytes());
         frame[IP + 14..IP + 16].copy_from_slice(&address.to_be_bytes());
         frame[UDP..UDP + 2].copy_from_slice(&port.to_be_bytes());
@@ -184,7 +192,8 @@ mod tests {
         assert_eq!((frames.len(), frames[0].len(), tester.missing()), (5, 60, 5));
         [0, 2, 1, 2].into_iter().for_each(|number: usize| tester.send(&frames[number]));
         tester.send(&[0; 60]);
-        let expected = Returned { frames: 5, repeated: 1, reordered: 1, strange: 1 };
+        tester.send(&[&frames[4][..30], &frames[0][30..]].concat());
+        let expected = Returned { frames: 6, repeated: 1, reordered: 1, strange: 2 };
         assert_eq!((tester.returned(), tester.missing()), (expected, 2));
     }
 

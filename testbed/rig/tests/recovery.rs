@@ -6,7 +6,7 @@ use std::{
         Arc, LazyLock,
         atomic::{AtomicBool, AtomicI32, Ordering::SeqCst},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bundle::manifest::Nanos;
@@ -185,8 +185,8 @@ fn missing() -> u64 {
     BOX.card.with(|device| device.nic().wire().missing())
 }
 
-fn returned() -> u64 {
-    BOX.card.with(|device| device.nic().wire().returned().frames)
+fn returned() -> Returned {
+    BOX.card.with(|device| device.nic().wire().returned())
 }
 
 /// Sends `frames` and waits until all of them are back.
@@ -196,21 +196,11 @@ fn round_trip(frames: u64) -> Returned {
     BOX.card.with(|device| device.look_at_all());
     send(frames);
     until_all_are_back();
-    BOX.card.with(|device| device.nic().wire().returned())
+    returned()
 }
 
 fn until_all_are_back() {
-    let begun = Instant::now();
-    while missing() > 0 {
-        assert!(
-            begun.elapsed() < Duration::from_secs(10),
-            "{} frames are missing; {:?}; log:\n{}",
-            missing(),
-            BOX.card.with(|device| device.nic().counters()),
-            BOX.rig.log()
-        );
-        std::thread::sleep(Duration::from_micros(200));
-    }
+    BOX.rig.until("all frames are back", || missing() == 0);
 }
 
 fn crash(round: usize) {
@@ -236,7 +226,7 @@ fn crashes_lose_and_repeat_nothing() {
         crash(round);
     }
     until_all_are_back();
-    let after = BOX.card.with(|device| device.nic().wire().returned());
+    let after = returned();
     assert_eq!((after.repeated, after.strange), (before.repeated, before.strange));
     assert_eq!(after.frames, before.frames + 100 * 200);
     assert_eq!(counter("shadow0", "packets.lost"), 0);
@@ -277,11 +267,11 @@ fn a_hang_loses_nothing() {
 
 /// Sends now and then until some come through.
 fn until_traffic_flows() {
-    let before = returned();
+    let before = returned().frames;
     BOX.rig.until("frames come through again", || {
         send(1);
         std::thread::sleep(Duration::from_micros(200));
-        returned() > before + 100
+        returned().frames > before + 100
     });
 }
 
@@ -324,6 +314,7 @@ fn a_device_at_fault_is_no_error_to_the_client() {
         round_trip(100);
         let (driver, shadow) = (BOX.rig.status("ixgbe0").generation, BOX.rig.status("shadow0").generation);
         let (thrown, lost, (_, next)) = (thrown_away(), reset_losses(), BOX.rig.log_since(0));
+        let before = returned();
         let mut begun = Duration::ZERO;
         for (at, step) in mishap.steps {
             std::thread::sleep(*at - begun);
@@ -342,11 +333,13 @@ fn a_device_at_fault_is_no_error_to_the_client() {
             });
         }
         until_traffic_flows();
-        let counted = || thrown_away() - thrown + reset_losses() - lost;
+        let spoilt = || returned().strange - before.strange;
+        let counted = || thrown_away() - thrown + reset_losses() - lost + spoilt();
         BOX.rig.until(&format!("each frame is back or counted as lost: {name}"), || missing() == counted());
-        let counted = counted();
         let (log, _) = BOX.rig.log_since(next);
-        BOX.card.with(|device| device.nic().wire_mut().forgive(counted));
+        // What is written half and reported whole no driver can tell: it comes out so, once.
+        assert_eq!(spoilt(), u64::from(name == "rx-half"), "{name}: {log}");
+        BOX.card.with(|device| device.nic().wire_mut().forgive(counted()));
         let words = ["the device wrote", "the device did", "the device has"];
         let said: Vec<&str> =
             log.split(": ").filter(|part| words.iter().any(|words| part.starts_with(words))).collect();
