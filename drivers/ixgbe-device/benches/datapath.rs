@@ -171,7 +171,7 @@ fn main() {
     let device = Device::new(&Lease::new(fast.clone()));
     device.reset_lease().expect("the register file obeys");
     let (mut rx, mut tx): (Cap<dyn RxRing>, Cap<dyn TxRing>) =
-        (device.rx_ring(0, RING).unwrap(), device.tx_ring(0, RING).unwrap());
+        (device.rx_ring(0, RING, None).unwrap(), device.tx_ring(0, RING, None).unwrap());
     let mut batch = Batch::allocate().unwrap();
     for _ in 0..32 {
         // The pile is gone (device.rs): from here on no SRRCTL write is due.

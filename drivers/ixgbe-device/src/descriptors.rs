@@ -5,9 +5,14 @@ use interfaces::packet::{BUFFER_SIZE, PacketFlags};
 /// Bytes of a descriptor.
 pub const DESCRIPTOR: usize = 16;
 
+/// The VLAN's number in a tag (IEEE 802.1Q §9.6); the rest is its frame's priority.
+pub const VLAN: u16 = 0xFFF;
+
 /// Of a written-back receive descriptor's second word (§7.1.6.2): status in bits 19:0, errors in 31:20, length in 47:32.
 const RX_DONE: u64 = 1;
 const RX_END_OF_PACKET: u64 = 1 << 1;
+/// The frame had a VLAN tag, which has been taken out of it: bits 63:48.
+const RX_TAG_TAKEN: u64 = 1 << 3;
 const RX_L4_CHECKED: u64 = 1 << 5;
 const RX_IP_CHECKED: u64 = 1 << 6;
 /// Any MAC error: CRC, length, over- or undersize (§7.1.6.2).
@@ -53,6 +58,11 @@ impl Received {
         }
     }
 
+    /// Whether the frame is of this VLAN, whose tag the device has taken out of it; of none are all frames.
+    pub fn is_of(self, vlan: Option<u16>) -> bool {
+        vlan.is_none_or(|vlan| self.0 & RX_TAG_TAKEN != 0 && (self.0 >> 48) as u16 & VLAN == vlan)
+    }
+
     /// Flags and RSS hash; `first` is the descriptor's first word.
     pub fn findings(self, first: u64) -> (PacketFlags, u32) {
         let mut flags = PacketFlags::empty();
@@ -77,6 +87,8 @@ impl Received {
 
 /// Data descriptor, one frame in one buffer, frame check sequence put on by the device (§7.2.3.2.4).
 const TX_DATA_FRAME: u64 = 0x3 << 20 | 1 << 24 | 1 << 25 | 1 << 29;
+/// The device puts the tag of the queue's context into the frame.
+pub const TX_INSERT_TAG: u64 = 1 << 30;
 /// Report the status: the device sets DD when it has done with this descriptor and all before it.
 pub const TX_REPORT_STATUS: u64 = 1 << 27;
 const TX_DONE: u64 = 1 << 32;
@@ -84,6 +96,12 @@ const TX_DONE: u64 = 1 << 32;
 /// The second word of a descriptor that sends `length` bytes.
 pub fn transmit(length: u16) -> u64 {
     u64::from(length) << 46 | TX_DATA_FRAME | u64::from(length)
+}
+
+/// A context descriptor (§7.2.3.2.3): the VLAN whose tag is put into the frames behind it that ask for one. The device keeps it until the next one on that queue.
+pub fn context(vlan: u16) -> (u64, u64) {
+    const ETHERNET_HEADER: u64 = 14;
+    (u64::from(vlan) << 16 | ETHERNET_HEADER << 9, 0x2 << 20 | 1 << 29)
 }
 
 /// Whether a transmit descriptor's second word says that it is done.
@@ -135,5 +153,19 @@ mod tests {
     fn transmit_descriptor() {
         assert_eq!(transmit(60), 60 << 46 | 0x2330_003C);
         assert!(!transmitted(transmit(u16::MAX) | TX_REPORT_STATUS) && transmitted(1 << 32));
+    }
+
+    /// The layout of §7.2.3.2.3, written out by hand: VLAN 10, MACLEN 14; DTYP 2, DEXT.
+    #[test]
+    fn context_descriptor() {
+        assert_eq!(context(10), (0x000A_1C00, 0x2020_0000));
+    }
+
+    /// A tag is believed only where the device says that there was one; its priority is no part of the VLAN's number.
+    #[test]
+    fn tags_that_were_taken_out() {
+        let is_of_10 = |bits| Received(bits).is_of(Some(10));
+        assert!(is_of_10(0xE00A << 48 | RX_TAG_TAKEN) && !is_of_10(0xE00A << 48) && !is_of_10(11 << 48 | RX_TAG_TAKEN));
+        assert!(Received(0).is_of(None));
     }
 }

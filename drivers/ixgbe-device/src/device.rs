@@ -64,8 +64,8 @@ impl<H: Hardware> IxgbeDevice for Device<H> {
         self.lease.losses()
     }
 
-    fn rx_ring(&self, queue: u16, length: u16) -> Result<Cap<dyn RxRing>, DeviceError> {
-        let ring = self.lease.hold_rx(queue, length)?;
+    fn rx_ring(&self, queue: u16, length: u16, vlan: Option<u16>) -> Result<Cap<dyn RxRing>, DeviceError> {
+        let ring = self.lease.hold_rx(queue, length, vlan)?;
         Ok(Cap::new(Box::new(RxHandle {
             ring,
             queue: RxQueue(queue),
@@ -75,8 +75,8 @@ impl<H: Hardware> IxgbeDevice for Device<H> {
         })))
     }
 
-    fn tx_ring(&self, queue: u16, length: u16) -> Result<Cap<dyn TxRing>, DeviceError> {
-        let ring = self.lease.hold_tx(queue, length)?;
+    fn tx_ring(&self, queue: u16, length: u16, vlan: Option<u16>) -> Result<Cap<dyn TxRing>, DeviceError> {
+        let ring = self.lease.hold_tx(queue, length, vlan)?;
         Ok(Cap::new(Box::new(TxHandle { ring, queue: TxQueue(queue) })))
     }
 

@@ -274,7 +274,12 @@ impl<H: Hardware> Lease<H> {
     }
 
     /// Holds RX ring `queue`, making it if the lease has none (82599 §4.6.7).
-    pub(crate) fn hold_rx(self: &Arc<Self>, queue: u16, length: u16) -> Result<Held<H, Receive>, DeviceError> {
+    pub(crate) fn hold_rx(
+        self: &Arc<Self>,
+        queue: u16,
+        length: u16,
+        vlan: Option<u16>,
+    ) -> Result<Held<H, Receive>, DeviceError> {
         let at = usize::from(queue);
         if queue >= MAX_QUEUES {
             return Err(DeviceError::NoSuchQueue);
@@ -299,8 +304,8 @@ impl<H: Hardware> Lease<H> {
             hardware.write(registers.cache(), cache);
         }
         // From here on the ring is the lease's, whatever happens: only a reset takes it back.
-        let receive = held.insert(Receive::new(ring));
-        self.enable(registers.control(), 0)?;
+        let receive = held.insert(Receive::new(ring, vlan));
+        self.enable(registers.control(), if vlan.is_some() { RXDCTL_TAKE_TAGS } else { 0 })?;
         let tail = receive.refill(hardware).ok_or(DeviceError::NoMemory)?;
         let posted = receive.posted();
         held.say_buffers(posted);
@@ -310,7 +315,12 @@ impl<H: Hardware> Lease<H> {
     }
 
     /// Holds TX ring `queue`, making it if the lease has none (82599 §4.6.8).
-    pub(crate) fn hold_tx(self: &Arc<Self>, queue: u16, length: u16) -> Result<Held<H, Transmit>, DeviceError> {
+    pub(crate) fn hold_tx(
+        self: &Arc<Self>,
+        queue: u16,
+        length: u16,
+        vlan: Option<u16>,
+    ) -> Result<Held<H, Transmit>, DeviceError> {
         let at = usize::from(queue);
         if queue >= MAX_QUEUES {
             return Err(DeviceError::NoSuchQueue);
@@ -334,7 +344,7 @@ impl<H: Hardware> Lease<H> {
             hardware.write(registers.tail(), 0);
             hardware.write(registers.cache(), cache);
         }
-        *held = Some(Transmit::new(ring));
+        *held = Some(Transmit::new(ring, vlan));
         self.enable(registers.control(), TXDCTL_THRESHOLDS)?;
         Ok(held)
     }

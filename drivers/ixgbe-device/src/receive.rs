@@ -24,6 +24,8 @@ pub struct Receive {
     buffers: Box<[Option<NonNull<BufferHead>>]>,
     next: u16,
     posted: u16,
+    /// The VLAN whose frames are received, without their tags; or frames are received as they come.
+    vlan: Option<u16>,
     /// Amid a frame that is longer than a buffer: drop up to its end.
     in_long_frame: bool,
     /// The device has lied on this ring: nothing more is believed.
@@ -35,9 +37,10 @@ pub struct Receive {
 unsafe impl Send for Receive {}
 
 impl Receive {
-    pub fn new(ring: Ring) -> Self {
+    pub fn new(ring: Ring, vlan: Option<u16>) -> Self {
         let buffers = (0..ring.length()).map(|_| None).collect();
-        Receive { ring, buffers, next: 0, posted: 0, in_long_frame: false, lied: false, counts: RingCounts::default() }
+        let counts = RingCounts::default();
+        Receive { ring, buffers, next: 0, posted: 0, vlan, in_long_frame: false, lied: false, counts }
     }
 
     /// Buffers in the ring.
@@ -109,7 +112,7 @@ impl Receive {
             self.posted -= 1;
             self.buffers[usize::from(index)] = None;
             match verdict {
-                Verdict::Packet(length) if !self.in_long_frame => {
+                Verdict::Packet(length) if !self.in_long_frame && written.is_of(self.vlan) => {
                     let (flags, hash) = written.findings(self.ring.first(index));
                     prefetch(head);
                     // SAFETY: the buffer was in this ring and is now in neither ring nor pool; there is room (`limit`).
@@ -125,6 +128,7 @@ impl Receive {
         if self.lied && moved == 0 { Err(DeviceError::Lied) } else { Ok(moved) }
     }
 
+    /// Gives the buffer of a frame back that nobody gets: damaged, longer than a buffer, or of another VLAN.
     #[cold]
     fn drop_buffer(&mut self, hardware: &impl Hardware, head: NonNull<BufferHead>, more: bool) {
         self.counts.errors += u64::from(!more);

@@ -27,6 +27,8 @@ pub const SECRXSTAT_SECRX_RDY: u32 = 1;
 
 /// RXDCTL and TXDCTL (§8.2.3.8.4, §8.2.3.9.10).
 pub const QUEUE_ENABLE: u32 = 1 << 25;
+/// RXDCTL: VLAN tags are taken out of the frames (§8.2.3.8.4, VME).
+pub const RXDCTL_TAKE_TAGS: u32 = 1 << 30;
 /// Prefetch when fewer than 32 descriptors are in the device and at least 1 in memory; write back each as it is done (§7.2.3.4, as RS needs).
 pub const TXDCTL_THRESHOLDS: u32 = 1 << 8 | 32;
 

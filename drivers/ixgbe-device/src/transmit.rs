@@ -12,7 +12,7 @@ use interfaces::{
 };
 
 use crate::{
-    descriptors::{TX_REPORT_STATUS, transmit, transmitted},
+    descriptors::{TX_INSERT_TAG, TX_REPORT_STATUS, context, transmit, transmitted},
     hardware::Hardware,
     ring::Ring,
 };
@@ -20,71 +20,105 @@ use crate::{
 /// What the device takes for a frame; it pads to 60 itself, but hangs below this (Linux's ixgbe_xmit_frame pads to 17).
 const SHORTEST: usize = 17;
 
-/// Invariant: the `in_flight` places from `clean` on have a buffer in `buffers`; all others have none. They form runs, one for each `send`: `ends` has at
-/// a run's first place the index of its last, whose descriptor alone asks for a status.
+/// Invariant: the `in_flight` places from `clean` on have a buffer in `buffers`, but for `contexts` of them, whose descriptors only tell the device about the frames behind them; all others
+/// have none. They form runs, one for each `send`: `runs` has at a run's first place where it ends.
 pub struct Transmit {
     ring: Ring,
     buffers: Box<[Option<NonNull<BufferHead>>]>,
-    ends: Box<[u16]>,
+    runs: Box<[Run]>,
     clean: u16,
     tail: u16,
     in_flight: u16,
+    contexts: u16,
+    /// The VLAN whose tag the device puts into all frames.
+    vlan: Option<u16>,
+    /// It has been told that it is this one: with a context descriptor, in front of the first frame.
+    told: bool,
     pub counts: RingCounts,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Run {
+    /// The run's last place, whose descriptor alone asks for a status.
+    last: u16,
+    /// Context descriptors in it.
+    contexts: u16,
 }
 
 // SAFETY: as for `Receive`.
 unsafe impl Send for Transmit {}
 
 impl Transmit {
-    pub fn new(ring: Ring) -> Self {
+    pub fn new(ring: Ring, vlan: Option<u16>) -> Self {
         let length = usize::from(ring.length());
         Transmit {
             ring,
             buffers: vec![None; length].into(),
-            ends: vec![0; length].into(),
+            runs: vec![Run::default(); length].into(),
             clean: 0,
             tail: 0,
             in_flight: 0,
+            contexts: 0,
+            vlan,
+            told: false,
             counts: RingCounts::default(),
         }
     }
 
+    /// Packets in flight.
     pub fn in_flight(&self) -> usize {
-        usize::from(self.in_flight)
+        usize::from(self.in_flight - self.contexts)
     }
 
     /// Moves packets from the front of `batch` into the ring while there is room. Returns how many, and the new tail for the device if it is to be
     /// told of any. A packet too short to be a frame is dropped and counted as an error.
     pub fn send(&mut self, hardware: &impl Hardware, batch: &mut Batch) -> (usize, Option<u16>) {
-        let room = usize::from(self.ring.length() - 1 - self.in_flight).min(batch.len());
+        let room = self.ring.length() - 1 - self.in_flight;
         if room == 0 {
             return (0, None);
         }
-        let (first, mut tail, mut last, mut bytes, mut frames) = (self.tail, self.tail, None, 0, 0);
+        let first = self.tail;
+        let (mut tail, mut left, mut last, mut bytes, mut run) = (first, room, None, 0, Run::default());
+        let options = if self.vlan.is_some() { TX_INSERT_TAG } else { 0 };
+        let mut due = self.vlan.filter(|_| !self.told);
         // SAFETY: each buffer that is taken goes into the ring, or back to the pool.
         let taken = unsafe {
-            trusted::take(batch, u32::MAX >> (32 - room), |head, start, length, _, _| {
+            trusted::take(batch, u32::MAX, |head, start, length, _, _| {
                 if length < SHORTEST {
                     self.counts.errors += 1;
                     hardware.give_buffers(&mut [Some(head)]);
                     return true;
                 }
-                self.ring.write(tail, head.as_ref().bus + start as u64, transmit(length as u16));
+                if left < 1 + u16::from(due.is_some()) {
+                    return false;
+                }
+                if let Some(vlan) = due.take() {
+                    let (low, high) = context(vlan);
+                    self.ring.write(tail, low, high);
+                    tail = self.ring.after(tail);
+                    left -= 1;
+                    run.contexts = 1;
+                }
+                let how = transmit(length as u16) | options;
+                self.ring.write(tail, head.as_ref().bus + start as u64, how);
                 self.buffers[usize::from(tail)] = Some(head);
-                last = Some((tail, length as u16));
+                last = Some((tail, how));
                 tail = self.ring.after(tail);
+                left -= 1;
                 bytes += length as u64;
-                frames += 1;
                 true
             })
         };
-        let Some((last, length)) = last else { return (taken, None) };
+        let Some((last, how)) = last else { return (taken, None) };
+        self.told = due.is_none();
         // One status for the whole run: it is written when all of it has been sent (§7.2.3.2.4, RS).
-        self.ring.write(last, self.ring.first(last), transmit(length) | TX_REPORT_STATUS);
-        self.ends[usize::from(first)] = last;
+        self.ring.write(last, self.ring.first(last), how | TX_REPORT_STATUS);
+        run.last = last;
+        self.runs[usize::from(first)] = run;
         self.tail = tail;
-        self.in_flight += frames;
-        self.counts.packets += u64::from(frames);
+        self.in_flight += room - left;
+        self.contexts += run.contexts;
+        self.counts.packets += u64::from(room - left - run.contexts);
         self.counts.bytes += bytes;
         // The descriptors are in memory before the device hears of them.
         fence(Ordering::Release);
@@ -95,7 +129,7 @@ impl Transmit {
     #[inline]
     pub fn reclaim(&mut self, hardware: &impl Hardware) {
         while self.in_flight > 0 {
-            let (first, last) = (self.clean, self.ends[usize::from(self.clean)]);
+            let (first, Run { last, contexts }) = (self.clean, self.runs[usize::from(self.clean)]);
             if !transmitted(self.ring.second(last)) {
                 break;
             }
@@ -112,6 +146,7 @@ impl Transmit {
             }
             self.clean = self.ring.after(last);
             self.in_flight -= count as u16;
+            self.contexts -= contexts;
         }
     }
 
@@ -119,7 +154,10 @@ impl Transmit {
     pub fn unsent(&self, head: u32) -> u32 {
         let length = u32::from(self.ring.length());
         let in_flight = u32::from(self.in_flight);
-        if head < length { ((u32::from(self.tail) + length - head) % length).min(in_flight) } else { in_flight }
+        let places =
+            if head < length { ((u32::from(self.tail) + length - head) % length).min(in_flight) } else { in_flight };
+        let buffer = |back: u32| self.buffers[((u32::from(self.tail) + length - back) % length) as usize];
+        (1..=places).filter(|back| buffer(*back).is_some()).count() as u32
     }
 
     /// Gives all buffers back to the pool, and the ring's memory.

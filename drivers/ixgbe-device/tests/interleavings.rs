@@ -134,8 +134,8 @@ impl World {
     /// Opens what is closed: for a ring that the lease has, that is adoption.
     fn open(&mut self) {
         for queue in 0..QUEUES {
-            self.rx[queue].get_or_insert_with(|| self.device.rx_ring(queue as u16, RING).unwrap());
-            self.tx[queue].get_or_insert_with(|| self.device.tx_ring(queue as u16, RING).unwrap());
+            self.rx[queue].get_or_insert_with(|| self.device.rx_ring(queue as u16, RING, None).unwrap());
+            self.tx[queue].get_or_insert_with(|| self.device.tx_ring(queue as u16, RING, None).unwrap());
         }
     }
 

@@ -25,9 +25,9 @@ const TDBAL: u32 = 0x6000;
 fn bring_up(lease: &Arc<Lease<Bench>>) -> (Cap<dyn RxRing>, Cap<dyn TxRing>) {
     let device = device(lease);
     device.reset_lease().unwrap();
-    let rx = device.rx_ring(0, RING).unwrap();
+    let rx = device.rx_ring(0, RING, None).unwrap();
     device.write(DMATXCTL, 1).unwrap();
-    let tx = device.tx_ring(0, RING).unwrap();
+    let tx = device.tx_ring(0, RING, None).unwrap();
     device.write(RXCTRL, 1).unwrap();
     device.set_live(1, 1).unwrap();
     (rx, tx)
@@ -209,7 +209,7 @@ fn adoption_amid_traffic_loses_nothing() {
     let device = device(&lease);
     assert_eq!(device.lease(), LeaseState::Live { rx_queues: 2, tx_queues: 2 });
     let writes = bench.register_writes();
-    let (mut rx, mut tx) = (device.rx_ring(0, RING).unwrap(), device.tx_ring(0, RING).unwrap());
+    let (mut rx, mut tx) = (device.rx_ring(0, RING, None).unwrap(), device.tx_ring(0, RING, None).unwrap());
     assert_eq!(bench.register_writes(), writes, "adoption touches nothing");
     let mut got = Vec::new();
     while got.len() < 400 - 32 {
@@ -245,7 +245,7 @@ fn a_pile_under_load_is_not_dropped() {
     drop(rx);
     (0..PILE).for_each(|at| bench.peer_send(&frame(0, at, 60)));
     bench.process();
-    let mut rx = device.rx_ring(0, RING).unwrap();
+    let mut rx = device.rx_ring(0, RING, None).unwrap();
     std::thread::sleep(std::time::Duration::from_secs(3));
     let (mut sent, mut got) = (PILE, 0);
     while got < sent {
@@ -272,7 +272,7 @@ fn nobody_has_frames_dropped_between_two_generations() {
     poll_for_long(&mut rx);
     assert_eq!(bench.nic().read32(SRRCTL) & DROP_EN, 0, "nobody will receive what is dropped");
     drop(rx);
-    let mut rx = device(&lease).rx_ring(0, RING).unwrap();
+    let mut rx = device(&lease).rx_ring(0, RING, None).unwrap();
     poll_until_drained(&bench, &mut rx);
 }
 
@@ -299,12 +299,12 @@ fn a_ring_is_open_once() {
     let lease = bench.lease();
     let (rx, tx) = bring_up(&lease);
     let device = device(&lease);
-    assert!(matches!(device.rx_ring(0, RING), Err(DeviceError::Busy)));
-    assert!(matches!(device.tx_ring(0, RING), Err(DeviceError::Busy)));
+    assert!(matches!(device.rx_ring(0, RING, None), Err(DeviceError::Busy)));
+    assert!(matches!(device.tx_ring(0, RING, None), Err(DeviceError::Busy)));
     assert_eq!(device.reset_lease(), Err(DeviceError::Busy));
     assert_eq!(device.lease(), LeaseState::Live { rx_queues: 1, tx_queues: 1 }, "a refused reset changes nothing");
     drop((rx, tx));
-    assert!(device.rx_ring(0, RING).is_ok());
+    assert!(device.rx_ring(0, RING, None).is_ok());
 }
 
 #[test]
@@ -348,8 +348,8 @@ fn the_device_is_master_of_the_bus_only_while_it_has_rings() {
 fn no_ring_before_a_reset() {
     let bench = Bench::new(256);
     let device = device(&bench.lease());
-    assert!(matches!(device.rx_ring(0, RING), Err(DeviceError::NotReset)));
-    assert!(matches!(device.tx_ring(0, RING), Err(DeviceError::NotReset)));
+    assert!(matches!(device.rx_ring(0, RING, None), Err(DeviceError::NotReset)));
+    assert!(matches!(device.tx_ring(0, RING, None), Err(DeviceError::NotReset)));
     assert_eq!(bench.pool.available(), 256);
 }
 
@@ -360,10 +360,10 @@ fn wrong_lengths_queues_and_registers_are_refused() {
     let device = device(&lease);
     device.reset_lease().unwrap();
     for length in [0, 7, 12, 4104] {
-        assert!(matches!(device.rx_ring(0, length), Err(DeviceError::WrongLength)), "{length}");
-        assert!(matches!(device.tx_ring(0, length), Err(DeviceError::WrongLength)), "{length}");
+        assert!(matches!(device.rx_ring(0, length, None), Err(DeviceError::WrongLength)), "{length}");
+        assert!(matches!(device.tx_ring(0, length, None), Err(DeviceError::WrongLength)), "{length}");
     }
-    assert!(matches!(device.rx_ring(16, RING), Err(DeviceError::NoSuchQueue)));
+    assert!(matches!(device.rx_ring(16, RING, None), Err(DeviceError::NoSuchQueue)));
     assert!(
         matches!(device.queue_interrupt(bench::QUEUES), Err(DeviceError::NoSuchQueue)),
         "the last vector is not a queue's"
@@ -395,7 +395,7 @@ fn a_bogus_length_is_a_lie() {
         assert_eq!(device(&lease).lease(), LeaseState::Suspect);
         drop((rx, tx, batch));
         assert!(matches!(
-            device(&lease).rx_ring(0, RING).map(|mut rx| rx.receive(&mut Batch::allocate().unwrap(), 1)),
+            device(&lease).rx_ring(0, RING, None).map(|mut rx| rx.receive(&mut Batch::allocate().unwrap(), 1)),
             Ok(Err(DeviceError::Lied))
         ));
         device(&lease).reset_lease().unwrap();
@@ -455,7 +455,7 @@ fn a_device_that_has_left_the_bus_is_noticed_and_gets_nothing() {
     drop((rx, tx));
     assert_eq!(device(&lease).reset_lease(), Err(DeviceError::Vanished));
     assert_eq!(bench.pool.available(), 256, "its buffers are ours again, since it is cut off");
-    assert!(device(&lease).rx_ring(0, RING).is_err());
+    assert!(device(&lease).rx_ring(0, RING, None).is_err());
     bench.nic().inject(Fault::AllOnes(false));
     device(&lease).reset_lease().unwrap();
     let (mut rx, _tx) = bring_up(&lease);

@@ -34,9 +34,9 @@ fn contended_rings_are_used_by_one_thread_at_a_time() {
     let bring_up = || {
         let device = device(&lease);
         device.reset_lease()?;
-        device.rx_ring(0, RING)?;
+        device.rx_ring(0, RING, None)?;
         device.write(0x4A80, 1)?;
-        device.tx_ring(0, RING)?;
+        device.tx_ring(0, RING, None)?;
         device.write(0x3000, 1)
     };
     bring_up().unwrap();
@@ -46,7 +46,7 @@ fn contended_rings_are_used_by_one_thread_at_a_time() {
         let mut batch = Batch::allocate().unwrap();
         while !done.load(SeqCst) {
             // Busy; or, amid a reset, NotReset or TimedOut.
-            let (Ok(mut rx), Ok(mut tx)) = (device.rx_ring(0, RING), device.tx_ring(0, RING)) else {
+            let (Ok(mut rx), Ok(mut tx)) = (device.rx_ring(0, RING, None), device.tx_ring(0, RING, None)) else {
                 busy.fetch_add(1, SeqCst);
                 thread::yield_now();
                 continue;

@@ -11,7 +11,7 @@ use interfaces::{
 use runtime::{env::StartError, thread::sleep_until, time::now};
 
 use crate::{
-    config::{Config, HEADER},
+    config::{Config, HEADER, TAG},
     family::Variant,
     initialise, link,
     registers::*,
@@ -109,9 +109,9 @@ impl Card {
         }
     }
 
-    /// The longest frame, without frame check sequence.
+    /// The longest frame, without frame check sequence, and without the tag that the device sees to.
     pub fn max_frame(&self) -> u16 {
-        self.config.mtu + HEADER
+        self.config.mtu + HEADER - if self.config.vlan.is_some() { TAG } else { 0 }
     }
 
     /// The device is not to be trusted any more: the next generation resets it.

@@ -10,7 +10,7 @@
 //! promiscuous = false            # accept frames to any station
 //! stations = []                  # further addresses that frames may be to, such as "02:00:00:00:00:07"
 //! groups = []                    # multicast addresses whose frames are accepted (and some others': the device hashes them)
-//! vlans = []                     # if any is named, tagged frames of others are dropped; untagged ones are not
+//! vlan = 10                      # the box is in this VLAN (default: in none): the device takes the tag out of what comes and puts it into what goes, and frames without it are dropped
 //! ```
 
 use alloc::{format, string::String, vec::Vec};
@@ -22,7 +22,8 @@ use interfaces::{
 use serde::{Deserialize, Serialize};
 
 /// Ethernet header with one VLAN tag.
-pub const HEADER: u16 = 18;
+pub const HEADER: u16 = 14 + TAG;
+pub const TAG: u16 = 4;
 /// The longest frame fits into one buffer.
 const LARGEST_MTU: u16 = BUFFER_SIZE as u16 - HEADER;
 /// RFC 791: every link carries 68 bytes.
@@ -80,7 +81,7 @@ pub struct Config {
     pub promiscuous: bool,
     pub stations: Vec<Station>,
     pub groups: Vec<Station>,
-    pub vlans: Vec<u16>,
+    pub vlan: Option<u16>,
 }
 
 impl Default for Config {
@@ -95,7 +96,7 @@ impl Default for Config {
             promiscuous: false,
             stations: Vec::new(),
             groups: Vec::new(),
-            vlans: Vec::new(),
+            vlan: None,
         }
     }
 }
@@ -137,8 +138,8 @@ impl Configuration for Config {
         if is_odd(&self.groups, true) {
             wrong("groups", "a station's address is no multicast address: it belongs to `stations`".into());
         }
-        if let Some(vlan) = self.vlans.iter().find(|vlan| !VLANS.contains(vlan)) {
-            wrong("vlans", format!("{vlan}: a VLAN's number is from {} to {}", VLANS.start(), VLANS.end()));
+        if let Some(vlan) = self.vlan.filter(|vlan| !VLANS.contains(vlan)) {
+            wrong("vlan", format!("{vlan}: a VLAN's number is from {} to {}", VLANS.start(), VLANS.end()));
         }
         faults
     }
@@ -163,11 +164,11 @@ mod tests {
             interrupt_interval: Duration::from_millis(2),
             stations: alloc::vec![Station([1, 0, 0x5E, 0, 0, 1])],
             groups: alloc::vec![Station([2, 0, 0, 0, 0, 7])],
-            vlans: alloc::vec![7, 4095],
+            vlan: Some(4095),
             ..Config::default()
         };
         let paths: Vec<_> = config.validate().into_iter().map(|fault| fault.path).collect();
-        assert_eq!(paths, ["rx-ring", "tx-ring", "mtu", "interrupt-interval", "stations", "groups", "vlans"]);
+        assert_eq!(paths, ["rx-ring", "tx-ring", "mtu", "interrupt-interval", "stations", "groups", "vlan"]);
     }
 
     /// Addresses are read as they are shown, and nothing else is.

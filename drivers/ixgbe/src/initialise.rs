@@ -86,7 +86,7 @@ fn receive(device: Device, variant: &Variant, config: &Config, queues: u16) -> R
     }
     for queue in 0..queues {
         // Opened and closed again: the ring stays in the lease, until somebody opens the queue.
-        drop(device.rx_ring(queue, config.rx_ring)?);
+        drop(device.rx_ring(queue, config.rx_ring, config.vlan)?);
     }
     Ok(())
 }
@@ -110,9 +110,9 @@ fn filters(device: Device, config: &Config) -> Result<(), DeviceError> {
     let hashes = config.groups.iter().map(|Station([.., e, f])| u32::from(u16::from_le_bytes([*e, *f]) >> 4));
     bitmap(device, MTA, MTA_WORDS, hashes)?;
     device.write(MCSTCTRL, if config.groups.is_empty() { 0 } else { MCSTCTRL_FILTER })?;
-    bitmap(device, VFTA, VFTA_WORDS, config.vlans.iter().map(|vlan| u32::from(*vlan)))?;
+    bitmap(device, VFTA, VFTA_WORDS, config.vlan.into_iter().map(u32::from))?;
     let vlnctrl = device.read(VLNCTRL)? & !VLNCTRL_FILTER;
-    device.write(VLNCTRL, vlnctrl | if config.vlans.is_empty() { 0 } else { VLNCTRL_FILTER })
+    device.write(VLNCTRL, vlnctrl | if config.vlan.is_some() { VLNCTRL_FILTER } else { 0 })
 }
 
 /// Writes a table of bits, of which these are set.
@@ -137,7 +137,7 @@ fn transmit(device: Device, config: &Config, queues: u16) -> Result<(), DeviceEr
     device.write(RTTDCS, rttdcs & !RTTDCS_ARBITER_OFF)?;
     set(device, DMATXCTL, DMATXCTL_ENABLE)?;
     for queue in 0..queues {
-        drop(device.tx_ring(queue, config.tx_ring)?);
+        drop(device.tx_ring(queue, config.tx_ring, config.vlan)?);
     }
     Ok(())
 }

@@ -44,8 +44,8 @@ impl Queue {
             DeviceError::NoSuchQueue => NetError::NoSuchQueue,
             _ => NetError::Device,
         };
-        let rx = card.device.rx_ring(index, card.config.rx_ring).map_err(refused)?;
-        let tx = card.device.tx_ring(index, card.config.tx_ring).map_err(refused)?;
+        let rx = card.device.rx_ring(index, card.config.rx_ring, card.config.vlan).map_err(refused)?;
+        let tx = card.device.tx_ring(index, card.config.tx_ring, card.config.vlan).map_err(refused)?;
         let interrupt = card.interrupts.then(|| card.device.queue_interrupt(index)).transpose().map_err(refused)?;
         Ok(Queue { card, index, rx, tx, interrupt, until_tend: TEND_EVERY, in_vain: false, standing: None })
     }

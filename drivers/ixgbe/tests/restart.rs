@@ -148,7 +148,7 @@ fn a_crash_during_initialisation_is_reset() {
     let lease = bench.lease();
     let device = Device::new(&lease);
     device.reset_lease().unwrap();
-    drop(device.rx_ring(0, 64).unwrap());
+    drop(device.rx_ring(0, 64, None).unwrap());
     assert_eq!(state(&lease), LeaseState::Fresh);
     let driver = start(&lease);
     let mut queue = driver.open(0);

@@ -117,11 +117,12 @@ pub trait IxgbeDevice {
 
     /// Opens RX ring `queue`: makes it, of `length` descriptors (multiple of 8, at most 4,096), posts buffers and enables it; or, if the lease has it
     /// already, adopts it as it is, with the cursors that the lease kept. While nobody has it open, and until what piled up meanwhile has been received,
-    /// frames without a descriptor wait in the device's packet buffer; else they are dropped there.
-    fn rx_ring(&self, queue: u16, length: u16) -> Result<Cap<dyn RxRing>, DeviceError>;
+    /// frames without a descriptor wait in the device's packet buffer; else they are dropped there. In a `vlan` (1 to 4,094) the device takes its tag out of each frame, and frames of no VLAN
+    /// or another are dropped.
+    fn rx_ring(&self, queue: u16, length: u16, vlan: Option<u16>) -> Result<Cap<dyn RxRing>, DeviceError>;
 
-    /// The same for a TX ring. The device's DMA transmission must be on (DMATXCTL.TE), or the ring can't be enabled (82599 §4.6.8).
-    fn tx_ring(&self, queue: u16, length: u16) -> Result<Cap<dyn TxRing>, DeviceError>;
+    /// The same for a TX ring; in a `vlan` the device puts its tag into each frame. The device's DMA transmission must be on (DMATXCTL.TE), or the ring can't be enabled (82599 §4.6.8).
+    fn tx_ring(&self, queue: u16, length: u16, vlan: Option<u16>) -> Result<Cap<dyn TxRing>, DeviceError>;
 
     /// Routes what arrives at `queue` to an MSI-X vector whose interrupt is delivered to the domain's `queue`-th CPU.
     fn queue_interrupt(&self, queue: u16) -> Result<Cap<dyn Interrupt>, DeviceError>;
@@ -135,7 +136,7 @@ pub trait IxgbeDevice {
 pub struct RingCounts {
     pub packets: u64,
     pub bytes: u64,
-    /// Frames the device flagged as damaged, or longer than a buffer: dropped.
+    /// Frames the device flagged as damaged, longer than a buffer, or not of the ring's VLAN: dropped.
     pub errors: u64,
     /// Times that the pool had no buffer to post.
     pub no_buffer: u64,

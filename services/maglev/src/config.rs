@@ -20,9 +20,6 @@ use crate::{frame::Protocol, table::is_prime};
 pub struct Config {
     /// The box's own address with the length of its segment's prefix. ARP requests come from it; it answers ARP and echo.
     pub address: Ipv4Net,
-    /// The VLAN in whose tag all frames are; without it they are untagged.
-    #[serde(default)]
-    pub vlan: Option<u16>,
     pub vips: Vec<Vip>,
     pub backends: Vec<Backend>,
     /// Slots of the lookup table: a prime, at least a hundred times the number of backends so that shares are right within 1 %.
@@ -176,9 +173,6 @@ impl Config {
                 "address".into(),
                 format!("{} is no host's address on {}", self.address.addr(), self.address.trunc()),
             );
-        }
-        if let Some(vlan) = self.vlan.filter(|vlan| !(1..=4094).contains(vlan)) {
-            faults.add("vlan".into(), format!("a VLAN's number is 1 to 4094, not {vlan}"));
         }
     }
 

@@ -8,7 +8,7 @@ use twox_hash::XxHash3_64;
 use crate::{
     connections::{Connections, Inserted, Key, Phase, Signal},
     drops::DropReason,
-    frame::{self, Arp, ArpOperation, Checksums, Content, Echo, Flow, Heard, Mac, Protocol, Station},
+    frame::{self, Arp, ArpOperation, Checksums, Content, Echo, Flow, Heard, Mac, Protocol},
     plan::{ServiceId, Services, Stage, View},
     statistics::CpuCounters,
     table::BackendId,
@@ -41,7 +41,7 @@ impl Look {
 
 /// One CPU's packet path.
 pub struct Director {
-    station: Station,
+    own: Mac,
     services: Arc<Services>,
     view: View,
     connections: Connections,
@@ -65,17 +65,18 @@ fn hash(flow: &Flow) -> u64 {
 
 impl Director {
     pub fn new(
-        station: Station,
+        own: Mac,
         services: Arc<Services>,
         view: View,
         connections: Connections,
         counters: Arc<CpuCounters>,
     ) -> Director {
-        Director { station, services, view, connections, counters }
+        Director { own, services, view, connections, counters }
     }
 
-    pub fn station(&self) -> &Station {
-        &self.station
+    /// The box's link-layer address.
+    pub fn own(&self) -> &Mac {
+        &self.own
     }
 
     pub fn counters(&self) -> &Arc<CpuCounters> {
@@ -100,7 +101,7 @@ impl Director {
     /// is fetched for all of them at once (`fetch`).
     #[inline]
     pub fn look(&self, frame: &[u8], checksums: Checksums) -> Look {
-        let content = frame::parse(frame, &self.station, checksums);
+        let content = frame::parse(frame, &self.own, checksums);
         let hash = match &content {
             Ok(Content::Flow(flow, _) | Content::FlowError(flow)) => hash(flow),
             _ => 0,
@@ -136,7 +137,7 @@ impl Director {
     }
 
     fn arp(&self, frame: &mut [u8], arp: &Arp) -> Result<Verdict, DropReason> {
-        if arp.sender_mac == self.station.mac || self.services.owns(arp.sender) {
+        if arp.sender_mac == self.own || self.services.owns(arp.sender) {
             // Ourselves, or somebody who claims an address of ours: neither is to be answered or learned from.
             return Err(DropReason::BadSource);
         }
@@ -146,7 +147,7 @@ impl Director {
         }
         match arp.operation {
             ArpOperation::Request if self.services.owns(arp.target) => {
-                frame::answer_arp(frame, arp, self.station.mac);
+                frame::answer_arp(frame, arp, self.own);
                 Ok(Verdict::Answer)
             }
             _ => Err(DropReason::NotOurAddress),
@@ -160,7 +161,7 @@ impl Director {
         if self.services.owns(echo.source) {
             return Err(DropReason::BadSource);
         }
-        frame::answer_echo(frame, echo, self.station.mac);
+        frame::answer_echo(frame, echo, self.own);
         Ok(Verdict::Answer)
     }
 
@@ -188,7 +189,7 @@ impl Director {
             return Err(DropReason::Starting);
         }
         let (backend, mac) = self.choose(service, flow, hash, signal, now)?;
-        frame::redirect(frame, mac, self.station.mac);
+        frame::redirect(frame, mac, self.own);
         let bytes = frame.len() as u64;
         for traffic in [&self.counters.vips[service.index()], &self.counters.backends[backend.index()]] {
             traffic.packets.add(1);

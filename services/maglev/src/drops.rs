@@ -11,7 +11,7 @@ pub enum DropReason {
     Truncated,
     /// Sent to another station's link address.
     NotForUs,
-    /// Of another VLAN than the box's.
+    /// Of a VLAN: if the box is in one, the card has taken its tag out.
     OtherVlan,
     /// Neither ARP nor IPv4; neither TCP, UDP nor ICMP; no ICMP message that the box deals with.
     UnknownProtocol,

@@ -1,7 +1,7 @@
 //! Frames: what a received one holds, and the changes in place that forward or answer it. Nothing here copies, allocates or panics,
 //! whatever the bytes are.
 //!
-//! Ethernet II with at most one 802.1Q tag, ARP (RFC 826), IPv4 (RFC 791) without options and fragments, TCP, UDP, ICMP (RFC 792).
+//! Ethernet II, at most with an 802.1Q tag of priority only (a VLAN's is the card's business), ARP (RFC 826), IPv4 (RFC 791) without options and fragments, TCP, UDP, ICMP (RFC 792).
 
 use crate::{connections::Signal, drops::DropReason};
 
@@ -16,14 +16,6 @@ pub const BROADCAST: Mac = [0xff; 6];
 pub enum Protocol {
     Tcp,
     Udp,
-}
-
-/// Whom frames must be addressed to.
-#[derive(Clone, Copy, Debug)]
-pub struct Station {
-    pub mac: Mac,
-    /// The VLAN in whose tag the box's frames are; `None`: untagged, or tagged with priority only.
-    pub vlan: Option<u16>,
 }
 
 /// What the device has found out about a checksum.
@@ -158,27 +150,25 @@ fn pseudo_header(source: u32, destination: u32, protocol: u8, len: usize) -> u32
     halves(source) + halves(destination) + u32::from(protocol) + len as u32
 }
 
-/// Looks into a received frame.
+/// Looks into a frame that the station `own` has received.
 #[inline]
-pub fn parse(frame: &[u8], station: &Station, checksums: Checksums) -> Result<Content, DropReason> {
+pub fn parse(frame: &[u8], own: &Mac, checksums: Checksums) -> Result<Content, DropReason> {
     let header: &[u8; ETHERNET] = bytes(frame, 0).ok_or(DropReason::Runt)?;
     let destination = mac(header, 0);
     let mut ethertype = be16(header, 12);
     let mut at = ETHERNET;
-    let to_us = destination == station.mac;
+    let to_us = destination == *own;
     if !to_us && destination != BROADCAST {
         return Err(DropReason::NotForUs);
     }
-    let mut vlan = None;
     if ethertype == TYPE_VLAN {
         let tag: &[u8; TAG] = bytes(frame, at).ok_or(DropReason::Runt)?;
         // 802.1Q §9.6: number 0 says priority, not a VLAN.
-        vlan = Some(be16(tag, 0) & 0xfff).filter(|&number| number != 0);
+        if be16(tag, 0) & 0xfff != 0 {
+            return Err(DropReason::OtherVlan);
+        }
         ethertype = be16(tag, 2);
         at += TAG;
-    }
-    if vlan != station.vlan {
-        return Err(DropReason::OtherVlan);
     }
     match ethertype {
         TYPE_ARP => parse_arp(frame, at).map(Content::Arp),
@@ -402,22 +392,18 @@ pub struct ArpRequest {
 /// The smallest frame that a wire carries, without its check sequence.
 pub const SHORTEST: usize = 60;
 
-/// Writes a request; the frame is then `SHORTEST` long.
-pub fn write_arp_request(frame: &mut [u8; SHORTEST], request: &ArpRequest, station: &Station) {
+/// Writes a request of the station `own`; the frame is then `SHORTEST` long.
+pub fn write_arp_request(frame: &mut [u8; SHORTEST], request: &ArpRequest, own: &Mac) {
     *frame = [0; SHORTEST];
-    redirect(frame, request.to, station.mac);
+    redirect(frame, request.to, *own);
     let mut at = 12;
     let mut put = |bytes: &[u8]| {
         frame[at..at + bytes.len()].copy_from_slice(bytes);
         at += bytes.len();
     };
-    if let Some(number) = station.vlan {
-        put(&TYPE_VLAN.to_be_bytes());
-        put(&number.to_be_bytes());
-    }
     put(&TYPE_ARP.to_be_bytes());
     put(&[0, 1, 8, 0, 6, 4, 0, 1]);
-    put(&station.mac);
+    put(own);
     put(&request.sender.to_be_bytes());
     put(&[0; 6]);
     put(&request.target.to_be_bytes());

@@ -44,7 +44,6 @@ use crate::{
     connections::{Connections, Lifetimes},
     control::Console,
     director::Director,
-    frame::Station,
     holding::Holding,
     plan::{Services, View},
     planner::Planner,
@@ -81,7 +80,7 @@ pub fn start(env: Env, imports: Imports, config: Config) -> Result<Exports, Star
     for (index, (&cpu, counters)) in env.cpus().iter().zip(cpus.iter()).enumerate() {
         let connections = Connections::new(config.connections as usize, config.backends.len(), lifetimes(&config));
         let (view, services, shared) = (View::new(published.clone()), services.clone(), shared.clone());
-        let (counters, duty, port, vlan) = (counters.clone(), duty.take(), imports.net, config.vlan);
+        let (counters, duty, port) = (counters.clone(), duty.take(), imports.net);
         let (index, workers) = (index as u16, env.cpus().len());
         env.spawn(&format!("queue{index}"), cpu, move || {
             // Asked for here, not before: the card may be restarting too, and a start must not wait for it.
@@ -92,8 +91,7 @@ pub fn start(env: Env, imports: Imports, config: Config) -> Result<Exports, Star
             if index >= info.queues {
                 return;
             }
-            let station = Station { mac: info.mac.0, vlan };
-            let director = Director::new(station, services.clone(), view, connections, counters);
+            let director = Director::new(info.mac.0, services.clone(), view, connections, counters);
             Worker { index, port, director, services, shared, duty, holding: Holding::new() }.run();
         })?;
     }

@@ -17,7 +17,7 @@ use runtime::{thread, time};
 use crate::{
     director::{Director, Look, Verdict},
     drops::DropReason,
-    frame::{self, ArpRequest, BROADCAST, Checked, Checksums, SHORTEST, Station},
+    frame::{self, ArpRequest, BROADCAST, Checked, Checksums, Mac, SHORTEST},
     holding::Holding,
     plan::{Services, Stage},
     planner::Planner,
@@ -208,11 +208,11 @@ impl Worker {
     /// The first worker's other work.
     fn duties(&mut self, queue: &mut Cap<dyn NetQueue>, now: u64) -> Result<(), NetError> {
         let Some(duty) = &mut self.duty else { return Ok(()) };
-        let station = *self.director.station();
+        let own = *self.director.own();
         let counters = self.director.counters();
         let mut failed = None;
         let spare = &mut duty.spare;
-        let mut send = |request: ArpRequest| match originate(queue, spare, &request, &station) {
+        let mut send = |request: ArpRequest| match originate(queue, spare, &request, &own) {
             Ok(sent) => {
                 counters.originated.add(u64::from(sent));
                 sent
@@ -242,7 +242,7 @@ fn originate(
     queue: &mut Cap<dyn NetQueue>,
     spare: &mut Option<RRef<Batch>>,
     request: &ArpRequest,
-    station: &Station,
+    own: &Mac,
 ) -> Result<bool, NetError> {
     let Some(mut batch) = spare.take().or_else(|| Batch::allocate().ok()) else { return Ok(false) };
     batch.fill(1);
@@ -250,7 +250,7 @@ fn originate(
     if let Some(mut packet) = batch.packets_mut().get(0) {
         packet.set_len(SHORTEST);
         if let Some(bytes) = packet.data_mut().first_chunk_mut::<SHORTEST>() {
-            frame::write_arp_request(bytes, request, station);
+            frame::write_arp_request(bytes, request, own);
             written = true;
         }
     }

@@ -10,7 +10,7 @@ use maglev::{
     connections::{Connections, Lifetimes},
     director::{Director, Verdict},
     drops::DropReason,
-    frame::{ArpRequest, Heard, Station},
+    frame::{ArpRequest, Heard},
     plan::{Services, Stage, View},
     planner::{Planner, Wish},
     statistics::CpuCounters,
@@ -44,7 +44,7 @@ impl Segment {
         };
         let director = |_| {
             Director::new(
-                Station { mac: BOX, vlan: config.vlan },
+                BOX,
                 services.clone(),
                 View::new(planner.published().clone()),
                 Connections::new(config.connections as usize, config.backends.len(), lifetimes),

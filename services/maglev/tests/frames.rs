@@ -4,7 +4,7 @@
 use maglev::{
     connections::Signal,
     drops::DropReason,
-    frame::{self, ArpOperation, ArpRequest, Checked, Checksums, Content, Protocol, SHORTEST, Station},
+    frame::{self, ArpOperation, ArpRequest, Checked, Checksums, Content, Protocol, SHORTEST},
 };
 use proptest::prelude::*;
 use smoltcp::{
@@ -21,7 +21,6 @@ const ROUTER: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 const BACKEND: [u8; 6] = [0x02, 0, 0, 0, 0, 0x11];
 const CLIENT: Ipv4Address = Ipv4Address::new(192, 0, 2, 7);
 const VIP: Ipv4Address = Ipv4Address::new(10, 0, 1, 100);
-const STATION: Station = Station { mac: BOX, vlan: None };
 
 fn ethernet(destination: [u8; 6], kind: EthernetProtocol, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0; 14 + payload.len()];
@@ -110,7 +109,7 @@ fn resealed(mut frame: Vec<u8>) -> Vec<u8> {
 }
 
 fn parse(frame: &[u8]) -> Result<Content, DropReason> {
-    frame::parse(frame, &STATION, Checksums::NOT)
+    frame::parse(frame, &BOX, Checksums::NOT)
 }
 
 fn signal(frame: &[u8]) -> Signal {
@@ -215,22 +214,18 @@ fn what_is_not_to_be_forwarded_has_its_reason() {
 fn the_device_is_believed_about_checksums() {
     let mut frame = tcp(TcpControl::None, b"data");
     frame[57] ^= 1;
-    let with = |ip, transport| frame::parse(&frame, &STATION, Checksums { ip, transport });
+    let with = |ip, transport| frame::parse(&frame, &BOX, Checksums { ip, transport });
     assert!(with(Checked::Good, Checked::Good).is_ok());
     assert_eq!(with(Checked::Good, Checked::Bad), Err(DropReason::BadChecksum));
     assert_eq!(with(Checked::Bad, Checked::Good), Err(DropReason::BadChecksum));
 }
 
 #[test]
-fn only_the_boxs_own_vlan_is_heard() {
-    let own = Station { mac: BOX, vlan: Some(5) };
-    let parse = |frame: &[u8], station| frame::parse(frame, station, Checksums::NOT);
-    assert!(parse(&tagged(tcp(TcpControl::Syn, b""), 5), &own).is_ok());
-    assert!(parse(&tagged(tcp(TcpControl::Syn, b""), 0xe005), &own).is_ok(), "priority bits are no part of the number");
-    assert_eq!(parse(&tagged(tcp(TcpControl::Syn, b""), 6), &own), Err(DropReason::OtherVlan));
-    assert_eq!(parse(&tcp(TcpControl::Syn, b""), &own), Err(DropReason::OtherVlan));
-    assert!(parse(&tagged(tcp(TcpControl::Syn, b""), 0), &STATION).is_ok(), "number 0 is priority only");
-    assert_eq!(parse(&tagged(tcp(TcpControl::Syn, b""), 5)[..16], &own), Err(DropReason::Runt));
+fn no_vlan_is_heard() {
+    assert_eq!(parse(&tagged(tcp(TcpControl::Syn, b""), 6)), Err(DropReason::OtherVlan));
+    assert!(parse(&tagged(tcp(TcpControl::Syn, b""), 0)).is_ok(), "number 0 is priority only");
+    assert!(parse(&tagged(tcp(TcpControl::Syn, b""), 0xe000)).is_ok(), "priority bits are no part of the number");
+    assert_eq!(parse(&tagged(tcp(TcpControl::Syn, b""), 0)[..16]), Err(DropReason::Runt));
 }
 
 /// Path MTU discovery: a router tells the VIP that a backend's packet was too big; that belongs to the client's flow.
@@ -271,16 +266,15 @@ fn forwarding_changes_the_link_addresses_alone() {
 
 #[test]
 fn an_arp_answer_is_what_others_expect() {
-    for vlan in [None, Some(5)] {
-        let station = Station { mac: BOX, vlan };
+    for is_tagged in [false, true] {
         let request = arp(frame::BROADCAST, WireOperation::Request, VIP);
-        let mut frame = if let Some(number) = vlan { tagged(request, number) } else { request };
-        let Ok(Content::Arp(request)) = frame::parse(&frame, &station, Checksums::NOT) else { panic!("no ARP") };
+        let mut frame = if is_tagged { tagged(request, 0) } else { request };
+        let Ok(Content::Arp(request)) = parse(&frame) else { panic!("no ARP") };
         assert_eq!((request.operation, request.target), (ArpOperation::Request, VIP.to_bits()));
         frame::answer_arp(&mut frame, &request, BOX);
         let header = EthernetFrame::new_checked(&frame).unwrap();
         assert_eq!((header.src_addr(), header.dst_addr()), (EthernetAddress(BOX), EthernetAddress(ROUTER)));
-        let message = &frame[if vlan.is_some() { 18 } else { 14 }..];
+        let message = &frame[if is_tagged { 18 } else { 14 }..];
         assert_eq!(
             ArpRepr::parse(&ArpPacket::new_checked(message).unwrap()).unwrap(),
             ArpRepr::EthernetIpv4 {
@@ -297,27 +291,22 @@ fn an_arp_answer_is_what_others_expect() {
 #[test]
 fn an_arp_request_is_what_others_expect() {
     let (own, target) = (Ipv4Address::new(10, 0, 1, 2), Ipv4Address::new(10, 0, 1, 11));
-    for vlan in [None, Some(4094)] {
-        let mut bytes = [0xaa; SHORTEST];
-        let request = ArpRequest { to: frame::BROADCAST, sender: own.to_bits(), target: target.to_bits() };
-        frame::write_arp_request(&mut bytes, &request, &Station { mac: BOX, vlan });
-        let header = EthernetFrame::new_checked(&bytes[..]).unwrap();
-        assert_eq!((header.src_addr(), header.dst_addr()), (EthernetAddress(BOX), EthernetAddress::BROADCAST));
-        if let Some(number) = vlan {
-            assert_eq!(bytes[12..18], [0x81, 0, (number >> 8) as u8, number as u8, 8, 6]);
+    let mut bytes = [0xaa; SHORTEST];
+    let request = ArpRequest { to: frame::BROADCAST, sender: own.to_bits(), target: target.to_bits() };
+    frame::write_arp_request(&mut bytes, &request, &BOX);
+    let header = EthernetFrame::new_checked(&bytes[..]).unwrap();
+    assert_eq!((header.src_addr(), header.dst_addr()), (EthernetAddress(BOX), EthernetAddress::BROADCAST));
+    let message = &bytes[14..];
+    assert_eq!(
+        ArpRepr::parse(&ArpPacket::new_checked(message).unwrap()).unwrap(),
+        ArpRepr::EthernetIpv4 {
+            operation: WireOperation::Request,
+            source_hardware_addr: EthernetAddress(BOX),
+            source_protocol_addr: own,
+            target_hardware_addr: EthernetAddress([0; 6]),
+            target_protocol_addr: target,
         }
-        let message = &bytes[if vlan.is_some() { 18 } else { 14 }..];
-        assert_eq!(
-            ArpRepr::parse(&ArpPacket::new_checked(message).unwrap()).unwrap(),
-            ArpRepr::EthernetIpv4 {
-                operation: WireOperation::Request,
-                source_hardware_addr: EthernetAddress(BOX),
-                source_protocol_addr: own,
-                target_hardware_addr: EthernetAddress([0; 6]),
-                target_protocol_addr: target,
-            }
-        );
-    }
+    );
 }
 
 proptest! {
@@ -347,14 +336,14 @@ proptest! {
         cut in 0usize..200,
         changes in proptest::collection::vec((0usize..80, any::<u8>()), 0..6),
         noise in proptest::collection::vec(any::<u8>(), 0..120),
-        vlan in proptest::option::of(1u16..4095),
+        tag in prop_oneof![Just(0u16), 1u16..4095],
     ) {
         let mut frame = match kind {
             0 => tcp(TcpControl::Syn, b"data"),
             1 => udp(b"data"),
             2 => echo(b"some data"),
             3 => arp(BOX, WireOperation::Request, VIP),
-            4 => tagged(tcp(TcpControl::None, b"data"), vlan.unwrap_or(1)),
+            4 => tagged(tcp(TcpControl::None, b"data"), tag),
             5 => { let mut f = ethernet(BOX, EthernetProtocol::Ipv4, &noise); if f.len() > 14 { f[14] = 0x45; } f }
             _ => noise,
         };
@@ -364,10 +353,9 @@ proptest! {
                 *byte = value;
             }
         }
-        let station = Station { mac: BOX, vlan };
         for checksums in [Checksums::NOT, Checksums { ip: Checked::Good, transport: Checked::Good }] {
             let mut frame = frame.clone();
-            match frame::parse(&frame, &station, checksums) {
+            match frame::parse(&frame, &BOX, checksums) {
                 Ok(Content::Arp(arp)) => frame::answer_arp(&mut frame, &arp, BOX),
                 Ok(Content::Echo(echo)) => frame::answer_echo(&mut frame, &echo, BOX),
                 Ok(Content::Flow(..) | Content::FlowError(_)) => frame::redirect(&mut frame, BACKEND, BOX),

@@ -40,6 +40,9 @@ pub struct Returned {
 
 pub struct Tester {
     frame: Vec<u8>,
+    /// The VLAN tag that all frames have and are to come back with, if any; and the frame with it.
+    tag: Vec<u8>,
+    tagged: Vec<u8>,
     /// Of the IP header, with neither flow nor identification nor checksum in it.
     sum: u32,
     /// Sent in turn.
@@ -60,6 +63,8 @@ impl Tester {
     pub fn new(bytes: usize) -> Tester {
         let mut tester = Tester {
             frame: Vec::new(),
+            tag: Vec::new(),
+            tagged: Vec::new(),
             sum: 0,
             flows: vec![0],
             next_flow: 0,
@@ -94,6 +99,11 @@ impl Tester {
         self.sum = frame[IP..UDP].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
     }
 
+    /// From now on frames are of a VLAN.
+    pub fn set_vlan(&mut self, vlan: u16) {
+        self.tag = [[0x81, 0x00], vlan.to_be_bytes()].concat();
+    }
+
     /// From now on frames are of these flows, in turn; each below [`FLOWS`].
     pub fn set_flows(&mut self, flows: Vec<u32>) {
         assert!(!flows.is_empty() && flows.iter().all(|flow| *flow < FLOWS), "flows that there are");
@@ -119,6 +129,17 @@ impl Tester {
         self.forgiven += frames;
     }
 
+    /// The number in a frame that is like the tester's.
+    fn number_of(&self, frame: &[u8]) -> Option<u64> {
+        let behind = frame.get(12..)?.strip_prefix(&*self.tag)?;
+        // As far from there as from an untagged frame's ethertype.
+        let at = |place: usize| behind.get(place - 12..);
+        let number = u64::from_le_bytes(*at(NUMBER_AT)?.first_chunk()?);
+        let is_ours =
+            behind.starts_with(&ETHERTYPE) && at(IDENTIFICATION_AT)?.starts_with(&(number as u16).to_be_bytes());
+        is_ours.then_some(number)
+    }
+
     /// Frames that have been sent, or are to be, and have not come back.
     pub fn missing(&self) -> u64 {
         let returned = self.returned.frames - self.returned.repeated - self.returned.strange;
@@ -130,13 +151,7 @@ impl Tester {
 impl Wire for Tester {
     fn send(&mut self, frame: &[u8]) {
         self.returned.frames += 1;
-        let number = frame.get(NUMBER_AT..).and_then(<[u8]>::first_chunk).map(|bytes| u64::from_le_bytes(*bytes));
-        let is_ours = |number: &u64| {
-            *number < self.sent
-                && frame[12..14] == ETHERTYPE
-                && frame[IDENTIFICATION_AT..][..2] == (*number as u16).to_be_bytes()
-        };
-        let Some(number) = number.filter(is_ours) else {
+        let Some(number) = self.number_of(frame).filter(|number| *number < self.sent) else {
             self.returned.strange += 1;
             return;
         };
@@ -171,7 +186,12 @@ impl Wire for Tester {
         frame[UDP..UDP + 2].copy_from_slice(&port.to_be_bytes());
         frame[NUMBER_AT..NUMBER_AT + 8].copy_from_slice(&self.sent.to_le_bytes());
         self.sent += 1;
-        Some(frame)
+        if self.tag.is_empty() {
+            return Some(frame);
+        }
+        self.tagged.clear();
+        [&frame[..12], &self.tag, &frame[12..]].into_iter().for_each(|part| self.tagged.extend_from_slice(part));
+        Some(&self.tagged)
     }
 }
 
@@ -195,6 +215,21 @@ mod tests {
         tester.send(&[&frames[4][..30], &frames[0][30..]].concat());
         let expected = Returned { frames: 6, repeated: 1, reordered: 1, strange: 2 };
         assert_eq!((tester.returned(), tester.missing()), (expected, 2));
+    }
+
+    /// What comes back without its VLAN's tag, or with another's, is none of the tester's.
+    #[test]
+    fn tags_are_looked_at() {
+        let mut tester = Tester::new(64);
+        tester.set_vlan(10);
+        tester.allow(2);
+        let frames = all(&mut tester);
+        assert_eq!((frames[0].len(), &frames[0][12..16]), (64, &[0x81, 0x00, 0, 10][..]));
+        tester.send(&frames[1]);
+        let (mut another, plain) = (frames[0].clone(), [&frames[0][..12], &frames[0][16..]].concat());
+        another[15] = 11;
+        [another, plain].iter().for_each(|frame| tester.send(frame));
+        assert_eq!((tester.returned().frames, tester.returned().strange, tester.missing()), (3, 2, 1));
     }
 
     /// Whoever checks them finds headers that are right, and each flow its own.

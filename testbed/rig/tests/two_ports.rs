@@ -1,4 +1,4 @@
-//! A card with two ports: two functions, two drivers of one image, each with its own lease. Both carry traffic, and what happens to one is no matter of the other's.
+//! A card with two ports: two functions, two drivers of one image, each with its own lease. Both carry traffic, one of them in a VLAN, and what happens to one is no matter of the other's.
 
 use std::sync::{
     Arc,
@@ -21,15 +21,25 @@ fn mac(port: u8) -> [u8; 6] {
     [2, 0, 0, 0, 0, 1 + port]
 }
 
+/// The first port is on a trunk.
+fn vlan(port: u8) -> Option<u16> {
+    (port == 0).then_some(10)
+}
+
 fn card(port: u8) -> &'static Card<Tester> {
-    let card = Card::new(0, NicConfig { port, ports: 2, mac: mac(port), ..NicConfig::default() }, Tester::new(64));
+    let mut tester = Tester::new(64);
+    if let Some(vlan) = vlan(port) {
+        tester.set_vlan(vlan);
+    }
+    let card = Card::new(0, NicConfig { port, ports: 2, mac: mac(port), ..NicConfig::default() }, tester);
     card.serve(true);
     card
 }
 
-fn driver(name: &str, device: DeviceMatch) -> DomainSpec {
+fn driver(name: &str, port: u8, device: DeviceMatch) -> DomainSpec {
     // The tester's frames are to one address, whichever port they come in by.
-    let config = ixgbe::Config { promiscuous: true, rx_ring: 128, tx_ring: 256, ..ixgbe::Config::default() };
+    let config =
+        ixgbe::Config { promiscuous: true, rx_ring: 128, tx_ring: 256, vlan: vlan(port), ..ixgbe::Config::default() };
     DomainSpec::new(name, IXGBE).export("net", "Net").export("control", "Control").with(|spec| {
         spec.device = Some(device);
         spec.imports.push(Import { port: "device".into(), from: Source::Device, interface: "IxgbeDevice".into() });
@@ -62,7 +72,10 @@ fn both_ports_carry_traffic_and_crash_alone() {
     let cards = [card(0), card(1)];
     let address = PciAddress { segment: 0, bus: 1, device: 0, function: 0 };
     let rig = Rig::start(Settings {
-        domains: vec![driver("ixgbe0", DeviceMatch::Address(address)), driver("ixgbe1", DeviceMatch::Mac(mac(1)))],
+        domains: vec![
+            driver("ixgbe0", 0, DeviceMatch::Address(address)),
+            driver("ixgbe1", 1, DeviceMatch::Mac(mac(1))),
+        ],
         functions: vec![cards[0], cards[1]],
         devices: devices::CLASSES,
         packet_buffers: 2048,

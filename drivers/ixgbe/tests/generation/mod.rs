@@ -116,12 +116,12 @@ impl IxgbeDevice for Gated {
         self.device.losses()
     }
 
-    fn rx_ring(&self, queue: u16, length: u16) -> Result<Cap<dyn RxRing>, DeviceError> {
-        self.alive()?.rx_ring(queue, length)
+    fn rx_ring(&self, queue: u16, length: u16, vlan: Option<u16>) -> Result<Cap<dyn RxRing>, DeviceError> {
+        self.alive()?.rx_ring(queue, length, vlan)
     }
 
-    fn tx_ring(&self, queue: u16, length: u16) -> Result<Cap<dyn TxRing>, DeviceError> {
-        self.alive()?.tx_ring(queue, length)
+    fn tx_ring(&self, queue: u16, length: u16, vlan: Option<u16>) -> Result<Cap<dyn TxRing>, DeviceError> {
+        self.alive()?.tx_ring(queue, length, vlan)
     }
 
     fn queue_interrupt(&self, queue: u16) -> Result<Cap<dyn Interrupt>, DeviceError> {

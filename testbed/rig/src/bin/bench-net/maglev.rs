@@ -8,7 +8,6 @@ use interfaces::net::Net;
 use maglev::{
     connections::{Connections, Lifetimes},
     director::Director,
-    frame::Station,
     holding::Holding,
     plan::{Plan, Published, Services, Stage, View},
     shared::Shared,
@@ -193,9 +192,8 @@ fn worker(net: interfaces::Port<dyn Net>) -> Worker {
     let lifetimes = Lifetimes { opening: long, established: long, closing: long, reset: long, datagram: long };
     let connections = Connections::new(CAPACITY, usize::from(BACKENDS), lifetimes);
     let counters = Arc::new(CpuCounters::new(1, usize::from(BACKENDS)));
-    let station = Station { mac: model::frames::TO, vlan: None };
     let view = View::new(Arc::new(Published::new(plan)));
-    let director = Director::new(station, services.clone(), view, connections, counters);
+    let director = Director::new(model::frames::TO, services.clone(), view, connections, counters);
     let shared = Arc::new(Shared::new(usize::from(BACKENDS)));
     Worker { index: 0, port: net, director, services, shared, duty: None, holding: Holding::new() }
 }
