@@ -61,6 +61,8 @@ pub struct KernelTable {
     pub now: extern "C" fn() -> u64,
     /// Seconds since 1970 (UTC); 0 if the box knows no date.
     pub date: extern "C" fn() -> u64,
+    /// A number that nobody can foretell, another each time.
+    pub random: extern "C" fn() -> u64,
     /// `pages` contiguous zeroed pages for the private heap; null when quota or memory is exhausted.
     pub heap_grow: extern "C" fn(pages: usize) -> *mut u8,
     /// An object of `kind` on the exchange heap, owned by the calling domain; null when its exchange quota is exhausted.

@@ -26,6 +26,7 @@ use std::{
     alloc::{alloc_zeroed, dealloc},
     collections::HashMap,
     eprintln,
+    hash::{BuildHasher, RandomState},
     sync::{LazyLock, Mutex, MutexGuard, PoisonError},
     thread::{self, Thread},
     thread_local,
@@ -86,6 +87,7 @@ pub const fn table() -> KernelTable {
         crash,
         now,
         date,
+        random,
         heap_grow,
         exchange_allocate,
         exchange_free,
@@ -422,6 +424,10 @@ extern "C" fn date() -> u64 {
         0 => 0,
         boot => boot + now() / 1_000_000_000,
     }
+}
+
+extern "C" fn random() -> u64 {
+    RandomState::new().hash_one(now())
 }
 
 extern "C" fn heap_grow(pages: usize) -> *mut u8 {

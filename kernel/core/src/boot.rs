@@ -21,7 +21,7 @@ use crate::{
     log::{self, Level},
     machine, packets,
     platform::PciIdentity,
-    supervisor,
+    random, supervisor,
     thread::MAX_DOMAINS,
 };
 
@@ -86,6 +86,7 @@ fn prepare(manifest: &Manifest) -> Result<(), BootError> {
     // SAFETY: the table is a static of this image, and its functions do what they say.
     unsafe { abi::connect(&crate::table::INSIDE) };
     domain::make_absent();
+    random::seed();
     if manifest.domains.len() >= MAX_DOMAINS {
         return Err(BootError::Machine(format!(
             "this kernel runs {} domains, the manifest has {}",

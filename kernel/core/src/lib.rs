@@ -28,6 +28,7 @@ pub mod log;
 pub mod packets;
 pub mod platform;
 mod pool;
+mod random;
 pub mod record;
 mod registry;
 mod start;

@@ -174,6 +174,13 @@ pub trait PciFunction: Send + Sync {
     fn detach(&self, index: u16);
 }
 
+/// What strangers can't know of a machine.
+pub struct Entropy {
+    pub secret: [u8; 32],
+    /// A source that was made for it is in it; else it is of times and dates alone.
+    pub is_strong: bool,
+}
+
 /// The machine.
 pub trait Platform: Sync {
     // Time and CPUs.
@@ -183,6 +190,9 @@ pub trait Platform: Sync {
 
     /// Seconds since 1970 (UTC) when `now` was 0, if the machine has a clock that says so.
     fn boot_date(&self) -> Option<u64>;
+
+    /// What the machine has of chance. Asked once, at boot.
+    fn entropy(&self) -> Entropy;
 
     /// CPUs that are online, numbered from 0.
     fn cpus(&self) -> usize;

@@ -22,6 +22,7 @@ use crate::{
     incarnation::{Cause, Owner},
     log, machine, packets,
     platform::{Mapping, PAGE, Priority},
+    random,
     thread::{self, KERNEL_RESERVE, STACK_PAGES, Spawn, ThreadBlock},
     wait,
 };
@@ -115,6 +116,12 @@ pub(crate) static TABLE: KernelTable = KernelTable {
     date: {
         extern "C" fn entry() -> u64 {
             entry!((INSIDE.date)())
+        }
+        entry
+    },
+    random: {
+        extern "C" fn entry() -> u64 {
+            entry!(random::draw())
         }
         entry
     },
@@ -272,6 +279,7 @@ pub(crate) static INSIDE: KernelTable = KernelTable {
     crash,
     now,
     date,
+    random,
     heap_grow,
     exchange_allocate,
     exchange_free,
@@ -325,6 +333,10 @@ extern "C" fn now() -> u64 {
 
 extern "C" fn date() -> u64 {
     machine().boot_date().map_or(0, |boot| boot.saturating_add(machine().now() / 1_000_000_000))
+}
+
+extern "C" fn random() -> u64 {
+    random::draw()
 }
 
 extern "C" fn heap_grow(pages: usize) -> *mut u8 {

@@ -37,7 +37,8 @@ pub enum Source {
     Pit,
 }
 
-fn ticks() -> u64 {
+/// The time-stamp counter.
+pub fn ticks() -> u64 {
     // SAFETY: every CPU that can run in long mode has the instruction.
     unsafe { _rdtsc() }
 }

@@ -10,6 +10,7 @@
 
 extern crate alloc;
 
+mod chance;
 mod clock;
 mod cpu;
 mod entry;

@@ -6,14 +6,14 @@ use core::ptr::NonNull;
 use kernel_core::{
     interrupt::Vector,
     platform::{
-        DmaMemory, Mapped, Mapping, PAGE, PageCount, PciFunction, PciIdentity, Platform, Protected, Protection, Resume,
-        ThreadStart,
+        DmaMemory, Entropy, Mapped, Mapping, PAGE, PageCount, PciFunction, PciIdentity, Platform, Protected,
+        Protection, Resume, ThreadStart,
     },
     thread::ThreadBlock,
 };
 
 use crate::{
-    clock, cpu, iommu,
+    chance, clock, cpu, iommu,
     memory::{
         self, Owner,
         paging::Access,
@@ -50,6 +50,10 @@ impl Platform for Metal {
 
     fn boot_date(&self) -> Option<u64> {
         clock::boot_date()
+    }
+
+    fn entropy(&self) -> Entropy {
+        chance::entropy()
     }
 
     fn cpus(&self) -> usize {

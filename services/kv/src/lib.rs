@@ -33,6 +33,7 @@ use interfaces::{
 };
 use runtime::{
     env::{Env, StartError},
+    random,
     serving::{self, Server},
     time,
 };
@@ -62,8 +63,8 @@ pub struct Exports {
 /// Starts the store: a thread on each CPU, on the instance of the stack of the same number. A durable one is what its log says first.
 pub fn start(env: Env, imports: Imports, config: Config) -> Result<Exports, StartError> {
     let started = time::now();
-    // Which keys collide is to be hard to know from outside: the nanosecond of the start is what the box has of chance.
-    let seed = started ^ u64::from(env.generation()) << 48;
+    // Strangers mustn't know which keys collide.
+    let seed = random::number();
     let disk = match (config.durable, imports.block) {
         (false, None) => None,
         (true, Some(block)) => Some(Disk::open(block, 0, config.namespace, config.log_size.0)?),

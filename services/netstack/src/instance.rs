@@ -347,7 +347,7 @@ impl Instances {
     }
 
     /// The caretaker's thread. Ends with the domain.
-    pub fn care(&self, index: u16, config: Arc<Config>, generation: u32) {
+    pub fn care(&self, index: u16, config: Arc<Config>) {
         let Some(instance) = self.all.get(usize::from(index)) else { return };
         let Ok(info) = instance.ask() else { return };
         if index == 0 && info.queues != self.count() {
@@ -358,7 +358,7 @@ impl Instances {
             );
         }
         let now = time::now();
-        let mut stack = Stack::new(config, info.mac, info.max_frame, secret(&info, index, generation), now);
+        let mut stack = Stack::new(config, info.mac, info.max_frame, now);
         if usize::from(index) == LEARNER {
             stack.learn(now);
         }
@@ -565,18 +565,6 @@ fn flush(queue: &mut Cap<dyn NetQueue>, stack: &mut Stack) -> Result<(), NetErro
         }
     }
     Ok(())
-}
-
-/// Something that strangers don't know: the time, to the nanosecond, at which this generation found its card. (There is no better source in the box yet.)
-fn secret(info: &NetInfo, index: u16, generation: u32) -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    let mac = info.mac.0.iter().fold(0u64, |word, &byte| word << 8 | u64::from(byte));
-    let seed = time::now() ^ mac.rotate_left(24) ^ u64::from(generation) << 48 ^ u64::from(index) << 40;
-    // splitmix64.
-    let mut word = LAST.fetch_add(seed | 1, Ordering::Relaxed).wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_add(seed);
-    word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ word >> 31
 }
 
 /// What a caretaker's thread is called.

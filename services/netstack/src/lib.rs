@@ -63,10 +63,9 @@ pub fn start(env: Env, imports: Imports, config: Config) -> Result<Exports, Star
     }
     let config = Arc::new(config);
     let instances = Arc::new(Instances::new(imports.net, env.cpus().len() as u16, &config));
-    let generation = env.generation();
     for (index, &cpu) in env.cpus().iter().enumerate() {
         let (instances, config, index) = (instances.clone(), config.clone(), index as u16);
-        env.spawn(&instance::caretaker_name(index), cpu, move || instances.care(index, config, generation))?;
+        env.spawn(&instance::caretaker_name(index), cpu, move || instances.care(index, config))?;
     }
     let services = Services { instances: instances.clone(), config };
     Ok(Exports { stack: Box::new(services), control: Box::new(Console { instances }) })

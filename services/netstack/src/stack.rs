@@ -21,6 +21,7 @@ use alloc::{
 use core::{cmp::Reverse, net::IpAddr};
 
 use interfaces::net::MacAddress;
+use runtime::random;
 use smoltcp::{
     iface::{Interface, SocketSet},
     time::{Duration, Instant},
@@ -101,12 +102,12 @@ fn instant(now: u64) -> Instant {
 }
 
 impl Stack {
-    /// `secret`: something that strangers don't know and that is different at each start.
-    pub fn new(config: Arc<Config>, mac: MacAddress, max_frame: u16, secret: u64, now: u64) -> Stack {
+    pub fn new(config: Arc<Config>, mac: MacAddress, max_frame: u16, now: u64) -> Stack {
         let mut outbox = Outbox::new(usize::from(max_frame).min(1_514));
         let mut wire = Wire { frame: None, outbox: &mut outbox };
         let mut settings = smoltcp::iface::Config::new(HardwareAddress::Ethernet(EthernetAddress::from_bytes(&mac.0)));
-        settings.random_seed = secret;
+        // smoltcp's numbers are those of a PCG, from some of which the seed can be found: nothing else may depend on it.
+        settings.random_seed = random::number();
         let mut interface = Interface::new(settings, &mut wire, instant(now));
         let addresses = Addresses::of(&config);
         addresses.give(&mut interface, mac, config.address6.is_some());
@@ -123,7 +124,7 @@ impl Stack {
             nobody: SocketSet::new(Vec::new()),
             entries: Vec::with_capacity(most),
             free: Vec::with_capacity(most),
-            flows: Flows::new(most, secret),
+            flows: Flows::new(most, random::number()),
             listeners: Vec::new(),
             bound: Vec::new(),
             spare: Vec::with_capacity(MOST_SPARE),
@@ -134,8 +135,8 @@ impl Stack {
             stalled_looked_at: 0,
             strays: VecDeque::new(),
             born: now,
-            serial: secret as u32,
-            next_port: FIRST_EPHEMERAL + (secret >> 32) as u16 % (u16::MAX - FIRST_EPHEMERAL),
+            serial: random::number() as u32,
+            next_port: FIRST_EPHEMERAL + random::number() as u16 % (u16::MAX - FIRST_EPHEMERAL),
             now,
             statistics: Arc::new(Statistics::default()),
             config,

@@ -13,7 +13,8 @@ use std::{
 use kernel_core::{
     interrupt::Vector,
     platform::{
-        DmaMemory, Mapped, Mapping, PAGE, PageCount, PciFunction, PciIdentity, Platform, Protected, Resume, ThreadStart,
+        DmaMemory, Entropy, Mapped, Mapping, PAGE, PageCount, PciFunction, PciIdentity, Platform, Protected, Resume,
+        ThreadStart,
     },
     thread::ThreadBlock,
 };
@@ -74,6 +75,13 @@ impl Platform for Machine {
     fn boot_date(&self) -> Option<u64> {
         let date = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
         Some(date.saturating_sub(clock() / 1_000_000_000))
+    }
+
+    fn entropy(&self) -> Entropy {
+        let mut secret = [0; 32];
+        // SAFETY: the kernel writes that many bytes there.
+        let written = unsafe { libc::getrandom(secret.as_mut_ptr().cast(), secret.len(), 0) };
+        Entropy { secret, is_strong: usize::try_from(written) == Ok(secret.len()) }
     }
 
     fn cpus(&self) -> usize {

@@ -3,6 +3,7 @@
 use alloc::{vec, vec::Vec};
 
 use kernel_core::platform::{Mapped, Mapping, PAGE, Platform, Protected, Protection};
+use x86_64::instructions::random::RdRand;
 
 use super::{Outcome, Test, catch, crew};
 use crate::{
@@ -24,7 +25,20 @@ pub const TESTS: &[Test] = &[
     ("protection holds on all CPUs when it returns", protection_holds_everywhere),
     ("an unmapped page is gone on all CPUs", unmapped_is_gone_everywhere),
     ("memory that runs out is an error, and all of it comes back", running_out),
+    ("secrets come from the CPU's source if it has one, another each time", secrets_differ),
 ];
+
+fn secrets_differ() -> Outcome {
+    let secrets: Vec<_> = (0..4).map(|_| Metal.entropy()).collect();
+    let has_source = RdRand::new().is_some();
+    check!(
+        secrets.iter().all(|entropy| entropy.is_strong == has_source),
+        "RDRAND is there: {has_source}; it was used, or not"
+    );
+    let differ = |i: usize| secrets[..i].iter().all(|entropy| entropy.secret != secrets[i].secret);
+    check!((0..4).all(differ), "two secrets are the same");
+    Ok(())
+}
 
 #[expect(clippy::manual_memcpy, reason = "what is tested mustn't say what is right")]
 fn memory_functions() -> Outcome {

@@ -3,7 +3,7 @@
 use alloc::{format, sync::Arc, vec::Vec};
 
 use interfaces::CallError;
-use runtime::{env::StartError, time};
+use runtime::{env::StartError, random, time};
 
 use super::{
     Change, Log, LogError, Report,
@@ -79,8 +79,7 @@ impl Writer {
 
 /// Another for each area: clients don't know it, so none can store what would pass for a frame.
 fn nonce() -> u64 {
-    let date = time::date().unwrap_or(0) as u64;
-    twox_hash::XxHash3_64::oneshot_with_seed(date, &time::now().to_le_bytes())
+    random::number()
 }
 
 fn refused(refusal: Refusal<DiskError>) -> StartError {

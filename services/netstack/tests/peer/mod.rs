@@ -52,7 +52,7 @@ impl World {
             addresses.push(IpCidr::new(PEER.into(), 24)).unwrap();
             addresses.push(IpCidr::new(PEER6.into(), 64)).unwrap();
         });
-        let stack = Stack::new(Arc::new(config), MacAddress([2, 0, 0, 0, 0, 1]), 1514, 7, 0);
+        let stack = Stack::new(Arc::new(config), MacAddress([2, 0, 0, 0, 0, 1]), 1514, 0);
         let sockets = SocketSet::new(Vec::new());
         World { stack, now: 0, cable, peer, sockets, next_port: 50_000, sent: Vec::new() }
     }
