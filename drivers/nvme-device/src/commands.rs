@@ -106,3 +106,18 @@ pub fn io(order: &Order, number: u16, first: u64, second: u64) -> Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects a client that counts on a write being on the medium when it completes: no device can be seen from outside to have ignored it.
+    #[test]
+    fn unit_access_is_said() {
+        let order = Order { operation: Operation::Write, block: 0x1_0000_0002, blocks: 8, ..Order::default() };
+        let words = |order: &Order| io(order, 1, 0, 0).0;
+        // NVM Command Set 1.0 §3.2.6: block in double words 10 and 11; in 12 the number of blocks, counted from 0, and bit 30.
+        assert_eq!(words(&order)[10..13], [2, 1, 7]);
+        assert_eq!(words(&Order { force_unit_access: true, ..order })[10..13], [2, 1, 7 | 1 << 30]);
+    }
+}

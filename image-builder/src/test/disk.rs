@@ -10,12 +10,15 @@ use crate::manifest::check;
 use crate::workspace::Workspace;
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const MANIFEST: &str = "testbed/disk/nvme-shadow.toml";
+/// The same client on the second namespace.
+const SECOND: &str = "testbed/disk/nvme-second.toml";
 /// Two threads' regions of 2,048 blocks, and room.
 const DISK_BYTES: u64 = 64 << 20;
+const SECOND_BYTES: u64 = 16 << 20;
 /// The kinds of crashes that the driver goes through under load, each so many times.
 const KINDS: [&str; 6] = ["panic", "page-fault", "stack-overflow", "cpu-exception", "quota", "watchdog"];
 const ROUNDS: usize = 3;
@@ -23,13 +26,15 @@ const POWER_LOSSES: usize = 5;
 const FOLLOW: &str = "log --follow\n";
 
 pub fn run(workspace: &Workspace, tally: &mut Tally) {
-    let artifacts = check(workspace, &workspace.root().join(MANIFEST))
-        .map_err(|error| error.to_string())
-        .and_then(|checked| {
-            build(workspace, &checked.name, &checked.appliance, &checked.inquiry).map_err(|error| error.to_string())
-        })
-        .and_then(|artifacts| Ok((artifacts, tempfile::tempdir().map_err(|error| error.to_string())?)));
-    let (artifacts, folder) = match artifacts {
+    let built = |manifest| {
+        let checked = check(workspace, &workspace.root().join(manifest)).map_err(|error| error.to_string())?;
+        build(workspace, &checked.name, &checked.appliance, &checked.inquiry).map_err(|error| error.to_string())
+    };
+    let ready = built(MANIFEST).and_then(|artifacts| {
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+        Ok((artifacts, built(SECOND)?.bundle, folder))
+    });
+    let (artifacts, second, folder) = match ready {
         Ok(ready) => ready,
         Err(error) => return tally.record("the image with a disk is built", Outcome::Failed(error), false),
     };
@@ -38,11 +43,18 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
             kernel: artifacts.kernel_elf.clone(),
             bundle: artifacts.bundle.clone(),
             disk: folder.path().join(format!("disk-{block_size}")),
+            second: folder.path().join(format!("second-{block_size}")),
             block_size,
         };
-        if let Err(error) = File::create(&parts.disk).and_then(|disk| disk.set_len(DISK_BYTES)) {
+        let made = File::create(&parts.disk)
+            .and_then(|disk| disk.set_len(DISK_BYTES))
+            .and_then(|()| File::create(&parts.second)?.set_len(SECOND_BYTES));
+        if let Err(error) = made {
             return tally.record("a disk", Outcome::Failed(error.to_string()), false);
         }
+        tally.check(&format!("what else a disk can do, on two namespaces, blocks of {block_size}"), || {
+            Outcome::from(faculties(&parts, &second))
+        });
         tally.check(&format!("the NVMe driver crashes under load, blocks of {block_size}"), || {
             Outcome::from(crashes(&parts))
         });
@@ -57,20 +69,21 @@ struct Parts {
     kernel: PathBuf,
     bundle: PathBuf,
     disk: PathBuf,
+    /// The medium of its second namespace, whose blocks have the other size.
+    second: PathBuf,
     block_size: u32,
 }
 
-fn boot(parts: &Parts) -> Result<Machine, String> {
-    let size = parts.block_size;
-    let devices = [
-        "-drive".to_owned(),
-        format!("file={},format=raw,if=none,id=disk", parts.disk.display()),
-        "-device".to_owned(),
-        "nvme,id=nvme,serial=RL0001".to_owned(),
-        "-device".to_owned(),
-        format!("nvme-ns,bus=nvme,drive=disk,logical_block_size={size},physical_block_size={size}"),
-    ];
-    Machine::boot(&parts.kernel, &parts.bundle, &devices, FOLLOW)
+fn boot(parts: &Parts, bundle: &Path) -> Result<Machine, String> {
+    let other = if parts.block_size == 512 { 4096 } else { 512 };
+    let mut devices = vec!["-device".to_owned(), "nvme,id=nvme,serial=RL0001".to_owned()];
+    for (number, file, size) in [(1, &parts.disk, parts.block_size), (2, &parts.second, other)] {
+        let medium = format!("file={},format=raw,if=none,discard=unmap,id=disk{number}", file.display());
+        let namespace = format!("nvme-ns,bus=nvme,nsid={number},drive=disk{number}");
+        let sizes = format!("logical_block_size={size},physical_block_size={size}");
+        devices.extend(["-drive".to_owned(), medium, "-device".to_owned(), format!("{namespace},{sizes}")]);
+    }
+    Machine::boot(&parts.kernel, bundle, &devices, FOLLOW)
 }
 
 /// Waits for so many more verified passes, of both threads.
@@ -98,9 +111,23 @@ fn found(said: &str, thread: usize) -> Option<(u64, u64)> {
     })
 }
 
+/// What a disk can do besides reading, writing and flushing, on either namespace; on the second one with a crash of the driver in it.
+fn faculties(parts: &Parts, second: &Path) -> Result<(), String> {
+    let all = |said: &str| {
+        (0..2).all(|thread| said.contains(&format!("check: faculties {thread} unit-access write-zeroes deallocate")))
+    };
+    boot(parts, &parts.bundle)?.wait_until("all faculties on the first namespace", all)?;
+    let mut machine = boot(parts, second)?;
+    machine.wait_until("all faculties on the second namespace", all)?;
+    wait_for_passes(&mut machine, 1)?;
+    machine.say("crash nvme0")?;
+    machine.wait_until("the adoption", |said| adoptions(said) > 0)?;
+    wait_for_passes(&mut machine, 1)
+}
+
 /// The driver crashes in each way, while both threads work; the client sees nothing of it, and all that it reads is what it wrote.
 fn crashes(parts: &Parts) -> Result<(), String> {
-    let mut machine = boot(parts)?;
+    let mut machine = boot(parts, &parts.bundle)?;
     wait_for_passes(&mut machine, 1)?;
     let orders: Vec<String> =
         KINDS.iter().map(|kind| format!("crash nvme0 {kind}")).chain(["kill nvme0".to_owned()]).collect();
@@ -127,7 +154,7 @@ fn adoptions(said: &str) -> usize {
 fn power_losses(parts: &Parts) -> Result<(), String> {
     let mut flushed = [0; 2];
     for round in 0..=POWER_LOSSES {
-        let mut machine = boot(parts)?;
+        let mut machine = boot(parts, &parts.bundle)?;
         machine.wait_until("what is found", |said| (0..2).all(|thread| found(said, thread).is_some()))?;
         for (thread, flushed) in flushed.iter().enumerate() {
             let (least, _) = found(&machine.said(), thread).ok_or("found before")?;

@@ -9,7 +9,7 @@ use interfaces::{
 use runtime::{thread::sleep_until, time::now};
 
 use crate::{
-    Config, Counts,
+    Config, Counts, faculties,
     pattern::{self, Found},
 };
 
@@ -61,7 +61,9 @@ impl Client {
         let queue = persist(|| block.open_queue(index, Opening::Fresh))?;
         let region = u64::from(config.region);
         let first = u64::from(index) * region;
-        if first + region > info.blocks {
+        // Behind all regions each thread has some blocks more.
+        let more = u64::from(faculties::BLOCKS) * (u64::from(index) + 1);
+        if first + region + more > info.blocks {
             return Err(format!("the disk has {} blocks, which is too few", info.blocks));
         }
         let depth = config.depth as usize;
@@ -84,6 +86,9 @@ impl Client {
 
     /// Until all passes are done, or something is wrong.
     pub fn run(&mut self, counts: &Counts) -> Result<(), String> {
+        let beyond = self.info.blocks - u64::from(faculties::BLOCKS) * (u64::from(self.index) + 1);
+        let found = faculties::all(self, counts, beyond)?;
+        log::info!("faculties {} {}", self.index, found.join(" "));
         let (mut least, mut most) = (u64::MAX, 0);
         self.look_at_all(counts, |pass| {
             (least, most) = (least.min(pass), most.max(pass));
@@ -233,25 +238,48 @@ impl Client {
         Ok(ended.len())
     }
 
+    pub fn info(&self) -> BlockInfo {
+        self.info
+    }
+
     fn flush(&mut self, counts: &Counts) -> Result<(), String> {
+        self.one(counts, Order { operation: Operation::Flush, ..Order::default() }, |_, _| ()).map(drop)
+    }
+
+    /// One request while no other is in flight, its blocks filled by `fill`; returns its data.
+    pub fn one(&mut self, counts: &Counts, order: Order, fill: impl Fn(u64, &mut [u8])) -> Result<Vec<u8>, String> {
         let mut batch = self.batch()?;
         let id = self.free.pop().ok_or("a request is still in flight")?;
-        let order = Order { id, operation: Operation::Flush, namespace: self.namespace, ..Order::default() };
-        batch.add(order, 0).map_err(|error| format!("{error}"))?;
-        self.open[id as usize] = Some((0, 0));
+        let size = self.info.block_size as usize;
+        let bytes = match order.operation {
+            Operation::Read | Operation::Write => order.blocks as usize * size,
+            Operation::Flush | Operation::WriteZeroes | Operation::Deallocate => 0,
+        };
+        let order = Order { id, namespace: self.namespace, ..order };
+        let mut request = batch.add(order, bytes).map_err(|error| format!("{error}"))?;
+        let data = request.data_mut().ok_or("a fresh buffer is held by others")?;
+        for (address, bytes) in (order.block..).zip(data[..bytes].chunks_exact_mut(size)) {
+            fill(address, bytes);
+        }
+        self.open[id as usize] = Some((order.block, order.blocks));
+        let mut found = Vec::new();
         let limit = now() + PATIENCE;
         while self.free.len() < self.depth {
             if !batch.is_empty() {
                 batch = self.queue.submit(batch).map_err(|error| format!("submit: {error:?}"))?;
             }
-            if self.take_ended(counts, |_, _, _| Ok(()))? == 0 {
+            let ended = self.take_ended(counts, |_, _, (data, _)| {
+                found.extend_from_slice(&data[..bytes]);
+                Ok(())
+            })?;
+            if ended == 0 {
                 if now() > limit {
-                    return Err("a flush didn't come to an end".into());
+                    return Err(format!("{:?} didn't come to an end", order.operation));
                 }
                 self.queue.wait(now() + PAUSE).map_err(|error| format!("wait: {error:?}"))?;
             }
         }
         self.spare = Some(batch);
-        Ok(())
+        Ok(found)
     }
 }

@@ -1,13 +1,14 @@
 //! A client of a disk that verifies itself: it writes its region over and over, each block with its address, the number of the pass and a pattern of both, and reads it back.
 //!
 //! One thread per queue, each with a region of its own. What it says in the log is what a test judges by: `found` (the passes that a start finds in the region), `flushed` (a pass that is safe from now on), `verified`, and
-//! `FAILED` with the reason, after which that thread does no more. Every request must come to an end once, well, and soon.
+//! `faculties` (what else the disk has been found to do), `FAILED` with the reason, after which that thread does no more. Every request must come to an end once, well, and soon.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
 mod client;
+mod faculties;
 mod pattern;
 
 use alloc::{format, string::String, sync::Arc, vec::Vec};
