@@ -196,7 +196,7 @@ pub fn router_on_segment(options: &RunOptions) -> Ipv4Addr {
 }
 
 /// The same in IPv6: where the box's manifest looks for it.
-fn router_on_segment6(own: &BoxAddress6) -> Ipv6Addr {
+pub fn router_on_segment6(own: &BoxAddress6) -> Ipv6Addr {
     own.gateway.unwrap_or_else(|| {
         let host_bits = u128::MAX.checked_shr(u32::from(own.prefix)).unwrap_or(0);
         Ipv6Addr::from((u128::from(own.ip) | host_bits) - 1)

@@ -1,13 +1,14 @@
 //! Gives back what it is sent, by TCP and by UDP (RFC 862): the least service above a network stack, for tests of the stack, and as the shape of a service.
 //!
 //! A thread for each instance of the stack has one connection table and one round. If the stack crashes it opens it anew and listens again. A peer that doesn't take its
-//! bytes back is paused: memory for each connection stays within what one `Received` brings.
+//! bytes back is paused: memory for each connection stays within what one `Received` brings. Names that its manifest lists it looks up, by both families, each time that it
+//! opens the stack, and says in the log what their addresses are.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
-use alloc::{boxed::Box, collections::VecDeque, format, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, collections::VecDeque, format, string::String, sync::Arc, vec::Vec};
 
 use interfaces::{
     CallError, Cap, Port, RRef,
@@ -38,11 +39,13 @@ pub struct Config {
     /// Of both protocols.
     pub port: u16,
     pub backlog: u32,
+    /// To be looked up; each is asked for until it has an address of each family.
+    pub names: Vec<String>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Config { port: 7, backlog: 256 }
+        Config { port: 7, backlog: 256, names: Vec::new() }
     }
 }
 
@@ -50,6 +53,8 @@ impl Configuration for Config {}
 
 /// While the stack is away: how often it is looked for.
 const LOOK_AGAIN: u64 = 1_000_000;
+/// After a name that had no address: the stack may not know yet whom to ask.
+const ASK_AGAIN: u64 = 500_000_000;
 
 #[derive(Default)]
 struct Statistics {
@@ -71,6 +76,8 @@ pub fn start(env: Env, imports: Imports, config: Config) -> Result<Exports, Star
             config: config.clone(),
             statistics: statistics.clone(),
             connections: Vec::new(),
+            unknown: Vec::new(),
+            ask_at: runtime::sync::NEVER,
         };
         env.spawn(&format!("echo{index}"), cpu, move || echo.run())?;
     }
@@ -88,6 +95,9 @@ struct Echo {
     statistics: Arc<Statistics>,
     /// By the index of their sockets.
     connections: Vec<Option<Connection>>,
+    /// Questions that are to be asked, by their numbers: twice the name's place in the manifest, and 1 for IPv6.
+    unknown: Vec<u32>,
+    ask_at: u64,
 }
 
 struct Connection {
@@ -136,13 +146,29 @@ impl Echo {
             return error;
         }
         let Ok(mut round) = Round::allocate() else { return SocketError::Full };
+        self.unknown = (0..2 * self.config.names.len() as u32).collect();
+        self.ask_at = if self.unknown.is_empty() { runtime::sync::NEVER } else { time::now() };
         loop {
-            round = match sockets.exchange(round, runtime::sync::NEVER) {
+            self.ask(&mut round);
+            round = match sockets.exchange(round, self.ask_at) {
                 Ok(round) => round,
                 Err(error) => return error,
             };
             self.answer(&mut round);
         }
+    }
+
+    /// Asks what is to be asked by now.
+    fn ask(&mut self, round: &mut RRef<Round>) {
+        if self.ask_at > time::now() {
+            return;
+        }
+        // What finds no place is asked in the next round.
+        self.unknown.retain(|&question| {
+            let name = &self.config.names[question as usize / 2];
+            round.resolve(question, name, question % 2 == 1).is_err()
+        });
+        self.ask_at = if self.unknown.is_empty() { runtime::sync::NEVER } else { time::now() };
     }
 
     /// Answers what has happened.
@@ -196,7 +222,16 @@ impl Echo {
                     // Without a place it is lost, as datagrams are.
                     let _ = round.send_to(socket, from, &datagram);
                 }
-                Event::Connected { .. } | Event::Resolved { .. } => {}
+                Event::Resolved { question, address: Some(address) } => {
+                    if let Some(name) = self.config.names.get(question as usize / 2) {
+                        log::info!("thread {}: {name} is {address}", self.index);
+                    }
+                }
+                Event::Resolved { question, address: None } => {
+                    self.unknown.push(question);
+                    self.ask_at = time::now() + ASK_AGAIN;
+                }
+                Event::Connected { .. } => {}
             }
         }
         // What had been finished with; and what a full round kept from being given back.
