@@ -2,13 +2,23 @@
 //! where the record ends when it is started again with the same question.
 
 pub mod crashes;
+pub mod power;
 pub mod rig;
 
-use serde::{Serialize, de::DeserializeOwned};
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
+use crate::{
+    build::Flavour,
+    run::{self, Request},
+    workspace::Workspace,
 };
+use lab::Report;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub const SCHEMA_VERSION: u32 = 1;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CampaignError {
@@ -22,6 +32,80 @@ pub enum CampaignError {
     Another { path: PathBuf, differs: String },
     #[error("{0}")]
     Unsuitable(String),
+    #[error("interrupted: the leg that was under way is not in the record; the same line goes on after those that are")]
+    Interrupted,
+}
+
+/// What a campaign of the lab has come to: the question that it asks, and what each leg, one life of one lab, has answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record<Question, Leg> {
+    pub schema_version: u32,
+    pub question: Question,
+    pub legs: Vec<Leg>,
+}
+
+impl<Question, Leg> Record<Question, Leg>
+where
+    Question: Clone + PartialEq + fmt::Debug + DeserializeOwned,
+    Leg: DeserializeOwned,
+{
+    /// The record of this question that stands in the file, or a new one.
+    fn resume(path: &Path, question: &Question) -> Result<Self, CampaignError> {
+        let fresh = || Record { schema_version: SCHEMA_VERSION, question: question.clone(), legs: Vec::new() };
+        let Some(record) = read::<Self>(path)? else { return Ok(fresh()) };
+        if record.schema_version != SCHEMA_VERSION || record.question != *question {
+            let differs = format!("it asks {:?}, you ask {question:?}", record.question);
+            return Err(CampaignError::Another { path: path.into(), differs });
+        }
+        Ok(record)
+    }
+}
+
+/// One leg's run. What was interrupted is no leg: it says neither that all is well nor that anything isn't.
+fn run_leg(workspace: &Workspace, request: Request) -> Result<Report, CampaignError> {
+    let report = run::run(workspace, request)?;
+    if is_interrupted(&report) { Err(CampaignError::Interrupted) } else { Ok(report) }
+}
+
+fn is_interrupted(report: &Report) -> bool {
+    report.reasons.iter().any(|reason| reason.ends_with("interrupted"))
+}
+
+/// A leg's seed: SplitMix64 over the campaign's, so that legs don't resemble each other.
+fn leg_seed(seed: u64, number: usize) -> u64 {
+    let mut mixed = seed.wrapping_add((number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
+}
+
+/// A run of that length in which nothing is done to the box.
+fn quiet(manifest: &Path, duration: Duration) -> Request {
+    Request {
+        target: manifest.into(),
+        duration: Some(duration),
+        crashes: Vec::new(),
+        commands: Vec::new(),
+        pauses: Vec::new(),
+        outages: Vec::new(),
+        power_losses: Vec::new(),
+        faults: Vec::new(),
+        rubbish: None,
+        programs: Vec::new(),
+        flavour: Flavour::Plain,
+        report: None,
+        format: lab::Format::Json,
+        firmware: lab::Firmware::Uefi,
+        keep_disks: None,
+    }
+}
+
+/// Median, 99 % and longest of some milliseconds; `None` of none.
+fn times(values: &mut [f64]) -> Option<String> {
+    values.sort_by(f64::total_cmp);
+    let last = values.len().checked_sub(1)?;
+    let quantile = |part: f64| values[((values.len() as f64 * part) as usize).min(last)];
+    Some([0.5, 0.99, 1.0].map(|part| format!("{:.1} ms", quantile(part))).join(" / "))
 }
 
 /// The record that stands in a file, or `None` if there is no such file.
@@ -44,4 +128,17 @@ fn write(path: &Path, record: &impl Serialize) -> Result<(), CampaignError> {
     serde_json::to_writer_pretty(&mut file, record).map_err(|error| failed(error.into()))?;
     file.persist(path).map_err(|error| failed(error.error))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects the record from legs that somebody ended: they would be called not well for ever, and the campaign with them.
+    #[test]
+    fn what_is_interrupted_is_no_leg() {
+        let said = |reason: &str| Report { reasons: vec![reason.into()], ..Default::default() };
+        assert!(is_interrupted(&said(" 83.968 s  interrupted")));
+        assert!(!is_interrupted(&said("kv did not come back after the power was lost")));
+    }
 }

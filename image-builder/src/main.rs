@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand, ValueEnum};
 use image_builder::bench;
 use image_builder::build::{BuildError, Flavour, build};
-use image_builder::campaign::{CampaignError, crashes, rig};
+use image_builder::campaign::{CampaignError, crashes, power, rig};
 use image_builder::flash::{self, Consent, FlashError};
 use image_builder::graph;
 use image_builder::image::{self, ImageError};
@@ -157,6 +157,25 @@ enum CampaignKind {
         #[arg(long, value_name = "FILE", default_value = "crashes.json")]
         report: PathBuf,
     },
+    /// Cut the power of a box with a durable store under load, at random moments
+    PowerLosses {
+        /// The manifest, such as configs/kv-durable.toml
+        manifest: PathBuf,
+        /// Power losses in all
+        #[arg(long, default_value_t = 100)]
+        count: u32,
+        /// Power losses that one disk goes through; the record is written after each
+        #[arg(long, default_value_t = 10)]
+        leg: u32,
+        /// Time between two of them, on the average, the box's start in it
+        #[arg(long, value_name = "TIME", default_value = "8s", value_parser = run::parse_time)]
+        gap: Duration,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// The record: made, or gone on with
+        #[arg(long, value_name = "FILE", default_value = "power-losses.json")]
+        report: PathBuf,
+    },
     /// Restart domains of the rig with their hands full
     Restarts(rig::Restarts),
     /// Walk random graphs of domains in the rig beside a model of who owns what
@@ -302,7 +321,7 @@ impl From<CampaignError> for Failure {
             CampaignError::Another { .. } | CampaignError::Unreadable { .. } | CampaignError::Unsuitable(_) => {
                 Failure::Manifest(error.to_string())
             }
-            CampaignError::Record { .. } => Failure::Job(error.to_string()),
+            CampaignError::Record { .. } | CampaignError::Interrupted => Failure::Job(error.to_string()),
         }
     }
 }
@@ -458,6 +477,20 @@ fn perform(job: Job) -> Result<(), Failure> {
                 );
             })?;
             print!("{}", crashes::render(&record));
+            all_well(record.ok())?;
+        }
+        Job::Campaign { kind: CampaignKind::PowerLosses { manifest, count, leg, gap, seed, report } } => {
+            let config = check(&workspace, &manifest)?.name;
+            let question = power::Question { config, gap_ms: gap.as_millis() as u64, leg, seed };
+            let campaign = power::Campaign { manifest, question, count, record: report };
+            let record = power::run(&workspace, &campaign, |record| {
+                eprintln!(
+                    "{} of {count} power losses, {}",
+                    record.losses(),
+                    if record.ok() { "all well" } else { "not well" }
+                );
+            })?;
+            print!("{}", power::render(&record));
             all_well(record.ok())?;
         }
         Job::Campaign { kind: CampaignKind::Restarts(asked) } => {

@@ -4,22 +4,14 @@
 //! every crash that was asked for happened, with the reason that was asked for; the domain came back with the pages that it had; nothing failed, broke or
 //! moved.
 
-use super::{CampaignError, read, write};
-use crate::build::Flavour;
-use crate::run::{self, Request};
+use super::{CampaignError, leg_seed, quiet, run_leg, times, write};
+use crate::run;
 use crate::workspace::Workspace;
 use comfy_table::{Table, presets};
 use interfaces::abi::Reason;
 use lab::{Crash, CrashReport, Report};
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeMap,
-    fmt::Write,
-    path::{Path, PathBuf},
-    time::Duration,
-};
-
-pub const SCHEMA_VERSION: u32 = 1;
+use std::{collections::BTreeMap, fmt::Write, path::PathBuf, time::Duration};
 
 /// What is asked: the same question continues the same record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,12 +35,7 @@ pub struct Campaign {
     pub record: PathBuf,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    pub schema_version: u32,
-    pub question: Question,
-    pub legs: Vec<Leg>,
-}
+pub type Record = super::Record<Question, Leg>;
 
 /// One life of one box.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,7 +54,8 @@ pub struct Leg {
     pub requests_failed: u64,
     pub connections_opened: u64,
     pub connections_broken: u64,
-    pub connections_moved: u64,
+    /// None where no VIPs are balanced.
+    pub connections_moved: Option<u64>,
     pub probes_sent: u64,
     pub probes_received: u64,
     /// The longest gap before the first crash: what the host itself does to the probe.
@@ -88,14 +76,6 @@ const TAIL: Duration = Duration::from_secs(4);
 impl Question {
     fn kinds() -> impl Iterator<Item = &'static str> {
         Reason::ALL.iter().map(|reason| reason.name())
-    }
-
-    /// A leg's seed: SplitMix64 over the campaign's, so that legs don't resemble each other.
-    fn leg_seed(&self, number: usize) -> u64 {
-        let mut mixed = self.seed.wrapping_add((number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
     }
 
     /// The crashes of a leg: domains and kinds by lot, moments between half and one and a half of the gap after the one before.
@@ -119,10 +99,6 @@ impl Question {
 }
 
 impl Record {
-    fn new(question: Question) -> Record {
-        Record { schema_version: SCHEMA_VERSION, question, legs: Vec::new() }
-    }
-
     pub fn injected(&self) -> u32 {
         self.legs.iter().map(|leg| leg.injected).sum()
     }
@@ -138,47 +114,19 @@ pub fn run(workspace: &Workspace, campaign: &Campaign, mut each: impl FnMut(&Rec
     if question.domains.is_empty() || question.leg == 0 || question.gap_ms == 0 {
         return Err(CampaignError::Unsuitable("a campaign needs a domain, a leg of one crash, and a gap".into()));
     }
-    let mut record = resume(&campaign.record, question)?;
+    let mut record = Record::resume(&campaign.record, question)?;
     while record.injected() < campaign.count {
         let count = question.leg.min(campaign.count - record.injected());
-        let seed = question.leg_seed(record.legs.len());
+        let seed = leg_seed(question.seed, record.legs.len());
         let crashes = question.crashes(seed, count);
         let duration = crashes.last().map_or(SETTLE, |last| last.at) + TAIL;
-        let report = run::run(workspace, request(&campaign.manifest, crashes.clone(), duration))?;
+        let request = run::Request { crashes: crashes.clone(), ..quiet(&campaign.manifest, duration) };
+        let report = run_leg(workspace, request)?;
         record.legs.push(leg(seed, &crashes, &report));
         write(&campaign.record, &record)?;
         each(&record);
     }
     Ok(record)
-}
-
-fn resume(path: &Path, question: &Question) -> Result<Record, CampaignError> {
-    let Some(record) = read::<Record>(path)? else { return Ok(Record::new(question.clone())) };
-    if record.schema_version != SCHEMA_VERSION || record.question != *question {
-        let differs = format!("it asks {:?}, you ask {question:?}", record.question);
-        return Err(CampaignError::Another { path: path.into(), differs });
-    }
-    Ok(record)
-}
-
-fn request(manifest: &Path, crashes: Vec<Crash>, duration: Duration) -> Request {
-    Request {
-        target: manifest.into(),
-        duration: Some(duration),
-        crashes,
-        commands: Vec::new(),
-        pauses: Vec::new(),
-        outages: Vec::new(),
-        power_losses: Vec::new(),
-        faults: Vec::new(),
-        rubbish: None,
-        programs: Vec::new(),
-        flavour: Flavour::Plain,
-        report: None,
-        format: lab::Format::Json,
-        firmware: lab::Firmware::Uefi,
-        keep_disks: None,
-    }
 }
 
 fn leg(seed: u64, crashes: &[Crash], report: &Report) -> Leg {
@@ -222,7 +170,7 @@ fn leg(seed: u64, crashes: &[Crash], report: &Report) -> Leg {
         requests_failed: report.requests.failed,
         connections_opened: report.connections.opened,
         connections_broken: report.connections.broken,
-        connections_moved: report.connections.moved,
+        connections_moved: (!report.vips.is_empty()).then_some(report.connections.moved),
         probes_sent: report.probe.sent,
         probes_received: report.probe.received,
         noise_ms: report.probe.max_gap_before_ms,
@@ -243,38 +191,35 @@ fn leg(seed: u64, crashes: &[Crash], report: &Report) -> Leg {
     leg
 }
 
-/// The value below which a part of the sorted values lies.
-fn quantile(sorted: &[f64], part: f64) -> f64 {
-    sorted.get(((sorted.len() as f64 * part) as usize).min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0)
-}
-
-/// The record as a person reads it: the sums, and how long crashes blocked, drawn.
+/// The record as a person reads it: the sums, and how long crashes blocked, drawn. What was not measured has no line: a service has no VIP whose connections could move, and no probes go through it.
 pub fn render(record: &Record) -> String {
-    let sum = |of: fn(&Leg) -> u64| record.legs.iter().map(of).sum::<u64>().to_string();
-    let mut blocked: Vec<f64> = record.legs.iter().flat_map(|leg| leg.blocked_ms.iter().copied()).collect();
-    blocked.sort_by(f64::total_cmp);
-    let mut restart: Vec<f64> = record.legs.iter().flat_map(|leg| leg.restart_ms.iter().copied()).collect();
-    restart.sort_by(f64::total_cmp);
-    let times = |sorted: &[f64]| [0.5, 0.99, 1.0].map(|part| format!("{:.1} ms", quantile(sorted, part))).join(" / ");
+    let sum = |of: fn(&Leg) -> u64| record.legs.iter().map(of).sum::<u64>();
+    let values = |of: fn(&Leg) -> &Vec<f64>| record.legs.iter().flat_map(of).copied().collect::<Vec<f64>>();
+    let (mut blocked, mut restart) = (values(|leg| &leg.blocked_ms), values(|leg| &leg.restart_ms));
+    let probes = sum(|leg| leg.probes_sent);
+    let probed = |value: u64| (probes > 0).then(|| value.to_string());
+    let moved = record.legs.iter().filter_map(|leg| leg.connections_moved).reduce(|one, other| one + other);
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
     for (name, value) in [
-        ("boxes", record.legs.len().to_string()),
-        ("crashes injected", sum(|leg| leg.injected.into())),
-        ("contained, with the reason asked for", sum(|leg| leg.contained.into())),
-        ("recovered", sum(|leg| leg.recovered.into())),
-        ("crashes that nobody asked for", sum(|leg| leg.unasked.into())),
-        ("came back with other pages", sum(|leg| leg.pages_differ.into())),
-        ("requests completed", sum(|leg| leg.requests_completed)),
-        ("requests failed", sum(|leg| leg.requests_failed)),
-        ("connections broken", sum(|leg| leg.connections_broken)),
-        ("connections moved", sum(|leg| leg.connections_moved)),
-        ("probes sent", sum(|leg| leg.probes_sent)),
-        ("probes lost", sum(|leg| leg.probes_sent.saturating_sub(leg.probes_received))),
-        ("blocked: median / 99 % / longest", times(&blocked)),
-        ("crash to live: median / 99 % / longest", times(&restart)),
+        ("boxes", Some(record.legs.len().to_string())),
+        ("crashes injected", Some(sum(|leg| leg.injected.into()).to_string())),
+        ("contained, with the reason asked for", Some(sum(|leg| leg.contained.into()).to_string())),
+        ("recovered", Some(sum(|leg| leg.recovered.into()).to_string())),
+        ("crashes that nobody asked for", Some(sum(|leg| leg.unasked.into()).to_string())),
+        ("came back with other pages", Some(sum(|leg| leg.pages_differ.into()).to_string())),
+        ("requests completed", Some(sum(|leg| leg.requests_completed).to_string())),
+        ("requests failed", Some(sum(|leg| leg.requests_failed).to_string())),
+        ("connections broken", Some(sum(|leg| leg.connections_broken).to_string())),
+        ("connections moved", moved.map(|moved| moved.to_string())),
+        ("probes sent", probed(probes)),
+        ("probes lost", probed(sum(|leg| leg.probes_sent.saturating_sub(leg.probes_received)))),
+        ("blocked: median / 99 % / longest", times(&mut blocked)),
+        ("crash to live: median / 99 % / longest", times(&mut restart)),
     ] {
-        table.add_row([name.to_owned(), value]);
+        if let Some(value) = value {
+            table.add_row([name.to_owned(), value]);
+        }
     }
     let mut text = format!("{table}\n\n{}", histogram(&blocked));
     for (number, leg) in record.legs.iter().enumerate().filter(|(_, leg)| !leg.ok) {
@@ -302,6 +247,8 @@ fn histogram(sorted: &[f64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::campaign::SCHEMA_VERSION;
+    use lab::ProbeReport;
 
     fn question() -> Question {
         Question {
@@ -330,7 +277,7 @@ mod tests {
     #[test]
     fn a_seed_says_which_crashes() {
         let question = question();
-        let seeds = [0, 1, 2].map(|number| question.leg_seed(number));
+        let seeds = [0, 1, 2].map(|number| leg_seed(question.seed, number));
         let legs = seeds.map(|seed| question.crashes(seed, 100));
         assert_eq!(legs[1], question.crashes(seeds[1], 100));
         assert!(legs[0] != legs[1] && legs[1] != legs[2]);
@@ -365,25 +312,44 @@ mod tests {
     fn a_record_is_resumed_by_its_own_question_only() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("record.json");
-        assert_eq!(resume(&path, &question()).unwrap().legs, []);
-        let mut record = Record::new(question());
+        let mut record = Record::resume(&path, &question()).unwrap();
+        assert_eq!(record.legs, []);
         let crashes = question().crashes(1, 3);
         record.legs.push(leg(1, &crashes, &report(&crashes)));
         write(&path, &record).unwrap();
-        assert_eq!(resume(&path, &question()).unwrap(), record);
+        assert_eq!(Record::resume(&path, &question()).unwrap(), record);
         let other = Question { seed: 8, ..question() };
-        assert!(matches!(resume(&path, &other), Err(CampaignError::Another { .. })));
+        assert!(matches!(Record::resume(&path, &other), Err(CampaignError::Another { .. })));
         std::fs::write(&path, "{").unwrap();
-        assert!(matches!(resume(&path, &question()), Err(CampaignError::Unreadable { .. })));
+        assert!(matches!(Record::resume(&path, &question()), Err(CampaignError::Unreadable { .. })));
+    }
+
+    fn drawn(report: &Report) -> String {
+        let crashes = question().crashes(1, 3);
+        let legs = vec![leg(1, &crashes, report)];
+        render(&Record { schema_version: SCHEMA_VERSION, question: question(), legs })
     }
 
     #[test]
     fn it_is_drawn() {
-        let crashes = question().crashes(1, 3);
-        let mut record = Record::new(question());
-        record.legs.push(leg(1, &crashes, &report(&crashes)));
-        let text = render(&record);
+        let report = Report {
+            probe: ProbeReport { sent: 5, received: 4, ..Default::default() },
+            vips: [("10.0.1.100:80/tcp".to_owned(), Default::default())].into(),
+            ..report(&question().crashes(1, 3))
+        };
+        let text = drawn(&report);
         assert!(text.contains("blocked <     64 ms  ██████████████████████████████████████████████████ 3"), "{text}");
+        assert!(text.contains("probes lost") && text.contains("connections moved"), "{text}");
         assert!(text.ends_with("all went well\n"));
+    }
+
+    /// Protects whoever reads a campaign of a service: a zero that nobody measured looks like a good figure.
+    #[test]
+    fn what_was_not_measured_has_no_line() {
+        let mut report = report(&question().crashes(1, 3));
+        report.crashes.iter_mut().for_each(|crash| crash.blocked_ms = None);
+        let text = drawn(&report);
+        assert!(!["probes", "blocked", "moved"].iter().any(|word| text.contains(word)), "{text}");
+        assert!(text.contains("crash to live") && text.contains("requests failed"), "{text}");
     }
 }
