@@ -14,6 +14,8 @@ pub struct NetInfo {
     pub queues: u16,
     /// Largest frame in bytes, without the frame check sequence.
     pub max_frame: u16,
+    /// Whether it fills in checksums of what it sends, where a packet's flags ask for that (`PacketFlags::FILL_CHECKSUMS`).
+    pub fills_checksums: bool,
     /// Whether the link is up, and its speed in Mb/s.
     pub link: Link,
 }

@@ -29,6 +29,15 @@ bitflags::bitflags! {
         const L4_CHECKSUM_BAD = 1 << 3;
         /// `rss_hash` is valid.
         const HASHED = 1 << 4;
+        /// Fill in the checksum of the IPv4 header behind the Ethernet header: it has no options, and 0 in the checksum's place. (This and the next two: where `NetInfo::fills_checksums`.)
+        const FILL_IP_CHECKSUM = 1 << 5;
+        /// Fill in the checksum of the TCP segment behind that header, or, without `FILL_IP_CHECKSUM`, behind an IPv6 header without extensions. The sum of the pseudo-header (RFC 9293
+        /// §3.1), not inverted, is in the checksum's place.
+        const FILL_TCP_CHECKSUM = 1 << 6;
+        /// The same for a UDP datagram.
+        const FILL_UDP_CHECKSUM = 1 << 7;
+        const FILL_CHECKSUMS =
+            Self::FILL_IP_CHECKSUM.bits() | Self::FILL_TCP_CHECKSUM.bits() | Self::FILL_UDP_CHECKSUM.bits();
     }
 }
 

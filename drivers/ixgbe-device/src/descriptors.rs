@@ -98,10 +98,45 @@ pub fn transmit(length: u16) -> u64 {
     u64::from(length) << 46 | TX_DATA_FRAME | u64::from(length)
 }
 
-/// A context descriptor (§7.2.3.2.3): the VLAN whose tag is put into the frames behind it that ask for one. The device keeps it until the next one on that queue.
-pub fn context(vlan: u16) -> (u64, u64) {
-    const ETHERNET_HEADER: u64 = 14;
-    (u64::from(vlan) << 16 | ETHERNET_HEADER << 9, 0x2 << 20 | 1 << 29)
+/// What the device is told by a context descriptor (§7.2.3.2.3) about the frames behind it: the VLAN whose tag they are given, and where the checksums are that they want. It keeps that
+/// until the next one on that queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Context {
+    pub first: u64,
+    pub second: u64,
+}
+
+impl Context {
+    pub fn new(vlan: Option<u16>, wanted: PacketFlags) -> Self {
+        let ipv4 = wanted.contains(PacketFlags::FILL_IP_CHECKSUM);
+        let tcp = wanted.contains(PacketFlags::FILL_TCP_CHECKSUM);
+        Context {
+            first: u64::from(vlan.unwrap_or(0)) << 16 | (ETHERNET as u64) << 9 | ip_header(wanted) as u64,
+            second: 0x2 << 20 | 1 << 29 | u64::from(ipv4) << 10 | u64::from(tcp) << 11,
+        }
+    }
+}
+
+const ETHERNET: usize = 14;
+
+fn ip_header(wanted: PacketFlags) -> usize {
+    if wanted.contains(PacketFlags::FILL_IP_CHECKSUM) { 20 } else { 40 }
+}
+
+/// The shortest frame that has a place for these checksums.
+pub fn shortest_with(wanted: PacketFlags) -> usize {
+    let transport = match () {
+        () if wanted.contains(PacketFlags::FILL_TCP_CHECKSUM) => 20,
+        () if wanted.contains(PacketFlags::FILL_UDP_CHECKSUM) => 8,
+        () => 0,
+    };
+    ETHERNET + ip_header(wanted) + transport
+}
+
+/// Of a data descriptor's second word (§7.2.3.2.4, POPTS): the device fills in these checksums.
+pub fn filling(wanted: PacketFlags) -> u64 {
+    let transport = wanted.intersects(PacketFlags::FILL_TCP_CHECKSUM | PacketFlags::FILL_UDP_CHECKSUM);
+    u64::from(wanted.contains(PacketFlags::FILL_IP_CHECKSUM)) << 40 | u64::from(transport) << 41
 }
 
 /// Whether a transmit descriptor's second word says that it is done.
@@ -155,10 +190,20 @@ mod tests {
         assert!(!transmitted(transmit(u16::MAX) | TX_REPORT_STATUS) && transmitted(1 << 32));
     }
 
-    /// The layout of §7.2.3.2.3, written out by hand: VLAN 10, MACLEN 14; DTYP 2, DEXT.
+    /// The layouts of §7.2.3.2.3 and §7.2.3.2.4, written out by hand: VLAN 10, MACLEN 14, IPLEN 20 or 40; DTYP 2, DEXT, TUCMD's IPV4 and L4T; POPTS.
     #[test]
-    fn context_descriptor() {
-        assert_eq!(context(10), (0x000A_1C00, 0x2020_0000));
+    fn what_the_device_is_told_of_checksums() {
+        let (ip, tcp, udp) =
+            (PacketFlags::FILL_IP_CHECKSUM, PacketFlags::FILL_TCP_CHECKSUM, PacketFlags::FILL_UDP_CHECKSUM);
+        let words = |vlan, wanted| {
+            let Context { first, second } = Context::new(vlan, wanted);
+            (first, second, filling(wanted) >> 40, shortest_with(wanted))
+        };
+        assert_eq!(words(Some(10), ip | tcp), (0x000A_1C14, 0x2020_0C00, 3, 54));
+        assert_eq!(words(None, ip | udp), (0x1C14, 0x2020_0400, 3, 42));
+        assert_eq!(words(None, ip), (0x1C14, 0x2020_0400, 1, 34));
+        assert_eq!(words(None, tcp), (0x1C28, 0x2020_0800, 2, 74));
+        assert_eq!(words(None, udp), (0x1C28, 0x2020_0000, 2, 62));
     }
 
     /// A tag is believed only where the device says that there was one; its priority is no part of the VLAN's number.

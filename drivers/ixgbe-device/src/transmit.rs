@@ -8,11 +8,11 @@ use core::{
 
 use interfaces::{
     device::ixgbe::RingCounts,
-    packet::{Batch, BufferHead, trusted},
+    packet::{Batch, BufferHead, PacketFlags, trusted},
 };
 
 use crate::{
-    descriptors::{TX_INSERT_TAG, TX_REPORT_STATUS, context, transmit, transmitted},
+    descriptors::{Context, TX_INSERT_TAG, TX_REPORT_STATUS, filling, shortest_with, transmit, transmitted},
     hardware::Hardware,
     ring::Ring,
 };
@@ -32,8 +32,8 @@ pub struct Transmit {
     contexts: u16,
     /// The VLAN whose tag the device puts into all frames.
     vlan: Option<u16>,
-    /// It has been told that it is this one: with a context descriptor, in front of the first frame.
-    told: bool,
+    /// What it will have been told when it has come to the tail.
+    context: Option<Context>,
     pub counts: RingCounts,
 }
 
@@ -60,7 +60,7 @@ impl Transmit {
             in_flight: 0,
             contexts: 0,
             vlan,
-            told: false,
+            context: None,
             counts: RingCounts::default(),
         }
     }
@@ -71,7 +71,7 @@ impl Transmit {
     }
 
     /// Moves packets from the front of `batch` into the ring while there is room. Returns how many, and the new tail for the device if it is to be
-    /// told of any. A packet too short to be a frame is dropped and counted as an error.
+    /// told of any. A packet too short to be a frame, or for the checksums that it wants, is dropped and counted as an error.
     pub fn send(&mut self, hardware: &impl Hardware, batch: &mut Batch) -> (usize, Option<u16>) {
         let room = self.ring.length() - 1 - self.in_flight;
         if room == 0 {
@@ -79,27 +79,37 @@ impl Transmit {
         }
         let first = self.tail;
         let (mut tail, mut left, mut last, mut bytes, mut run) = (first, room, None, 0, Run::default());
+        let mut untold = self.vlan.is_some() && self.context.is_none();
         let options = if self.vlan.is_some() { TX_INSERT_TAG } else { 0 };
-        let mut due = self.vlan.filter(|_| !self.told);
         // SAFETY: each buffer that is taken goes into the ring, or back to the pool.
         let taken = unsafe {
-            trusted::take(batch, u32::MAX, |head, start, length, _, _| {
-                if length < SHORTEST {
+            trusted::take(batch, u32::MAX, |head, start, length, flags, _| {
+                let wanted = flags & PacketFlags::FILL_CHECKSUMS;
+                if length < SHORTEST || !wanted.is_empty() && length < shortest_with(wanted) {
                     self.counts.errors += 1;
                     hardware.give_buffers(&mut [Some(head)]);
                     return true;
                 }
-                if left < 1 + u16::from(due.is_some()) {
+                let mut how = transmit(length as u16) | options;
+                if !wanted.is_empty() || untold {
+                    let context = Context::new(self.vlan, wanted);
+                    if self.context != Some(context) {
+                        // There must be room for the frame, too: a run ends with one.
+                        if left < 2 {
+                            return false;
+                        }
+                        self.ring.write(tail, context.first, context.second);
+                        self.context = Some(context);
+                        untold = false;
+                        tail = self.ring.after(tail);
+                        left -= 1;
+                        run.contexts += 1;
+                    }
+                    how |= filling(wanted);
+                }
+                if left == 0 {
                     return false;
                 }
-                if let Some(vlan) = due.take() {
-                    let (low, high) = context(vlan);
-                    self.ring.write(tail, low, high);
-                    tail = self.ring.after(tail);
-                    left -= 1;
-                    run.contexts = 1;
-                }
-                let how = transmit(length as u16) | options;
                 self.ring.write(tail, head.as_ref().bus + start as u64, how);
                 self.buffers[usize::from(tail)] = Some(head);
                 last = Some((tail, how));
@@ -110,7 +120,6 @@ impl Transmit {
             })
         };
         let Some((last, how)) = last else { return (taken, None) };
-        self.told = due.is_none();
         // One status for the whole run: it is written when all of it has been sent (§7.2.3.2.4, RS).
         self.ring.write(last, self.ring.first(last), how | TX_REPORT_STATUS);
         run.last = last;

@@ -4,11 +4,11 @@ mod bench;
 
 use std::sync::Arc;
 
-use bench::{Bench, device, frame, number};
+use bench::{Bench, SORTS, device, frame, number, unfinished};
 use interfaces::{
     Cap, RRef,
     device::ixgbe::{DeviceError, IxgbeDevice, LeaseState, Losses, RxRing, TxRing},
-    packet::Batch,
+    packet::{Batch, PacketFlags},
 };
 use ixgbe_device::{Hardware, Lease};
 use model::control::Fault;
@@ -143,6 +143,110 @@ fn a_full_transmit_ring_leaves_the_rest_in_the_batch_in_order() {
     }
     assert_eq!(receive(&mut rx).len(), 0);
     assert_eq!(bench.violations(), 0);
+}
+
+/// Adds a packet to a batch.
+fn push(batch: &mut RRef<Batch>, frame: &[u8], flags: PacketFlags) {
+    assert_eq!(batch.fill(1), 1);
+    let last = batch.len() - 1;
+    let mut packets = batch.packets_mut();
+    let mut packet = packets.get(last).unwrap();
+    packet.set_len(frame.len());
+    packet.data_mut().copy_from_slice(frame);
+    packet.set_flags(flags);
+}
+
+/// The device fills in the checksums that packets ask for, and no others, whatever sorts of frames follow each other, many times round a ring that whoever comes next adopts.
+#[test]
+fn checksums_are_filled_in_where_packets_ask_for_them() {
+    let bench = Bench::new(256);
+    let lease = bench.lease();
+    let (_rx, mut tx) = bring_up(&lease);
+    let mut number = 0;
+    for round in 0..200 {
+        let (mut batch, mut expected) = (Batch::allocate().unwrap(), Vec::new());
+        for _ in 0..round % 33 {
+            number += 1;
+            // Runs of a sort, and each sort behind each other.
+            let sort = SORTS[(number / 3 + number * number / 7) as usize % SORTS.len()];
+            let (left, filled) = unfinished(sort, number, 80 + number as usize % 100);
+            push(&mut batch, &left, sort);
+            expected.push(filled);
+        }
+        while !batch.is_empty() {
+            tx.send(&mut batch).unwrap();
+        }
+        expected.iter().for_each(|filled| assert_eq!(bench.peer_receive().as_ref(), Some(filled), "round {round}"));
+        if round % 5 == 0 {
+            drop(tx);
+            tx = device(&lease).tx_ring(0, RING, None).unwrap();
+        }
+    }
+    assert_eq!((tx.reclaim(), tx.counts().packets), (Ok(0), u64::from(number)));
+    assert_eq!(bench.pool.available() + lease.buffers(), 256);
+    assert_eq!(bench.violations(), 0);
+}
+
+/// Fills a batch with frames that the device must be told about, each.
+fn offer(batch: &mut RRef<Batch>, expected: &mut Vec<Vec<u8>>) {
+    while batch.len() < Batch::CAPACITY {
+        let number = expected.len() as u32;
+        let sort = SORTS[number as usize % 2];
+        let (left, filled) = unfinished(sort, number, 90);
+        push(batch, &left, sort);
+        expected.push(filled);
+    }
+}
+
+/// What the device is told about frames takes places in the ring, but is no frame: not in what is in flight, nor in what a reset has lost; and a ring that is full of both loses nothing.
+#[test]
+fn what_the_device_is_told_is_no_frame() {
+    let bench = Bench::new(256);
+    let lease = bench.lease();
+    let (rx, mut tx) = bring_up(&lease);
+    bench.nic().set_cable(false);
+    let mut batch = Batch::allocate().unwrap();
+    let mut expected = Vec::new();
+    offer(&mut batch, &mut expected);
+    // Of 63 places each takes two, and one is left.
+    assert_eq!(tx.send(&mut batch), Ok(31));
+    offer(&mut batch, &mut expected);
+    assert_eq!((tx.send(&mut batch), tx.reclaim()), (Ok(0), Ok(31)));
+    assert_eq!(bench.pool.available() + lease.buffers() + batch.len(), 256);
+    // One that the device needn't be told about still finds its place.
+    let mut plain = Batch::allocate().unwrap();
+    push(&mut plain, &frame(0, 7, 60), PacketFlags::empty());
+    assert_eq!((tx.send(&mut plain), tx.send(&mut batch)), (Ok(1), Ok(0)));
+    bench.nic().set_cable(true);
+    bench.process();
+    assert_eq!(tx.send(&mut batch), Ok(31));
+    let sent: Vec<_> = std::iter::from_fn(|| bench.peer_receive()).collect();
+    assert_eq!((&sent[..31], &sent[31], &sent[32..]), (&expected[..31], &frame(0, 7, 60), &expected[31..62]));
+
+    bench.nic().set_cable(false);
+    offer(&mut batch, &mut expected);
+    assert_eq!(tx.send(&mut batch), Ok(31));
+    drop((rx, tx));
+    let device = device(&lease);
+    device.reset_lease().unwrap();
+    assert_eq!(device.losses().unsent, 31);
+    assert_eq!(bench.pool.available() + batch.len(), 256);
+    assert_eq!(bench.violations(), 0);
+}
+
+/// A client that asks for checksums of a frame that has no place for them gets none, and the device never hears of it.
+#[test]
+fn frames_too_short_for_their_checksums_are_dropped_and_counted() {
+    let bench = Bench::new(128);
+    let (_rx, mut tx) = bring_up(&bench.lease());
+    let before = bench.pool.available();
+    let mut batch = Batch::allocate().unwrap();
+    for (sort, shortest) in SORTS.into_iter().zip([54, 42, 34, 74, 62]) {
+        push(&mut batch, &vec![0; shortest - 1], sort);
+    }
+    assert_eq!((tx.send(&mut batch), bench.peer_receive()), (Ok(5), None));
+    assert_eq!((tx.counts().packets, tx.counts().errors), (0, 5));
+    assert_eq!(bench.pool.available(), before);
 }
 
 #[test]

@@ -23,7 +23,13 @@ impl Nic {
 impl Net for Nic {
     fn info(&self) -> Result<NetInfo, NetError> {
         let card = &*self.card;
-        Ok(NetInfo { mac: card.mac, queues: card.queues, max_frame: card.max_frame(), link: card.link() })
+        Ok(NetInfo {
+            mac: card.mac,
+            queues: card.queues,
+            max_frame: card.max_frame(),
+            fills_checksums: true,
+            link: card.link(),
+        })
     }
 
     fn open_queue(&self, index: u16) -> Result<Cap<dyn NetQueue>, NetError> {

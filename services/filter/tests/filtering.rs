@@ -68,7 +68,7 @@ struct SharedCard(Arc<Mutex<Card>>);
 
 impl Net for SharedCard {
     fn info(&self) -> Result<NetInfo, NetError> {
-        Ok(NetInfo { mac: MacAddress([2; 6]), queues: 1, max_frame: 1514, link: Link::Down })
+        Ok(NetInfo { mac: MacAddress([2; 6]), queues: 1, max_frame: 1514, fills_checksums: false, link: Link::Down })
     }
 
     fn open_queue(&self, index: u16) -> Result<Cap<dyn NetQueue>, NetError> {

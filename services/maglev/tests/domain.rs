@@ -87,6 +87,7 @@ impl Net for &'static Card {
             mac: MacAddress(BOX),
             queues: self.queues.len() as u16,
             max_frame: 1514,
+            fills_checksums: false,
             link: Link::Up { mbps: 10_000 },
         })
     }

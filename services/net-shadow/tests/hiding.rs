@@ -57,7 +57,7 @@ impl Net for Shared {
             driver.away -= 1;
             return Err(NetError::Call(CallError::Restarting));
         }
-        Ok(NetInfo { mac: MacAddress([2; 6]), queues: 1, max_frame: 1514, link: Link::Down })
+        Ok(NetInfo { mac: MacAddress([2; 6]), queues: 1, max_frame: 1514, fills_checksums: false, link: Link::Down })
     }
 
     fn wake(&self, _index: u16) -> Result<(), NetError> {

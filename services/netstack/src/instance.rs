@@ -358,7 +358,7 @@ impl Instances {
             );
         }
         let now = time::now();
-        let mut stack = Stack::new(config, info.mac, info.max_frame, now);
+        let mut stack = Stack::new(config, &info, now);
         if usize::from(index) == LEARNER {
             stack.learn(now);
         }

@@ -16,6 +16,8 @@ const MOST_BATCHES: usize = 8;
 /// Outgoing frames of an instance.
 pub struct Outbox {
     max_frame: usize,
+    /// The card fills in checksums.
+    card_fills: bool,
     /// The batch that is being filled: packets below `used` are frames, those from there on have no bytes yet.
     filling: Option<RRef<Batch>>,
     used: usize,
@@ -29,9 +31,10 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    pub fn new(max_frame: usize) -> Outbox {
+    pub fn new(max_frame: usize, card_fills: bool) -> Outbox {
         Outbox {
             max_frame,
+            card_fills,
             filling: None,
             used: 0,
             full: VecDeque::with_capacity(MOST_BATCHES + 1),
@@ -69,7 +72,12 @@ impl Outbox {
             packet.set_len(len);
             if packet.data().len() == len {
                 let result = write(packet.data_mut());
-                sums::complete(packet.data_mut());
+                if self.card_fills {
+                    let wanted = sums::leave_to_card(packet.data_mut());
+                    packet.set_flags(wanted);
+                } else {
+                    sums::complete(packet.data_mut());
+                }
                 self.used += 1;
                 self.written += 1;
                 if self.used == Batch::CAPACITY {
@@ -144,8 +152,8 @@ impl Device for Wire<'_> {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ethernet;
         capabilities.max_transmission_unit = self.outbox.max_frame;
-        // What is received has been verified (`flow`); what is sent is completed (`sums`).
-        capabilities.checksum.ipv4 = Checksum::Tx;
+        // What is received has been verified (`flow`); what is sent is completed (`sums`, or the card).
+        capabilities.checksum.ipv4 = if self.outbox.card_fills { Checksum::None } else { Checksum::Tx };
         capabilities.checksum.tcp = Checksum::None;
         capabilities.checksum.udp = Checksum::None;
         capabilities

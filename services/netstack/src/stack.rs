@@ -20,7 +20,7 @@ use alloc::{
 };
 use core::{cmp::Reverse, net::IpAddr};
 
-use interfaces::net::MacAddress;
+use interfaces::net::{MacAddress, NetInfo};
 use runtime::random;
 use smoltcp::{
     iface::{Interface, SocketSet},
@@ -102,8 +102,9 @@ fn instant(now: u64) -> Instant {
 }
 
 impl Stack {
-    pub fn new(config: Arc<Config>, mac: MacAddress, max_frame: u16, now: u64) -> Stack {
-        let mut outbox = Outbox::new(usize::from(max_frame).min(1_514));
+    pub fn new(config: Arc<Config>, card: &NetInfo, now: u64) -> Stack {
+        let mac = card.mac;
+        let mut outbox = Outbox::new(usize::from(card.max_frame).min(1_514), card.fills_checksums);
         let mut wire = Wire { frame: None, outbox: &mut outbox };
         let mut settings = smoltcp::iface::Config::new(HardwareAddress::Ethernet(EthernetAddress::from_bytes(&mac.0)));
         // smoltcp's numbers are those of a PCG, from some of which the seed can be found: nothing else may depend on it.

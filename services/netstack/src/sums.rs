@@ -1,7 +1,9 @@
-//! Checksums of what is sent (RFC 1071), four bytes at a time into an accumulator that can't overflow. smoltcp adds two at a time, with a check for each: of a full frame that was
-//! more than all else that TCP does.
+//! Checksums of what is sent (RFC 1071): left to a card that fills them in, or four bytes at a time into an accumulator that can't overflow. smoltcp adds two at a time, with a check for
+//! each: of a full frame that was more than all else that TCP does.
 
 use core::ops::Range;
+
+use interfaces::packet::PacketFlags;
 
 const ETHERNET: usize = 14;
 const IPV4: [u8; 2] = [0x08, 0x00];
@@ -11,26 +13,56 @@ const UDP: u8 = 17;
 
 /// Writes the checksum of the TCP segment or UDP datagram in a frame that smoltcp has written without one, and whose place for it is zero. Other frames are left as they are.
 pub fn complete(frame: &mut [u8]) {
-    let Some((addresses, protocol, segment)) = parts(frame) else { return };
-    let at = match protocol {
-        // RFC 9293 §3.1, RFC 768.
-        TCP => segment.start + 16,
-        UDP => segment.start + 6,
-        _ => return,
-    };
-    if at + 2 > segment.end {
-        return;
-    }
-    // The pseudo-header's other two words; all words are taken as they lie in memory, which turns the sum's bytes and nothing else (RFC 1071 §2).
-    let length = u16::from_ne_bytes(((segment.end - segment.start) as u16).to_be_bytes());
-    let protocol_word = u16::from_ne_bytes([0, protocol]);
-    let total = sum(&frame[addresses]) + sum(&frame[segment]) + u64::from(length) + u64::from(protocol_word);
-    let sum = match !folded(total) {
+    let Some(carried) = Carried::by(frame) else { return };
+    let sum = match !folded(carried.pseudo_header(frame) + sum(&frame[carried.segment])) {
         // None, says RFC 768.
-        0 if protocol == UDP => u16::MAX,
+        0 if carried.protocol == UDP => u16::MAX,
         sum => sum,
     };
-    frame[at..at + 2].copy_from_slice(&sum.to_ne_bytes());
+    frame[carried.at].copy_from_slice(&sum.to_ne_bytes());
+}
+
+/// Has a frame that smoltcp has written without checksums completed by the card; tells what that is to fill in. (smoltcp writes IPv4 headers without options.)
+pub fn leave_to_card(frame: &mut [u8]) -> PacketFlags {
+    let mut wanted = PacketFlags::empty();
+    if frame.get(ETHERNET - 2..ETHERNET).is_some_and(|ethertype| ethertype == IPV4) {
+        wanted |= PacketFlags::FILL_IP_CHECKSUM;
+    }
+    if let Some(carried) = Carried::by(frame) {
+        let sum = folded(carried.pseudo_header(frame));
+        frame[carried.at].copy_from_slice(&sum.to_ne_bytes());
+        wanted |= if carried.protocol == TCP { PacketFlags::FILL_TCP_CHECKSUM } else { PacketFlags::FILL_UDP_CHECKSUM };
+    }
+    wanted
+}
+
+/// A TCP segment or UDP datagram, by where its parts are in a frame.
+struct Carried {
+    addresses: Range<usize>,
+    protocol: u8,
+    segment: Range<usize>,
+    /// The checksum's place.
+    at: Range<usize>,
+}
+
+impl Carried {
+    fn by(frame: &[u8]) -> Option<Carried> {
+        let (addresses, protocol, segment) = parts(frame)?;
+        let at = match protocol {
+            // RFC 9293 §3.1, RFC 768.
+            TCP => segment.start + 16,
+            UDP => segment.start + 6,
+            _ => return None,
+        };
+        (at + 2 <= segment.end).then_some(Carried { addresses, protocol, segment, at: at..at + 2 })
+    }
+
+    /// All words are taken as they lie in memory, which turns the sum's bytes and nothing else (RFC 1071 §2).
+    fn pseudo_header(&self, frame: &[u8]) -> u64 {
+        let length = u16::from_ne_bytes((self.segment.len() as u16).to_be_bytes());
+        let protocol = u16::from_ne_bytes([0, self.protocol]);
+        sum(&frame[self.addresses.clone()]) + u64::from(length) + u64::from(protocol)
+    }
 }
 
 /// Where the addresses are, and what IP carries.
@@ -117,9 +149,19 @@ mod tests {
                 packet.into_inner()
             };
             let mut sent = frame(v6, if tcp { TCP } else { UDP }, &addresses, &segment);
+            let mut left = sent.clone();
             complete(&mut sent);
             let start = sent.len() - segment.len();
             prop_assert_eq!(&sent[start..], &expected[..]);
+            // The card adds up what it finds, inverts it, and knows of UDP's 0.
+            let wanted = leave_to_card(&mut left);
+            prop_assert_eq!(wanted.contains(PacketFlags::FILL_IP_CHECKSUM), !v6);
+            prop_assert_eq!(wanted.contains(PacketFlags::FILL_TCP_CHECKSUM), tcp);
+            prop_assert_eq!(wanted.contains(PacketFlags::FILL_UDP_CHECKSUM), !tcp);
+            let filled = Some(!folded(sum(&left[start..]))).filter(|sum| tcp || *sum != 0).unwrap_or(u16::MAX);
+            let at = start + if tcp { 16 } else { 6 };
+            left[at..at + 2].copy_from_slice(&filled.to_ne_bytes());
+            prop_assert_eq!(&left[start..], &expected[..]);
         }
 
         /// What isn't TCP or UDP, or is cut off, is left alone.
@@ -127,6 +169,7 @@ mod tests {
         fn other_frames_are_left_alone(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
             let mut sent = bytes.clone();
             complete(&mut sent);
+            leave_to_card(&mut bytes.clone());
             let carried = parts(&bytes).is_some_and(|(_, protocol, _)| [TCP, UDP].contains(&protocol));
             prop_assert!(carried || sent == bytes);
         }

@@ -5,7 +5,10 @@ mod peer;
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use interfaces::socket::{End, Event, Local, Round};
+use interfaces::{
+    packet::PacketFlags,
+    socket::{End, Event, Local, Round},
+};
 use netstack::{Config, stack::ClientId};
 use proptest::prelude::*;
 use smoltcp::{
@@ -120,6 +123,42 @@ fn datagrams_go_by_ipv6_too() {
     world.run(5);
     let peer: &mut udp::Socket = world.sockets.get_mut(handle);
     assert_eq!(peer.recv().unwrap().0, b"answer");
+}
+
+/// What the stack leaves to a card that fills in checksums is what the card fills in: the peer takes all of it, by either IP.
+#[test]
+fn checksums_are_left_to_a_card_that_fills_them_in() {
+    let mut world = World::behind(true, config("address6 = '2001:db8::1/64'"));
+    let client = listening(&mut world);
+    let bound = world.stack.bind(client, Local::port(53)).unwrap();
+    for (to, port) in [(IpAddr::V4(STACK), 4_000), (IpAddr::V6(STACK6), 4_001)] {
+        let (stream, datagrams) = (world.connect_to(to, 80), world.bind(port));
+        let peer: &mut udp::Socket = world.sockets.get_mut(datagrams);
+        peer.send_slice(b"question", (to, 53)).unwrap();
+        // The peer asks for a neighbour once a second.
+        world.run(1_005);
+        let mut round = Round::allocate().unwrap();
+        for event in events(&mut world, client) {
+            match event {
+                Event::Accepted { socket, .. } => assert_eq!(round.send(socket, b"by TCP"), 6),
+                Event::Datagram { from, .. } => round.send_to(bound, from, b"by UDP").unwrap(),
+                event => panic!("{event:?}"),
+            }
+        }
+        world.stack.serve(client, &round, world.now);
+        world.run(5);
+        let mut place = [0; 16];
+        assert_eq!(world.socket(stream).recv_slice(&mut place), Ok(6));
+        let peer: &mut udp::Socket = world.sockets.get_mut(datagrams);
+        assert_eq!((&place[..6], peer.recv().unwrap().0), (&b"by TCP"[..], &b"by UDP"[..]));
+    }
+    world.ping();
+    world.run(2);
+    let [ip, tcp, udp] =
+        [PacketFlags::FILL_IP_CHECKSUM, PacketFlags::FILL_TCP_CHECKSUM, PacketFlags::FILL_UDP_CHECKSUM];
+    for sort in [ip | tcp, ip | udp, ip, tcp, udp, PacketFlags::empty()] {
+        assert!(world.left_to_card.contains(&sort), "{sort:?} of {:?}", world.left_to_card);
+    }
 }
 
 // --- DHCP ---
@@ -253,7 +292,7 @@ fn a_lease_is_got_renewed_and_lost() {
 fn another_instance_goes_by_what_was_learned() {
     let mut world = World::new(toml::from_str("address = 'dhcp'").unwrap());
     let answer = dhcp_answer(1, DhcpMessageType::Offer, 60);
-    let concerns = world.stack.input(&answer, interfaces::packet::PacketFlags::empty(), 0);
+    let concerns = world.stack.input(&answer, PacketFlags::empty(), 0);
     assert_eq!(concerns, netstack::stack::Concerns::Learner);
     let mut learner = learning("address = 'dhcp'");
     let mut server = Server { lease: Some(60), heard: Vec::new(), seen: 0 };

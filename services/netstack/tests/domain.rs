@@ -39,7 +39,13 @@ struct Wire {
 
 impl Net for Card {
     fn info(&self) -> Result<NetInfo, NetError> {
-        Ok(NetInfo { mac: MacAddress([2, 0, 0, 0, 0, 1]), queues: 1, max_frame: 1514, link: Link::Down })
+        Ok(NetInfo {
+            mac: MacAddress([2, 0, 0, 0, 0, 1]),
+            queues: 1,
+            max_frame: 1514,
+            fills_checksums: false,
+            link: Link::Down,
+        })
     }
 
     fn open_queue(&self, _: u16) -> Result<Cap<dyn NetQueue>, NetError> {

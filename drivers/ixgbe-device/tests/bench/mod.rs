@@ -19,7 +19,7 @@ use std::{
 
 use interfaces::{
     device::ixgbe::{DeviceError, Identity, Interrupt},
-    packet::BufferHead,
+    packet::{BufferHead, PacketFlags},
 };
 use ixgbe_device::{Device, DmaMemory, Hardware, Lease};
 use model::{Interrupts, Nic, NicConfig, Wire};
@@ -258,6 +258,60 @@ pub fn frame(flow: u16, number: u32, length: usize) -> Vec<u8> {
     ip[24..26].copy_from_slice(&(total - 20).to_be_bytes());
     frame[length - 4..].copy_from_slice(&number.to_be_bytes());
     frame
+}
+
+/// All sorts of frames, by the checksums that are left to the device: by IPv4 and IPv6, with TCP, UDP and something else.
+pub const SORTS: [PacketFlags; 6] = [
+    PacketFlags::FILL_IP_CHECKSUM.union(PacketFlags::FILL_TCP_CHECKSUM),
+    PacketFlags::FILL_IP_CHECKSUM.union(PacketFlags::FILL_UDP_CHECKSUM),
+    PacketFlags::FILL_IP_CHECKSUM,
+    PacketFlags::FILL_TCP_CHECKSUM,
+    PacketFlags::FILL_UDP_CHECKSUM,
+    PacketFlags::empty(),
+];
+
+/// A frame of such a sort with `number` at its end: as a client leaves it to the device, and as it is to leave the device.
+pub fn unfinished(sort: PacketFlags, number: u32, length: usize) -> (Vec<u8>, Vec<u8>) {
+    let mut left = frame(0, number, length);
+    if sort.is_empty() {
+        return (left.clone(), left);
+    }
+    let (ipv4, tcp) = (sort.contains(PacketFlags::FILL_IP_CHECKSUM), sort.contains(PacketFlags::FILL_TCP_CHECKSUM));
+    let protocol = if tcp { 6 } else { 17 };
+    let (addresses, start) = if ipv4 { (26..34, 34) } else { (22..54, 54) };
+    if ipv4 {
+        left[23] = protocol;
+        left[24..26].fill(0);
+    } else {
+        left[12..15].copy_from_slice(&[0x86, 0xDD, 0x60]);
+        (left[18], left[19], left[20]) = (((length - start) >> 8) as u8, (length - start) as u8, protocol);
+    }
+    let mut filled = left.clone();
+    if ipv4 {
+        let header = sum(&filled[14..34]);
+        filled[24..26].copy_from_slice(&(!header).to_be_bytes());
+    }
+    if sort != PacketFlags::FILL_IP_CHECKSUM {
+        let pseudo = [&left[addresses], &[0, protocol], &((length - start) as u16).to_be_bytes()].concat();
+        let at = start + if tcp { 16 } else { 6 };
+        left[at..at + 2].fill(0);
+        let whole = match !sum(&[&pseudo[..], &left[start..]].concat()) {
+            // None, says RFC 768.
+            0 if !tcp => 0xFFFF,
+            whole => whole,
+        };
+        left[at..at + 2].copy_from_slice(&sum(&pseudo).to_be_bytes());
+        filled[at..at + 2].copy_from_slice(&whole.to_be_bytes());
+    }
+    (left, filled)
+}
+
+/// The Internet checksum's sum (RFC 1071), not inverted.
+fn sum(bytes: &[u8]) -> u16 {
+    let word = |word: &[u8]| u32::from(word[0]) << 8 | word.get(1).map_or(0, |low| u32::from(*low));
+    let sum: u32 = bytes.chunks(2).map(word).sum();
+    let sum = (sum >> 16) + (sum & 0xFFFF);
+    (sum + (sum >> 16)) as u16
 }
 
 /// The number at a frame's end.

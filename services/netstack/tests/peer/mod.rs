@@ -3,7 +3,11 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::{collections::VecDeque, sync::Arc};
 
-use interfaces::{host, net::MacAddress, packet::PacketFlags};
+use interfaces::{
+    host,
+    net::{Link, MacAddress, NetInfo},
+    packet::PacketFlags,
+};
 use netstack::{Config, stack::Stack};
 use smoltcp::{
     iface::{Interface, SocketHandle, SocketSet},
@@ -36,6 +40,8 @@ pub struct World {
     next_port: u16,
     /// Every frame that the stack sent.
     pub sent: Vec<Vec<u8>>,
+    /// What the stack has left to the card, of each sort.
+    pub left_to_card: Vec<PacketFlags>,
 }
 
 pub fn config(extra: &str) -> Config {
@@ -44,6 +50,11 @@ pub fn config(extra: &str) -> Config {
 
 impl World {
     pub fn new(config: Config) -> World {
+        World::behind(false, config)
+    }
+
+    /// With a card that does or doesn't fill in checksums.
+    pub fn behind(fills_checksums: bool, config: Config) -> World {
         host::connect();
         let mut cable = Cable::default();
         let mac = HardwareAddress::Ethernet(EthernetAddress([2, 0, 0, 0, 0, 2]));
@@ -52,9 +63,11 @@ impl World {
             addresses.push(IpCidr::new(PEER.into(), 24)).unwrap();
             addresses.push(IpCidr::new(PEER6.into(), 64)).unwrap();
         });
-        let stack = Stack::new(Arc::new(config), MacAddress([2, 0, 0, 0, 0, 1]), 1514, 0);
+        let mac = MacAddress([2, 0, 0, 0, 0, 1]);
+        let card = NetInfo { mac, queues: 1, max_frame: 1514, fills_checksums, link: Link::Down };
+        let stack = Stack::new(Arc::new(config), &card, 0);
         let sockets = SocketSet::new(Vec::new());
-        World { stack, now: 0, cable, peer, sockets, next_port: 50_000, sent: Vec::new() }
+        World { stack, now: 0, cable, peer, sockets, next_port: 50_000, sent: Vec::new(), left_to_card: Vec::new() }
     }
 
     /// A connection of the peer's, asked for.
@@ -93,8 +106,13 @@ impl World {
             self.stack.output(self.now);
             while let Some(mut batch) = self.stack.outbox.take() {
                 for packet in batch.packets() {
-                    self.sent.push(packet.data().into());
-                    self.cable.to_peer.push_back(packet.data().into());
+                    let mut frame = packet.data().to_vec();
+                    fill_in(&mut frame, packet.flags);
+                    if !self.left_to_card.contains(&packet.flags) {
+                        self.left_to_card.push(packet.flags);
+                    }
+                    self.sent.push(frame.clone());
+                    self.cable.to_peer.push_back(frame);
                 }
                 batch.clear();
                 self.stack.outbox.put_back(batch);
@@ -162,6 +180,25 @@ impl World {
     pub fn input(&mut self, frame: &[u8]) {
         if let netstack::stack::Concerns::Asker(_) = self.stack.input(frame, PacketFlags::empty(), self.now) {
             self.stack.input_stray(frame);
+        }
+    }
+}
+
+/// What a card does with a frame whose checksums are left to it: it adds up what it finds, and puts the inverted sum in its place.
+fn fill_in(frame: &mut [u8], wanted: PacketFlags) {
+    let is_wanted = |flag| wanted.contains(flag);
+    let (ipv4, whole) = (is_wanted(PacketFlags::FILL_IP_CHECKSUM), frame.len());
+    let transport = if ipv4 { 34 } else { 54 };
+    for (is_wanted, part, at) in [
+        (ipv4, 14..34, 24),
+        (is_wanted(PacketFlags::FILL_TCP_CHECKSUM), transport..whole, transport + 16),
+        (is_wanted(PacketFlags::FILL_UDP_CHECKSUM), transport..whole, transport + 6),
+    ] {
+        if is_wanted {
+            let word = |word: &[u8]| u32::from(word[0]) << 8 | word.get(1).map_or(0, |low| u32::from(*low));
+            let sum: u32 = frame[part].chunks(2).map(word).sum();
+            let sum = (sum >> 16) + (sum & 0xFFFF);
+            frame[at..at + 2].copy_from_slice(&(!((sum >> 16) + sum) as u16).to_be_bytes());
         }
     }
 }

@@ -20,7 +20,13 @@ struct Card;
 
 impl Net for Card {
     fn info(&self) -> Result<NetInfo, NetError> {
-        Ok(NetInfo { mac: MacAddress([2, 0, 0, 0, 0, 1]), queues: 1, max_frame: 1514, link: Link::Up { mbps: 10_000 } })
+        Ok(NetInfo {
+            mac: MacAddress([2, 0, 0, 0, 0, 1]),
+            queues: 1,
+            max_frame: 1514,
+            fills_checksums: false,
+            link: Link::Up { mbps: 10_000 },
+        })
     }
 
     fn open_queue(&self, _index: u16) -> Result<Cap<dyn NetQueue>, NetError> {

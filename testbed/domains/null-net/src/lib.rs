@@ -27,7 +27,7 @@ struct NullNet;
 
 impl Net for NullNet {
     fn info(&self) -> Result<NetInfo, NetError> {
-        Ok(NetInfo { mac: MacAddress([2; 6]), queues: 1, max_frame: 1514, link: Link::Down })
+        Ok(NetInfo { mac: MacAddress([2; 6]), queues: 1, max_frame: 1514, fills_checksums: false, link: Link::Down })
     }
 
     fn open_queue(&self, _index: u16) -> Result<Cap<dyn NetQueue>, NetError> {

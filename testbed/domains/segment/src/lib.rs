@@ -105,7 +105,13 @@ struct Segment(Arc<Vec<Mutex<Wire>>>);
 
 impl Net for Segment {
     fn info(&self) -> Result<NetInfo, NetError> {
-        Ok(NetInfo { mac: MacAddress(BOX), queues: QUEUES, max_frame: 1514, link: Link::Up { mbps: 10_000 } })
+        Ok(NetInfo {
+            mac: MacAddress(BOX),
+            queues: QUEUES,
+            max_frame: 1514,
+            fills_checksums: false,
+            link: Link::Up { mbps: 10_000 },
+        })
     }
 
     fn open_queue(&self, index: u16) -> Result<Cap<dyn NetQueue>, NetError> {
