@@ -91,6 +91,7 @@ impl Bench {
             println!("{:?} after {:.0} ms: {}\n{}", program.status, program.took_ms, program.line, program.words);
         }
         assert!(report.ok() && report.programs.len() == lines.len(), "{:#?}", report.reasons);
+        assert_eq!(report.requests.completed + report.requests.failed, 0, "they had the box to themselves");
         report
     }
 }
@@ -153,7 +154,7 @@ fn curl_and_load_generators_are_content_with_the_web_server() {
         "ab -q -k -n 3000 -c 32 http://$BOX/ | tee load; grep -q 'Failed requests:  *0$' load && grep -q 'Complete requests:  *3000$' load"
             .to_owned(),
         "ab -q -n 500 -c 16 http://$BOX/ | tee load; grep -q 'Failed requests:  *0$' load".to_owned(),
-        "wrk -t 1 -c 32 -d 4s http://$BOX/numbers.txt | tee load; ! grep -q 'Socket errors\\|Non-2xx' load && grep -q 'requests in' load".to_owned(),
+        "wrk -t 1 -c 32 -d 4s --timeout 60s http://$BOX/numbers.txt | tee load; ! grep -q 'Socket errors\\|Non-2xx' load && grep -q 'requests in' load".to_owned(),
     ];
     bench.run(&manifest, &lines);
 }

@@ -140,7 +140,9 @@ impl Customers {
                 let (one, pause) = (one.clone(), Duration::from_secs(1) / load.short_rate);
                 threads.push(client.spawn("short", move || one.short(pause))?);
             }
-            if let Some(port) = service.udp_port {
+            // Where the lab has no clients of its own there are none of this kind either: whoever brings some has the box to itself.
+            let own = load.keep_alive > 0 || load.short_rate > 0;
+            if let Some(port) = service.udp_port.filter(|_| own) {
                 threads.push(client.spawn("datagrams", move || one.datagrams(port))?);
             }
         }
