@@ -185,10 +185,12 @@ fn end(domain: &'static Domain, cause: Cause, then: Then) {
                 }
                 None
             }
-            Phase::Waiting(_) if then == Then::Stay => {
+            Phase::Fresh | Phase::Waiting(_) if then == Then::Stay => {
                 life.phase = Phase::Stopped;
                 None
             }
+            // It comes when its turn at boot does.
+            Phase::Fresh => None,
             _ if then == Then::StartAgain => {
                 life.phase = Phase::Waiting(0);
                 None

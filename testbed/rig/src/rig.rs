@@ -186,6 +186,13 @@ pub struct Rig {
 impl Rig {
     /// Builds the images, boots, and waits until all domains have been started. Once per process.
     pub fn start(settings: Settings) -> Rig {
+        let rig = Rig::boot(settings);
+        rig.until("the domains are started", || supervisor::booted_at().is_some());
+        rig
+    }
+
+    /// The same, without waiting.
+    pub fn boot(settings: Settings) -> Rig {
         let Settings { cpus, pages, packet_buffers, mut domains, damage, functions, devices } = settings;
         let mut starts: Vec<Start> = Vec::new();
         for domain in &mut domains {
@@ -257,7 +264,6 @@ impl Rig {
         enter();
         let trust = Trust { key: key.public(), abi };
         boot(Boot { bundle: bytes.leak(), trust, devices }).expect("the box starts");
-        rig.until("the domains are started", || supervisor::booted_at().is_some());
         rig
     }
 

@@ -2,8 +2,11 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
-use interfaces::config::NoConfig;
-use runtime::env::{Env, StartError};
+use interfaces::{Cancelled, config::NoConfig};
+use runtime::{
+    env::{Env, StartError},
+    sync::{Event, NEVER},
+};
 
 /// Crashes while it starts.
 pub fn start(_env: Env, _imports: (), _config: NoConfig) -> Result<(), StartError> {
@@ -13,6 +16,11 @@ pub fn start(_env: Env, _imports: (), _config: NoConfig) -> Result<(), StartErro
 /// Has a reason not to start.
 pub fn start_refusing(_env: Env, _imports: (), _config: NoConfig) -> Result<(), StartError> {
     Err("this domain has a reason not to start".into())
+}
+
+/// Never comes back, and takes no time.
+pub fn start_waiting(_env: Env, _imports: (), _config: NoConfig) -> Result<(), StartError> {
+    Event::new().wait(NEVER).map_err(|Cancelled| "nobody waits for it any more".into())
 }
 
 /// Never comes back.
