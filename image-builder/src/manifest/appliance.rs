@@ -41,6 +41,7 @@ pub struct Domain {
     pub exchange: At<Size>,
     pub cpus: At<Vec<u32>>,
     pub watchdog: Duration,
+    pub start_timeout: Duration,
     pub min_stack: Size,
     pub restart: Restart,
     pub imports: Vec<Import>,
@@ -71,6 +72,8 @@ const DEFAULT_PACKET_BUFFERS: u32 = 8_192;
 const DEFAULT_MEMORY: Size = Size(4 << 20);
 const DEFAULT_EXCHANGE: Size = Size(4 << 20);
 const DEFAULT_WATCHDOG: Duration = Duration::from_millis(100);
+/// A disk's reset and a log that is read again take seconds; what takes longer waits for something that doesn't come.
+const DEFAULT_START_TIMEOUT: Duration = Duration::from_millis(30_000);
 const DEFAULT_MIN_STACK: Size = Size(16 << 10);
 /// As in the manifest's documentation: at once, then more slowly, and not for ever.
 const DEFAULT_RESTART: Restart = Restart {
@@ -191,6 +194,7 @@ impl Domain {
             None => At { value: (0..box_cpus).collect(), at: name.at.clone() },
         };
         let watchdog = reader.get("watchdog", diagnostics).map_or(DEFAULT_WATCHDOG, |watchdog| watchdog.value);
+        let start_timeout = reader.get("start-timeout", diagnostics).map_or(DEFAULT_START_TIMEOUT, |timeout| timeout.value);
         let min_stack = reader.get("min-stack", diagnostics).map_or(DEFAULT_MIN_STACK, |stack| stack.value);
         let restart = reader.get::<Table>("restart", diagnostics);
         let restart = restart.map_or(DEFAULT_RESTART, |restart| Restart::read(&restart, diagnostics));
@@ -208,6 +212,7 @@ impl Domain {
             exchange,
             cpus,
             watchdog,
+            start_timeout,
             min_stack,
             restart,
             imports,

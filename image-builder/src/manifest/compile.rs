@@ -56,6 +56,7 @@ pub fn compile(appliance: &Appliance, parts: Parts<'_>) -> Manifest {
             exchange: bytes(domain.exchange.value),
             cpus: domain.cpus.value.clone(),
             watchdog: nanos(domain.watchdog),
+            start_timeout: nanos(domain.start_timeout),
             min_stack: bytes(domain.min_stack),
             restart: Restart {
                 policy: domain.restart.policy,

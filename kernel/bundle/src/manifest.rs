@@ -26,7 +26,7 @@ impl From<Nanos> for Duration {
 pub struct Bytes(pub u64);
 
 /// Which incarnation of the manifest's types this is; the kernel refuses others.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -100,6 +100,8 @@ pub struct Domain {
     pub cpus: Vec<u32>,
     /// The longest visit; see the watchdog's rules for what counts.
     pub watchdog: Nanos,
+    /// What a start may take, waiting included; 0: as long as it likes.
+    pub start_timeout: Nanos,
     /// Stack that a caller must have left for a visit.
     pub min_stack: Bytes,
     pub restart: Restart,

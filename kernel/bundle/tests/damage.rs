@@ -15,6 +15,7 @@ fn domain(name: &str, image: u32, imports: Vec<Import>) -> Domain {
         exchange: Bytes(1 << 20),
         cpus: vec![0],
         watchdog: Nanos(100_000_000),
+        start_timeout: Nanos(30_000_000_000),
         min_stack: Bytes(16 << 10),
         restart: Restart {
             policy: RestartPolicy::OnFailure,

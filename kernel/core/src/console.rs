@@ -21,7 +21,7 @@ use crate::{
     lock, log, machine, packets,
     platform::NEVER,
     supervisor::{self, Command},
-    thread,
+    thread, watchdog,
 };
 
 /// Whether `crash` is there: the manifest's word.
@@ -65,7 +65,7 @@ fn say(text: impl fmt::Display) {
 /// Reads lines for ever.
 fn converse() {
     let mut line = String::new();
-    thread::serve_all();
+    watchdog::serve_all();
     say(PROMPT);
     loop {
         // One at a time: what is typed ahead is for who reads next, which may be the log that any key ends.

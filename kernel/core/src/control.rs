@@ -16,7 +16,7 @@ use crate::{
     lock::Lock,
     log::{self, Level},
     platform::NEVER,
-    supervisor, thread,
+    supervisor, watchdog,
 };
 
 /// More pages of counters than this, and a domain is talking nonsense.
@@ -47,7 +47,7 @@ pub(crate) fn spawn() {
 /// Tells each new generation what its domain had been told.
 fn remind() {
     let mut seen = Vec::new();
-    thread::serve_all();
+    watchdog::serve_all();
     loop {
         for domain in domain::all() {
             seen.resize(seen.len().max(domain.index + 1), 0);

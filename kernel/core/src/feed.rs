@@ -16,7 +16,7 @@ use crate::{
     lock::Lock,
     machine,
     platform::NEVER,
-    supervisor, thread, wait,
+    supervisor, wait, watchdog,
 };
 
 /// A text as a JSON string.
@@ -52,7 +52,7 @@ pub(crate) fn spawn() {
 }
 
 fn report() {
-    thread::serve_all();
+    watchdog::serve_all();
     loop {
         wait::sleep(machine().now() + PACE);
         stats();

@@ -16,7 +16,7 @@ use interfaces::{
 };
 
 use crate::{
-    domain::Domain,
+    domain::{Domain, Started},
     lock::Lock,
     machine,
     platform::{Mapped, Mapping, PAGE},
@@ -26,6 +26,9 @@ use crate::{
     thread::{KERNEL_RESERVE, ThreadBlock},
 };
 
+/// A domain has no more generations than this. One a millisecond would be five hours.
+pub const LAST_GENERATION: u32 = (1 << 24) - 1024;
+
 /// Who owns an exchange object or holds a capability: an incarnation's id, never used again (24 bits of generation, 8 of domain).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(transparent)]
@@ -34,8 +37,9 @@ pub struct Owner(pub(crate) u32);
 impl Owner {
     pub(crate) const KERNEL: Owner = Owner(0);
 
-    pub(crate) fn new(domain: usize, generation: u32) -> Self {
-        Owner(generation << 8 | domain as u32)
+    /// `None` for a generation whose id would be another's: the highest are those of nobody (`exchange`), and then they would begin anew.
+    pub(crate) fn new(domain: usize, generation: u32) -> Option<Self> {
+        (generation <= LAST_GENERATION).then_some(Owner(generation << 8 | domain as u32))
     }
 
     pub(crate) fn domain(self) -> usize {
@@ -93,6 +97,7 @@ pub struct Incarnation {
     pub(crate) threads: AtomicUsize,
     /// What it moved into a call that failed is to wait for it.
     wants_back: AtomicBool,
+    pub(crate) started: Lock<Started>,
     death: UnsafeCell<Option<Death>>,
 }
 
@@ -130,19 +135,20 @@ impl Incarnation {
             quota_pages,
             threads: AtomicUsize::new(0),
             wants_back: AtomicBool::new(false),
+            started: Lock::new(Started::Loading),
             death: UnsafeCell::new(None),
         })
     }
 
-    /// The next generation of a domain.
-    pub(crate) fn new(domain: &'static Domain, generation: u32) -> Arc<Self> {
+    /// The next generation of a domain; `None` if it has had all that there are.
+    pub(crate) fn new(domain: &'static Domain, generation: u32) -> Option<Arc<Self>> {
         let spec = &domain.spec;
         let quota = usize::try_from(spec.memory.0).unwrap_or(usize::MAX) / PAGE;
         let min_stack = usize::try_from(spec.min_stack.0).unwrap_or(usize::MAX / 2);
-        let owner = Owner::new(domain.index, generation);
+        let owner = Owner::new(domain.index, generation)?;
         let incarnation = Self::build(Some(domain), generation, owner, min_stack, quota, State::new());
         incarnation.base.store(ptr::from_ref(PortRecord::base(&incarnation)).cast_mut(), Ordering::Relaxed);
-        incarnation
+        Some(incarnation)
     }
 
     /// What a slot leads to while there is no live generation: every call says `answer`.

@@ -15,12 +15,13 @@ use crate::{
     platform::Priority,
     supervisor, table,
     thread::{self, STACK_PAGES, Spawn},
+    watchdog,
 };
 
 /// Room for the words of a start that is refused.
 const WORDS: usize = 400;
 
-/// Begins a start; how it went is posted in `domain.started`. False if there is no memory for the thread.
+/// Begins a start; how it goes is posted in `incarnation.started`. False if there is no memory for the thread.
 pub(crate) fn begin(domain: &'static Domain, incarnation: &Arc<Incarnation>) -> bool {
     let incarnation = incarnation.clone();
     let spawn = Spawn {
@@ -32,7 +33,7 @@ pub(crate) fn begin(domain: &'static Domain, incarnation: &Arc<Incarnation>) -> 
         base: None,
         work: Box::new(move || {
             let started = start(domain, &incarnation).unwrap_or_else(Started::Refused);
-            *domain.started.lock() = Some(started);
+            *incarnation.started.lock() = started;
             supervisor::notice();
         }),
     };
@@ -67,6 +68,8 @@ fn start(domain: &'static Domain, incarnation: &Arc<Incarnation>) -> Result<Star
         hooks: Hooks { fault: None, release: None },
     };
     let arguments_at = ptr::from_mut(&mut arguments);
+    *incarnation.started.lock() = Started::Visiting;
+    watchdog::start_within(domain.spec.start_timeout.0);
     // SAFETY: the entry is the image's, called once; the arguments live on this stack until the visit has ended, however it does.
     let visited = call::visit(&call::base_gate(incarnation), |_| unsafe { entry(&table::TABLE, &mut *arguments_at) });
     match visited {
@@ -81,7 +84,7 @@ fn start(domain: &'static Domain, incarnation: &Arc<Incarnation>) -> Result<Star
         }
         // Nobody has killed it, and nobody would: such as a manifest that asks for more stack than a thread has.
         Err(error) if incarnation.is_live() => Err(format!("its start can't be called: {error} (`min-stack`?)")),
-        Err(_) => Ok(Started::Crashed),
+        Err(_) => Ok(Started::Over),
     }
 }
 

@@ -88,7 +88,7 @@ pub(crate) fn spawn() {
 
 fn supervise() {
     SUPERVISOR.store(ptr::from_ref(thread::current()).cast_mut(), Ordering::SeqCst);
-    watchdog::set_pace(domain::all().iter().map(|domain| domain.spec.watchdog.0));
+    watchdog::set_pace(domain::all().iter().flat_map(|domain| [domain.spec.watchdog.0, domain.spec.start_timeout.0]));
     let mut sample_at = 0;
     loop {
         thread::bury_ended();
@@ -121,7 +121,7 @@ fn supervise() {
 /// Carries out the visits by which capabilities' objects are dropped. A thread of its own, since a domain's drop may take its time.
 fn reap() {
     REAPER.store(ptr::from_ref(thread::current()).cast_mut(), Ordering::SeqCst);
-    thread::serve_all();
+    watchdog::serve_all();
     loop {
         for release in capability::releases() {
             if release.record.is_named() {
@@ -209,17 +209,30 @@ fn end(domain: &'static Domain, cause: Cause, then: Then) {
 fn begin(domain: &'static Domain) {
     let incarnation = {
         let mut life = domain.life.lock();
-        life.generation += 1;
-        life.began = machine().now();
-        life.phase = Phase::Starting;
-        let incarnation = Incarnation::new(domain, life.generation);
-        life.incarnation = Some(incarnation.clone());
-        incarnation
+        match Incarnation::new(domain, life.generation + 1) {
+            Some(incarnation) => {
+                life.generation += 1;
+                life.began = machine().now();
+                life.phase = Phase::Starting;
+                life.incarnation = Some(incarnation.clone());
+                incarnation
+            }
+            None => {
+                life.phase = Phase::GivenUp;
+                drop(life);
+                log::kernel(
+                    Level::Error,
+                    format_args!("{} is given up: it has had every generation that there is, until the box starts again", domain.name),
+                );
+                domain.point_away(CallError::Gone);
+                feed::domain(domain);
+                return;
+            }
+        }
     };
     domain.point_away(CallError::Restarting);
-    *domain.started.lock() = None;
     if !start::begin(domain, &incarnation) {
-        *domain.started.lock() = Some(Started::Refused(String::from("no memory for a thread to start it")));
+        *incarnation.started.lock() = Started::Refused(String::from("no memory for a thread to start it"));
     }
 }
 
@@ -251,15 +264,14 @@ fn step(domain: &'static Domain) -> u64 {
 /// Looks whether the start has come to an end, and installs the exports of one that went well.
 fn starting(domain: &'static Domain, incarnation: &Arc<Incarnation>) {
     let started = {
-        let mut started = domain.started.lock();
+        let mut started = incarnation.started.lock();
         match &*started {
-            // Left for `dying`, which waits for the starting thread.
-            None | Some(Started::Crashed) => return,
-            Some(Started::Refused(_) | Started::Running(_)) => started.replace(Started::Crashed),
+            Started::Loading | Started::Visiting | Started::Over => return,
+            Started::Refused(_) | Started::Running(_) => core::mem::replace(&mut *started, Started::Over),
         }
     };
     match started {
-        Some(Started::Running(exported)) => {
+        Started::Running(exported) => {
             let records: Vec<_> =
                 exported.0.iter().map(|object| PortRecord::new(incarnation.clone(), *object)).collect();
             let recovering = {
@@ -283,7 +295,7 @@ fn starting(domain: &'static Domain, incarnation: &Arc<Incarnation>) {
                 feed::recovered(domain);
             }
         }
-        Some(Started::Refused(words)) => {
+        Started::Refused(words) => {
             log::kernel(Level::Error, format_args!("{} did not start: {words}", domain.name));
             incarnation.die(Cause::Refused, None, words.as_bytes());
         }
@@ -294,12 +306,7 @@ fn starting(domain: &'static Domain, incarnation: &Arc<Incarnation>) {
 /// One look at a dead incarnation; returns when to come again.
 fn dying(domain: &'static Domain, incarnation: &Arc<Incarnation>) -> u64 {
     if domain.life.lock().phase != Phase::Dying {
-        let starting = domain.life.lock().phase == Phase::Starting;
         domain.life.lock().phase = Phase::Dying;
-        if !starting {
-            // The thread that started it is long gone.
-            *domain.started.lock() = Some(Started::Crashed);
-        }
         // From here on every thread sees that it is dead, and we see every frame that was published before.
         machine().barrier();
         announce(domain, incarnation);
@@ -317,8 +324,9 @@ fn dying(domain: &'static Domain, incarnation: &Arc<Incarnation>) -> u64 {
             }
         }
     }
-    // The thread that started it may still be loading; it posts when it is done. And whoever wants back what it moved there comes before the reclaim.
-    if domain.started.lock().is_none() || thread::all().any(|block| block.given_back.is_expected_from(incarnation)) {
+    // The thread that starts it may still be loading; once it visits, it is a thread like others. And whoever wants back what it moved there comes before the reclaim.
+    let is_loading = matches!(*incarnation.started.lock(), Started::Loading);
+    if is_loading || thread::all().any(|block| block.given_back.is_expected_from(incarnation)) {
         return machine().now() + LOOK_AGAIN;
     }
     reclaim(domain, incarnation);

@@ -97,8 +97,6 @@ pub struct ThreadBlock {
     pub(crate) blocked: AtomicU32,
     /// A domain's own thread, which lives as long as it likes, rather than a visitor.
     pub(crate) own: AtomicU32,
-    /// A thread of the kernel's own that serves all domains, one after the other: a visit that it makes may not wait for ever. Set by itself.
-    pub(crate) serves_all: AtomicU32,
     /// Calls of `alive`, `yield` and blocking calls: signs of life for the watchdog.
     pub(crate) signs: AtomicU64,
     pub(crate) watch: crate::watchdog::Watch,
@@ -339,11 +337,6 @@ pub fn all() -> impl Iterator<Item = &'static ThreadBlock> {
     THREADS.iter().filter_map(|place| unsafe { place.load(Ordering::SeqCst).as_ref() })
 }
 
-/// The calling thread, one of the kernel's own, serves all domains from now on.
-pub(crate) fn serve_all() {
-    current().serves_all.store(1, Ordering::Relaxed);
-}
-
 /// The names of all threads; empty for one that is just coming or going.
 pub fn names() -> alloc::vec::Vec<String> {
     all().map(ThreadBlock::name).collect()
@@ -486,7 +479,6 @@ fn bury(blocks: &[&'static ThreadBlock]) {
         }
         block.stack_limit.store(0, Ordering::Relaxed);
         block.ended.store(false, Ordering::Relaxed);
-        block.serves_all.store(0, Ordering::Relaxed);
         block.watch.forget();
         let place = block.id.load(Ordering::Relaxed) as usize - 1;
         THREADS[place].store(ptr::null_mut(), Ordering::SeqCst);

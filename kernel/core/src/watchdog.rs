@@ -4,8 +4,9 @@
 //! that waits for its turn) is charged nothing. Only the innermost frame is charged; the clocks of those outside pause, and go on when it has come
 //! back. A frame's visit has a number, so a loop of short inner calls is still one visit of the outer domain.
 //!
-//! Who waits is left alone, but in visits of those of the kernel's threads that serve all domains: one domain that never comes back from such a visit would keep
-//! the console from its operator, and the others' handles from being dropped.
+//! Who waits is left alone, but in visits of the kernel's own threads. Some of these serve all domains: one that never comes back from such a visit would keep
+//! the console from its operator, and the others' handles from being dropped. And a start that never comes to its end would keep those that come after it at boot
+//! from being started.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -23,7 +24,7 @@ const SAMPLES: u64 = 8;
 const SHORTEST: u64 = 1_000_000;
 const LONGEST: u64 = 50_000_000;
 
-/// What a visit of a thread that serves all domains may take, waiting included.
+/// What a visit of a thread that serves all domains may take.
 const PATIENCE: u64 = 10_000_000_000;
 
 /// Time between samples, as the live domains' watchdogs want it.
@@ -38,6 +39,9 @@ pub(crate) struct Watch {
     /// Visits and signs of life at the last sample.
     seen_visits: AtomicU64,
     seen_signs: AtomicU64,
+    /// What a visit of this thread of the kernel's may take, waiting included (0: as long as it likes), and whether it is a start. Set by the thread itself.
+    patience: AtomicU64,
+    starts: AtomicU32,
     /// The outermost visit at the last sweep, and for how long it has been that. The supervisor's.
     outermost: AtomicU64,
     lasted: AtomicU64,
@@ -46,20 +50,37 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) fn forget(&self) {
         self.asked.store(0, Ordering::Relaxed);
+        self.patience.store(0, Ordering::Relaxed);
+        self.starts.store(0, Ordering::Relaxed);
         self.ran.iter().for_each(|ran| ran.store(0, Ordering::Relaxed));
     }
 
-    /// Ends a visit of a thread that serves all domains if it doesn't come back, even if it waits: the domain in which it is then. By the supervisor, at each sweep:
-    /// a box that stood still is charged one interval, as in a sample.
+    /// Ends a visit of the kernel's own that has lasted for longer than it may, even if it waits. A start is charged to the domain that starts, wherever it waits: of
+    /// others it may have asked what comes late or never. Other visits to the domain in which they are then. By the supervisor, at each sweep: a box that stood still
+    /// is charged one interval, as in a sample.
     fn hurry(&self, block: &ThreadBlock) {
-        let visit = block.published().get(1).map_or(0, |outermost| outermost.visit.load(Ordering::Relaxed));
+        let patience = self.patience.load(Ordering::Relaxed);
+        if patience == 0 {
+            return;
+        }
+        let published = block.published();
+        let visit = published.get(1).map_or(0, |outermost| outermost.visit.load(Ordering::Relaxed));
         let goes_on = self.outermost.swap(visit, Ordering::Relaxed) == visit && visit != 0;
         let lasted = if goes_on { self.lasted.load(Ordering::Relaxed) + INTERVAL.load(Ordering::Relaxed) } else { 0 };
-        let is_over = lasted >= PATIENCE;
+        let is_over = lasted >= patience;
         self.lasted.store(if is_over { 0 } else { lasted }, Ordering::Relaxed);
-        let incarnation = block.innermost();
-        if is_over && incarnation.domain.is_some() {
-            incarnation.die(Cause::Crash(Reason::Watchdog), None, b"a visit of the kernel's own didn't come back");
+        if !is_over {
+            return;
+        }
+        let (charged, words): (_, &[u8]) = match published.get(1) {
+            // SAFETY: published a moment ago, and this is the supervisor, which alone frees records.
+            Some(start) if self.starts.load(Ordering::Relaxed) != 0 => {
+                (unsafe { start.record().incarnation() }, b"its start didn't come to an end in time")
+            }
+            _ => (block.innermost(), b"a visit of the kernel's own didn't come back"),
+        };
+        if charged.domain.is_some() {
+            charged.die(Cause::Crash(Reason::Watchdog), None, words);
         }
     }
 
@@ -99,6 +120,18 @@ impl Watch {
     }
 }
 
+/// The calling thread, one of the kernel's own, serves all domains from now on.
+pub(crate) fn serve_all() {
+    thread::current().watch.patience.store(PATIENCE, Ordering::Relaxed);
+}
+
+/// The calling thread, one of the kernel's own, is about to start a domain, which may take so long.
+pub(crate) fn start_within(limit: u64) {
+    let watch = &thread::current().watch;
+    watch.starts.store(1, Ordering::Relaxed);
+    watch.patience.store(limit, Ordering::Relaxed);
+}
+
 /// Sets the pace by the shortest watchdog of the box.
 pub(crate) fn set_pace(watchdogs: impl Iterator<Item = u64>) {
     let shortest = watchdogs.filter(|watchdog| *watchdog != 0).min().unwrap_or(NEVER);
@@ -112,9 +145,7 @@ pub(crate) fn sweep(due: u64) -> u64 {
         return due;
     }
     for block in thread::all() {
-        if block.serves_all.load(Ordering::Relaxed) != 0 {
-            block.watch.hurry(block);
-        }
+        block.watch.hurry(block);
         let runs = block.held.load(Ordering::Relaxed) == 0 && block.blocked.load(Ordering::Relaxed) == 0;
         if runs && block.innermost().domain.is_some() {
             block.watch.asked.store(1, Ordering::Relaxed);

@@ -52,6 +52,7 @@ impl DomainSpec {
                 exchange: Bytes(1 << 20),
                 cpus: vec![0, 1],
                 watchdog: Nanos(0),
+                start_timeout: Nanos(0),
                 min_stack: Bytes(32 << 10),
                 restart: Restart {
                     policy: RestartPolicy::OnFailure,
@@ -303,14 +304,17 @@ impl Rig {
         self.images.get(domain).expect("the rig has such a domain")
     }
 
-    pub fn status(&self, domain: &str) -> Status {
+    pub fn domain(&self, domain: &str) -> &'static domain::Domain {
         enter();
-        domain::by_name(domain).expect("the rig has such a domain").status()
+        domain::by_name(domain).expect("the rig has such a domain")
+    }
+
+    pub fn status(&self, domain: &str) -> Status {
+        self.domain(domain).status()
     }
 
     pub fn index(&self, domain: &str) -> usize {
-        enter();
-        domain::by_name(domain).expect("the rig has such a domain").index
+        self.domain(domain).index
     }
 
     /// Waits until the domain is live in a generation after `generation`.
@@ -381,9 +385,8 @@ impl Rig {
     }
 
     /// Gives an order to the supervisor, as the console does.
-    pub fn order(&self, order: impl FnOnce(&'static kernel_core::domain::Domain) -> Command, domain: &str) {
-        enter();
-        supervisor::order(order(domain::by_name(domain).expect("the rig has such a domain")));
+    pub fn order(&self, order: impl FnOnce(&'static domain::Domain) -> Command, domain: &str) {
+        supervisor::order(order(self.domain(domain)));
     }
 
     /// Waits for something that must come soon.

@@ -12,7 +12,11 @@ use interfaces::{
     collections::{Bytes, Deque},
     probe::{Deed, Parcel, Probe, Relayed, Word},
 };
-use kernel_core::{incarnation::Cause, supervisor::Command, thread};
+use kernel_core::{
+    incarnation::{Cause, LAST_GENERATION},
+    supervisor::Command,
+    thread,
+};
 use rig::{Counts, DomainSpec, PROBE, Rig, Settings, Start};
 
 const MILLISECOND: u64 = 1_000_000;
@@ -36,6 +40,7 @@ static RIG: LazyLock<Rig> = LazyLock::new(|| {
         domain.restart.delay = Nanos(10 * MILLISECOND);
         domain.restart.max_delay = Nanos(40 * MILLISECOND);
     }));
+    settings.domains.push(DomainSpec::new("old", PROBE).export("probe", "Probe"));
     settings.domains.push(unfit("crashing", "unfit::start"));
     settings.domains.push(unfit("refusing", "unfit::start_refusing"));
     settings.domains.push(unfit("hanging", "unfit::start_hanging"));
@@ -308,4 +313,25 @@ fn calling_with_the_last_of_the_stack_is_the_callers_crash() {
     assert_eq!(last_cause("b"), Cause::Crash(Reason::StackOverflow));
     assert_eq!(RIG.status("c").generation, callees, "the callee lives");
     RIG.until_as_before(&before);
+}
+
+/// A domain has as many generations as there are ids for: after the last it is given up, rather than that a new one has the id of an old one, and with it what somebody
+/// still keeps for that, or the id that marks what is nobody's.
+#[test]
+fn a_domain_that_has_had_all_generations_is_given_up() {
+    let _turn = RIG.turn();
+    let old = probe("old");
+    RIG.domain("old").skip_generations(LAST_GENERATION - 2);
+    RIG.order(Command::Restart, "old");
+    RIG.until_restarted("old", LAST_GENERATION - 1);
+    assert_eq!(RIG.status("old").generation, LAST_GENERATION);
+    assert_eq!(RIG.run(0, move || old.act(Deed::Keep(10))), Ok(()));
+    assert_eq!(RIG.counts().domains.iter().find(|domain| domain.name == "old").map(|old| old.objects), Some(10));
+    for order in [Command::Kill, Command::Start] {
+        RIG.order(order, "old");
+        RIG.until("it is given up", || RIG.status("old").state == "given-up");
+        assert_eq!(RIG.run(0, move || old.next(1)), Err(CallError::Gone));
+    }
+    assert_eq!(RIG.status("old").generation, LAST_GENERATION);
+    assert_eq!(RIG.counts().domains.iter().find(|domain| domain.name == "old").map(|old| old.objects), Some(0));
 }

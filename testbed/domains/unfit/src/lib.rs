@@ -2,7 +2,11 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
-use interfaces::{Cancelled, config::NoConfig};
+use interfaces::{
+    Cancelled, Port,
+    config::NoConfig,
+    probe::{Deed, Probe},
+};
 use runtime::{
     env::{Env, StartError},
     sync::{Event, NEVER},
@@ -21,6 +25,16 @@ pub fn start_refusing(_env: Env, _imports: (), _config: NoConfig) -> Result<(), 
 /// Never comes back, and takes no time.
 pub fn start_waiting(_env: Env, _imports: (), _config: NoConfig) -> Result<(), StartError> {
     Event::new().wait(NEVER).map_err(|Cancelled| "nobody waits for it any more".into())
+}
+
+#[derive(runtime::Imports)]
+pub struct Imports {
+    pub next: Port<dyn Probe>,
+}
+
+/// Waits in another domain, which never comes back.
+pub fn start_asking(_env: Env, imports: Imports, _config: NoConfig) -> Result<(), StartError> {
+    imports.next.act(Deed::WaitForever).map_err(StartError::from)
 }
 
 /// Never comes back.
