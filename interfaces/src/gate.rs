@@ -112,6 +112,8 @@ pub unsafe trait Crossing {
     const MOVES: bool;
     /// Whether it is a loan, which ends with the call.
     const LENDS: bool = false;
+    /// Whether it is a capability, or may be one.
+    const HANDLE: bool = false;
     /// Of what it is made of.
     const SHAPE: u64;
 
@@ -168,6 +170,7 @@ unsafe impl<T: Exchangeable> Crossing for RRef<T> {
 // SAFETY: the kernel's table knows who holds a capability.
 unsafe impl<I: ?Sized + Callable> Crossing for Cap<I> {
     const MOVES: bool = true;
+    const HANDLE: bool = true;
     // Not all that the interface's own types are made of: an interface may mint capabilities of its own kind, and the compiler couldn't end.
     const SHAPE: u64 = shape::mix(&[0x41, I::SIGNATURE]);
 
@@ -244,6 +247,7 @@ argument_lists!(A B C D E F);
 // SAFETY: an error is plain data; the rest crosses. (So that what came back from a call may be handed on as an outcome of another.)
 unsafe impl<T: Crossing, E: Exchangeable + Copy> Crossing for Result<T, E> {
     const MOVES: bool = T::MOVES;
+    const HANDLE: bool = T::HANDLE;
     const SHAPE: u64 = shape::mix(&[0x42, T::SHAPE, <E as Exchangeable>::SHAPE]);
 
     #[inline(always)]
@@ -266,6 +270,8 @@ unsafe impl<T: Crossing, E: Exchangeable + Copy> Crossing for Result<T, E> {
 pub unsafe trait Outcome {
     /// Whether a result of this type carries anything that has an owner.
     const MOVES: bool;
+    /// Whether it may be a capability.
+    const HANDLE: bool;
     const SHAPE: u64;
 
     /// Moves what is in it to the caller.
@@ -287,6 +293,7 @@ unsafe impl<T: Crossing, E: Exchangeable + Copy + From<CallError>> Outcome for R
         assert!(!T::LENDS, "what is lent ends with the call: it cannot be a result");
         T::MOVES
     };
+    const HANDLE: bool = T::HANDLE;
     const SHAPE: u64 = shape::mix(&[0x42, T::SHAPE, <E as Exchangeable>::SHAPE]);
 
     #[inline(always)]

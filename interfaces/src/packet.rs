@@ -265,6 +265,16 @@ pub mod trusted {
         unsafe { (&raw mut (*memory.as_ptr()).count).write(0) }
     }
 
+    /// How many packets are in a batch that somebody else may be changing, or has freed: a guess.
+    ///
+    /// # Safety
+    /// `begin` was once called for the memory, which is never unmapped.
+    pub unsafe fn count(memory: NonNull<Batch>) -> usize {
+        // SAFETY: this function's contract; the word is read whole, whatever stands there.
+        let count = unsafe { (&raw const (*memory.as_ptr()).count).read_volatile() };
+        (count as usize).min(Batch::CAPACITY)
+    }
+
     /// Puts a freshly received buffer at the end of a batch; false, and nothing done, if it is full.
     ///
     /// # Safety

@@ -36,6 +36,8 @@ pub enum Deed {
     Hoard,
     /// Allocates on the exchange heap until the quota refuses, and keeps it.
     HoardExchange,
+    /// Has the next probe make objects until that is refused, and keeps them; then passes one of them there and back.
+    HoardResults,
     /// Computes for ever, calling nobody.
     Spin,
     /// Calls back and forth for ever.
@@ -163,6 +165,9 @@ pub trait Probe {
     /// Gives an object back, changed.
     fn pass(&self, word: RRef<Word>) -> Result<RRef<Word>, CallError>;
 
+    /// Makes an object.
+    fn make(&self, word: u64) -> Result<RRef<Word>, CallError>;
+
     /// Gives an object back that has others in it, changed and with what was put last taken out first.
     fn repack(&self, parcel: RRef<Parcel>) -> Result<RRef<Parcel>, CallError>;
 
@@ -210,6 +215,9 @@ pub trait Probe {
 
     /// A handle.
     fn handle(&self) -> Result<Cap<dyn ProbeHandle>, CallError>;
+
+    /// Keeps a handle for good.
+    fn hold(&self, handle: Cap<dyn ProbeHandle>) -> Result<(), CallError>;
 
     /// The domain's generation, and how many handles of it are alive.
     fn census(&self) -> Result<(u64, u64), CallError>;

@@ -39,6 +39,9 @@ pub struct Domain {
     pub names_device: bool,
     pub memory: At<Size>,
     pub exchange: At<Size>,
+    pub threads: At<u32>,
+    pub handles: u32,
+    pub packet_buffers: At<u32>,
     pub cpus: At<Vec<u32>>,
     pub watchdog: Duration,
     pub start_timeout: Duration,
@@ -71,6 +74,12 @@ pub struct Import {
 const DEFAULT_PACKET_BUFFERS: u32 = 8_192;
 const DEFAULT_MEMORY: Size = Size(4 << 20);
 const DEFAULT_EXCHANGE: Size = Size(4 << 20);
+/// Besides one for each of its CPUs.
+pub const DEFAULT_THREADS: u32 = 8;
+/// A queue or a socket or two for each CPU of a large box.
+const DEFAULT_HANDLES: u32 = 256;
+/// The part of the box's packet buffers that a domain may keep while others go short.
+const DEFAULT_BUFFERS_PART: u32 = 2;
 const DEFAULT_WATCHDOG: Duration = Duration::from_millis(100);
 /// A disk's reset and a log that is read again take seconds; what takes longer waits for something that doesn't come.
 const DEFAULT_START_TIMEOUT: Duration = Duration::from_millis(30_000);
@@ -103,8 +112,12 @@ impl Appliance {
                 .push(Diagnostic::new("the manifest has no domains").at(domains.at.clone(), "nothing would run"));
         }
         let cpus = machine.as_ref().map_or(highest_cpu + 1, |machine| machine.cpus.value);
-        let domains =
-            domains.value.entries.iter().filter_map(|(name, node)| Domain::read(name, node, cpus, diagnostics));
+        let buffers = machine.as_ref().map_or(DEFAULT_PACKET_BUFFERS, |machine| machine.packet_buffers);
+        let domains = domains
+            .value
+            .entries
+            .iter()
+            .filter_map(|(name, node)| Domain::read(name, node, cpus, buffers, diagnostics));
         let domains: Vec<Domain> = domains.collect();
         Some(Appliance { machine: machine?, console, domains })
     }
@@ -173,7 +186,13 @@ impl Console {
 }
 
 impl Domain {
-    fn read(name: &At<String>, node: &Node, box_cpus: u32, diagnostics: &mut Diagnostics) -> Option<Domain> {
+    fn read(
+        name: &At<String>,
+        node: &Node,
+        box_cpus: u32,
+        box_buffers: u32,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Domain> {
         if bundle::format::Name::new(&name.value).is_none() {
             diagnostics.push(
                 Diagnostic::new(format!("`{}` is no name for a domain", name.value))
@@ -186,15 +205,21 @@ impl Domain {
         let device_table = reader.get::<Table>("device", diagnostics);
         let names_device = device_table.is_some();
         let device = device_table.and_then(|device| read_device(&device, diagnostics));
-        let here = |value| At { value, at: name.at.clone() };
-        let memory = reader.get("memory", diagnostics).unwrap_or(here(DEFAULT_MEMORY));
-        let exchange = reader.get("exchange", diagnostics).unwrap_or(here(DEFAULT_EXCHANGE));
+        let memory = reader.get("memory", diagnostics).unwrap_or(At { value: DEFAULT_MEMORY, at: name.at.clone() });
+        let exchange =
+            reader.get("exchange", diagnostics).unwrap_or(At { value: DEFAULT_EXCHANGE, at: name.at.clone() });
         let cpus = match reader.get::<Vec<Node>>("cpus", diagnostics) {
             Some(list) => read_cpus(&list, box_cpus, diagnostics),
             None => At { value: (0..box_cpus).collect(), at: name.at.clone() },
         };
+        let here = |value: u32| At { value, at: name.at.clone() };
+        let threads = reader.get("threads", diagnostics).unwrap_or(here(DEFAULT_THREADS + cpus.value.len() as u32));
+        let handles = reader.get("handles", diagnostics).map_or(DEFAULT_HANDLES, |handles| handles.value);
+        let packet_buffers =
+            reader.get("packet-buffers", diagnostics).unwrap_or(here(box_buffers / DEFAULT_BUFFERS_PART));
         let watchdog = reader.get("watchdog", diagnostics).map_or(DEFAULT_WATCHDOG, |watchdog| watchdog.value);
-        let start_timeout = reader.get("start-timeout", diagnostics).map_or(DEFAULT_START_TIMEOUT, |timeout| timeout.value);
+        let start_timeout =
+            reader.get("start-timeout", diagnostics).map_or(DEFAULT_START_TIMEOUT, |timeout| timeout.value);
         let min_stack = reader.get("min-stack", diagnostics).map_or(DEFAULT_MIN_STACK, |stack| stack.value);
         let restart = reader.get::<Table>("restart", diagnostics);
         let restart = restart.map_or(DEFAULT_RESTART, |restart| Restart::read(&restart, diagnostics));
@@ -210,6 +235,9 @@ impl Domain {
             names_device,
             memory,
             exchange,
+            threads,
+            handles,
+            packet_buffers,
             cpus,
             watchdog,
             start_timeout,

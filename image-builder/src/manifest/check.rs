@@ -1,9 +1,9 @@
 //! What the parts of a manifest must be to each other: wiring, types of ports, devices, quotas. Everything that is wrong is said.
 
-use super::appliance::{Appliance, Domain, Import};
+use super::appliance::{Appliance, DEFAULT_THREADS, Domain, Import};
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::source::{locate, locate_key};
-use bundle::manifest::is_device_interface;
+use bundle::manifest::{KERNEL_THREADS, THREADS, is_device_interface};
 use inquiry::{ConfigFault, Ports};
 use std::collections::BTreeMap;
 
@@ -16,6 +16,8 @@ const PACKET_BUFFER: u64 = 2048;
 pub fn structure(appliance: &Appliance, diagnostics: &mut Diagnostics) {
     devices(appliance, diagnostics);
     quotas(appliance, diagnostics);
+    threads(appliance, diagnostics);
+    packet_buffers(appliance, diagnostics);
     for domain in &appliance.domains {
         for import in &domain.imports {
             if !appliance.domains.iter().any(|other| other.name.value == import.domain) {
@@ -183,6 +185,38 @@ fn quotas(appliance: &Appliance, diagnostics: &mut Diagnostics) {
                     mib(KERNEL_RESERVE)
                 ),
             ),
+        );
+    }
+}
+
+fn threads(appliance: &Appliance, diagnostics: &mut Diagnostics) {
+    for domain in appliance.domains.iter().filter(|domain| domain.threads.value == 0) {
+        diagnostics.push(
+            Diagnostic::new(format!("domain {} can't start without a thread", domain.name.value))
+                .at(domain.threads.at.clone(), "expected 1 at least: the thread that starts it counts"),
+        );
+    }
+    let needed = appliance.domains.iter().fold(0u32, |sum, domain| sum.saturating_add(domain.threads.value));
+    let most = appliance.domains.iter().max_by_key(|domain| domain.threads.value);
+    if let Some(most) = most.filter(|_| needed > THREADS - KERNEL_THREADS) {
+        diagnostics.push(
+            Diagnostic::new("the domains may have more threads than a box has")
+                .at(most.threads.at.clone(), format!("{} of them for domain {}", most.threads.value, most.name.value))
+                .help(format!(
+                    "a box has {} for its domains, these may have {needed}: one that doesn't say `threads` may have {DEFAULT_THREADS}, and one for each of its CPUs",
+                    THREADS - KERNEL_THREADS
+                )),
+        );
+    }
+}
+
+fn packet_buffers(appliance: &Appliance, diagnostics: &mut Diagnostics) {
+    let there = appliance.machine.packet_buffers;
+    for domain in appliance.domains.iter().filter(|domain| domain.packet_buffers.value > there) {
+        diagnostics.push(
+            Diagnostic::new(format!("domain {} may keep more packet buffers than there are", domain.name.value))
+                .at(domain.packet_buffers.at.clone(), format!("the box has {there}"))
+                .help("`packet-buffers` under `[box]` says how many there are, under a domain how many it may keep while others go short"),
         );
     }
 }

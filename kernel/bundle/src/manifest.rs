@@ -25,6 +25,10 @@ impl From<Nanos> for Duration {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Bytes(pub u64);
 
+/// Threads of a box, and those among them that are the kernel's own: some of its services, and one for each CPU.
+pub const THREADS: u32 = 512;
+pub const KERNEL_THREADS: u32 = 96;
+
 /// Which incarnation of the manifest's types this is; the kernel refuses others.
 pub const SCHEMA: u32 = 3;
 
@@ -96,6 +100,12 @@ pub struct Domain {
     pub memory: Bytes,
     /// Quota on the exchange heap.
     pub exchange: Bytes,
+    /// Threads, the one that starts it among them.
+    pub threads: u32,
+    /// Handles that it may hold.
+    pub handles: u32,
+    /// Packet buffers that it may keep while others go short.
+    pub packet_buffers: u32,
     /// CPUs that the domain's threads may be pinned to, ascending.
     pub cpus: Vec<u32>,
     /// The longest visit; see the watchdog's rules for what counts.
@@ -214,6 +224,10 @@ pub enum ManifestError {
     DeviceTwice { domain: String, device: String },
     /// The quotas add up to more than the box has.
     QuotasBeyondMemory { quotas: u64, memory: u64 },
+    /// The domains' threads add up to more than the box has.
+    ThreadsBeyondBox { threads: u32 },
+    /// A domain without a thread can't even be started.
+    NoThread { domain: String },
     /// A domain may run nowhere, or on a CPU that the manifest doesn't count on.
     NoCpu { domain: String },
 }
@@ -247,6 +261,11 @@ impl fmt::Display for ManifestError {
             Self::QuotasBeyondMemory { quotas, memory } => {
                 write!(f, "the domains' quotas need {quotas} bytes, the box has {memory}")
             }
+            Self::ThreadsBeyondBox { threads } => {
+                let (all, kernel) = (THREADS, KERNEL_THREADS);
+                write!(f, "the domains may have {threads} threads, the box has {all}, {kernel} of them the kernel's")
+            }
+            Self::NoThread { domain } => write!(f, "domain {domain}: not even the thread that starts it is admitted"),
             Self::NoCpu { domain } => write!(f, "domain {domain}: no CPU, or one that the box needn't have"),
         }
     }
@@ -273,7 +292,7 @@ impl Manifest {
         if self.schema != SCHEMA {
             return Err(ManifestError::Schema { found: self.schema });
         }
-        let mut quotas = 0u64;
+        let (mut quotas, mut threads) = (0u64, 0u32);
         for (index, domain) in self.domains.iter().enumerate() {
             let earlier = self.domains.get(..index).unwrap_or_default();
             let name = || domain.name.clone();
@@ -291,8 +310,15 @@ impl Manifest {
             {
                 return Err(ManifestError::DeviceTwice { domain: name(), device: device.to_string() });
             }
+            if domain.threads == 0 {
+                return Err(ManifestError::NoThread { domain: name() });
+            }
             quotas = quotas.saturating_add(domain.memory.0).saturating_add(domain.exchange.0);
+            threads = threads.saturating_add(domain.threads);
             domain.check_ports(earlier)?;
+        }
+        if threads > THREADS - KERNEL_THREADS {
+            return Err(ManifestError::ThreadsBeyondBox { threads });
         }
         match quotas <= self.machine.memory.0 {
             true => Ok(()),

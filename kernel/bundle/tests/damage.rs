@@ -13,6 +13,9 @@ fn domain(name: &str, image: u32, imports: Vec<Import>) -> Domain {
         device: None,
         memory: Bytes(1 << 20),
         exchange: Bytes(1 << 20),
+        threads: 8,
+        handles: 16,
+        packet_buffers: 256,
         cpus: vec![0],
         watchdog: Nanos(100_000_000),
         start_timeout: Nanos(30_000_000_000),
@@ -217,6 +220,9 @@ fn content_is_checked_again() {
     assert!(matches!(refused(|m| m.domains[0].memory = Bytes(u64::MAX)), ManifestError::QuotasBeyondMemory { .. }));
     assert!(matches!(refused(|m| m.domains[0].cpus.push(2)), ManifestError::NoCpu { .. }));
     assert!(matches!(refused(|m| m.domains[1].imports[0].from = Source::Device), ManifestError::Dangling { .. }));
+    assert!(matches!(refused(|m| m.domains[0].threads = 0), ManifestError::NoThread { .. }));
+    let crowd = ManifestError::ThreadsBeyondBox { threads: THREADS - KERNEL_THREADS + 1 };
+    assert_eq!(refused(|m| m.domains[0].threads = THREADS - KERNEL_THREADS + 1 - m.domains[1].threads), crowd);
     assert!(matches!(refused(|m| m.domains[0].cpus.clear()), ManifestError::NoCpu { .. }));
 }
 

@@ -300,22 +300,23 @@ struct Context<M: Method> {
 unsafe extern "C" fn body<M: Method>(record: &PortRecord, context: *mut ()) {
     // SAFETY: `call` passes this context, and waits for us.
     let context = unsafe { &mut *context.cast::<Context<M>>() };
-    if crosses::<M>() {
+    if crosses::<M>() || <M::Outcome as Outcome>::MOVES {
         let block = thread::current();
         // SAFETY: the record is published: we are in its frame.
-        let to = unsafe { record.incarnation() };
-        if <M::Arguments as ArgumentList>::MOVES && !has_room(to, &mut *context.arguments) {
+        let between = Between { to: unsafe { record.incarnation() }, from: caller_of(block) };
+        if !between.is_admitted::<M>(&mut context.arguments) {
             // SAFETY: the arguments are still the caller's, and not used again: this is the end.
-            refuse(block, unsafe { ManuallyDrop::take(&mut context.arguments) }, caller_of(block));
+            refuse(block, unsafe { ManuallyDrop::take(&mut context.arguments) }, between.from);
             context.outcome.write(M::Outcome::failed(CallError::Overloaded));
             set_crossing(block, <M::Outcome as Outcome>::MOVES);
             return;
         }
-        context.callee = Some(to.owner());
-        let between = Between { to, from: caller_of(block) };
-        context.arguments.cross(&between);
-        context.arguments.lend(&between);
-        set_crossing(block, false);
+        if crosses::<M>() {
+            context.callee = Some(between.to.owner());
+            context.arguments.cross(&between);
+            context.arguments.lend(&between);
+            set_crossing(block, false);
+        }
     }
     // SAFETY: the arguments are read once; on every path out of here nobody drops them again. The object is the callee's, which lives; `&mut` only behind
     // a capability, which is unique.
@@ -332,14 +333,6 @@ unsafe extern "C" fn body<M: Method>(record: &PortRecord, context: *mut ()) {
 /// Whether arguments of `M` own or borrow anything.
 const fn crosses<M: Method>() -> bool {
     <M::Arguments as ArgumentList>::MOVES || <M::Arguments as ArgumentList>::LENDS
-}
-
-/// Whether the callee's quota has room for all that would be moved to it.
-#[inline(always)]
-fn has_room<A: ArgumentList>(callee: &Incarnation, arguments: &mut A) -> bool {
-    let weight = Weight(Cell::new(0));
-    arguments.cross(&weight);
-    exchange::has_room(callee.owner(), weight.0.get())
 }
 
 /// Says whether objects are on their way. Ordered against frames by x86's store order and, for the compiler, by the fences.
@@ -538,6 +531,24 @@ struct Between<'a> {
     to: &'a Incarnation,
 }
 
+impl Between<'_> {
+    /// Whether both sides' limits admit a call. The callee's have room for all that would be moved to it. A caller that asks for objects isn't beyond its quota, once it
+    /// has given away what it gives; what it will get nobody knows before, so each of its threads may bring it beyond by one result.
+    #[inline(always)]
+    fn is_admitted<M: Method>(&self, arguments: &mut M::Arguments) -> bool {
+        let weight = Weight::default();
+        if <M::Arguments as ArgumentList>::MOVES {
+            arguments.cross(&weight);
+        }
+        let (bytes, handles) = (weight.bytes.get(), weight.handles.get());
+        let (from, to) = (self.from.owner(), self.to.owner());
+        (!<M::Arguments as ArgumentList>::MOVES || exchange::has_room(to, bytes))
+            && (handles == 0 || capability::has_room(to, handles))
+            && (!<M::Outcome as Outcome>::MOVES || exchange::has_room(from, -bytes))
+            && (!<M::Outcome as Outcome>::HANDLE || capability::has_room(from, 1))
+    }
+}
+
 impl Passage for Between<'_> {
     #[inline(always)]
     fn object(&self, object: NonNull<u8>) {
@@ -563,20 +574,27 @@ impl Passage for Between<'_> {
     }
 }
 
-/// What objects weigh: nothing crosses by this.
-struct Weight(Cell<i64>);
+/// What objects weigh, and how many handles there are: nothing crosses by this.
+#[derive(Default)]
+struct Weight {
+    bytes: Cell<i64>,
+    handles: Cell<u32>,
+}
 
 impl Passage for Weight {
     #[inline(always)]
     fn object(&self, object: NonNull<u8>) {
-        self.0.set(self.0.get() + exchange::weight(object));
+        self.bytes.set(self.bytes.get() + exchange::weight(object));
     }
 
     fn lend(&self, _: NonNull<u8>) {}
 
     fn give_back(&self, _: NonNull<u8>) {}
 
-    fn capability<I: ?Sized + Callable>(&self, _: &mut Cap<I>) {}
+    #[inline(always)]
+    fn capability<I: ?Sized + Callable>(&self, _: &mut Cap<I>) {
+        self.handles.set(self.handles.get() + 1);
+    }
 }
 
 /// Runs `work` as a visit to the incarnation that `slot` leads to, from a kernel thread. `work` calls the domain; it owns nothing that a crash would

@@ -9,7 +9,11 @@ use alloc::{
     sync::Arc,
     vec::Vec,
 };
-use core::{any::Any, ptr::NonNull};
+use core::{
+    any::Any,
+    ptr::NonNull,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use interfaces::{
     Cap, Interface,
@@ -24,6 +28,7 @@ use crate::{
     record::PortRecord,
     supervisor,
     table::{enter_kernel, leave_kernel},
+    thread::MAX_DOMAINS,
 };
 
 struct Entry {
@@ -40,6 +45,45 @@ enum StandsFor {
 
 /// By the address of the proxy, which is that of its gate.
 static TABLE: Lock<BTreeMap<usize, Entry>> = Lock::new(BTreeMap::new());
+
+/// How many handles each domain's generations hold, and how many they may. (Of the kernel's objects there are as many as the domain's device has of queues and
+/// vectors; but they count.)
+struct Account {
+    held: AtomicU32,
+    limit: AtomicU32,
+}
+
+static ACCOUNTS: [Account; MAX_DOMAINS] =
+    [const { Account { held: AtomicU32::new(0), limit: AtomicU32::new(u32::MAX) } }; MAX_DOMAINS];
+
+impl Account {
+    fn of(holder: Owner) -> &'static Account {
+        &ACCOUNTS[holder.domain() % MAX_DOMAINS]
+    }
+}
+
+pub(crate) fn set_limit(domain: usize, handles: u32) {
+    ACCOUNTS[domain].limit.store(handles, Ordering::Relaxed);
+}
+
+/// Whether a domain may hold so many handles more.
+pub(crate) fn has_room(holder: Owner, handles: u32) -> bool {
+    let account = Account::of(holder);
+    account.held.load(Ordering::Relaxed).saturating_add(handles) <= account.limit.load(Ordering::Relaxed)
+}
+
+/// Enters a handle into the table.
+fn enter(address: NonNull<impl Sized>, entry: Entry) {
+    Account::of(entry.holder).held.fetch_add(1, Ordering::Relaxed);
+    TABLE.lock().insert(address.as_ptr().addr(), entry);
+}
+
+/// Takes one out of it.
+fn take_out(table: &mut BTreeMap<usize, Entry>, address: usize) -> Option<Entry> {
+    let entry = table.remove(&address)?;
+    Account::of(entry.holder).held.fetch_sub(1, Ordering::Relaxed);
+    Some(entry)
+}
 
 /// What waits for its maker's visit.
 static RELEASES: Lock<VecDeque<Release>> = Lock::new(VecDeque::new());
@@ -76,7 +120,7 @@ pub(crate) fn mint<I: ?Sized + Callable>(cap: &mut Cap<I>, maker: &Incarnation, 
     let mut gate = Box::new(SlotGate::capability(record));
     let address = NonNull::from(&mut *gate);
     let entry = Entry { holder, stands_for: StandsFor::Object { gate, record, maker } };
-    TABLE.lock().insert(address.as_ptr().addr(), entry);
+    enter(address, entry);
     // SAFETY: the proxy is in the table, where `release` finds it. The object itself is the record's now.
     unsafe { cap.replace(I::proxy(address)) };
 }
@@ -87,6 +131,8 @@ pub(crate) fn pass(proxy: *mut u8, from: Owner, to: Owner) {
         && entry.holder == from
     {
         entry.holder = to;
+        Account::of(from).held.fetch_sub(1, Ordering::Relaxed);
+        Account::of(to).held.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -95,7 +141,7 @@ pub(crate) fn release(proxy: *mut u8, holder: Owner) {
     let entry = {
         let mut table = TABLE.lock();
         match table.get(&proxy.addr()) {
-            Some(entry) if entry.holder == holder => table.remove(&proxy.addr()),
+            Some(entry) if entry.holder == holder => take_out(&mut table, proxy.addr()),
             _ => None,
         }
     };
@@ -124,7 +170,7 @@ pub(crate) fn reclaim(holder: Owner) -> usize {
         let mut table = TABLE.lock();
         let addresses: Vec<usize> =
             table.iter().filter(|(_, entry)| entry.holder == holder).map(|(address, _)| *address).collect();
-        addresses.iter().filter_map(|address| table.remove(address)).collect()
+        addresses.into_iter().filter_map(|address| take_out(&mut table, address)).collect()
     };
     let count = held.len();
     held.into_iter().for_each(bury);
@@ -207,6 +253,6 @@ pub(crate) fn hand_out<I: ?Sized + KernelInterface>(mut object: Box<I>, holder: 
     let mut gate = Box::new(ObjectGate { object: I::to_raw(&raw mut *object) });
     let address = NonNull::from(&mut *gate);
     let entry = Entry { holder, stands_for: StandsFor::KernelObject { gate, owned: Box::new(Owned(object)) } };
-    TABLE.lock().insert(address.as_ptr().addr(), entry);
+    enter(address, entry);
     Handed(I::proxy(address))
 }

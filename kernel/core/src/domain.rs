@@ -9,7 +9,7 @@ use alloc::{
 };
 use core::{
     ptr,
-    sync::atomic::{AtomicPtr, Ordering},
+    sync::atomic::{AtomicPtr, AtomicU32, Ordering},
 };
 
 use bundle::manifest;
@@ -17,7 +17,9 @@ use interfaces::{CallError, InterfaceId, abi::RawObject};
 
 use crate::{
     call::SlotGate,
+    capability,
     device::Lease,
+    exchange,
     incarnation::{Death, Incarnation},
     lock::Lock,
     record::PortRecord,
@@ -36,6 +38,8 @@ pub struct Domain {
     pub(crate) image: Result<&'static [u8], String>,
     pub(crate) lease: Option<Arc<dyn Lease>>,
     pub(crate) life: Lock<Life>,
+    /// Threads of all its generations: those that start them, too, and those of dead ones that are away in others.
+    threads: AtomicU32,
 }
 
 pub(crate) struct ExportPort {
@@ -180,7 +184,8 @@ impl Domain {
                 Ok(ExportPort { interface, port: export.port.clone(), gate, proxy })
             })
             .collect::<Result<Vec<_>, String>>()?;
-        crate::exchange::set_quota(index, spec.exchange.0);
+        exchange::set_quota(index, spec.exchange.0);
+        capability::set_limit(index, spec.handles);
         Ok(Box::leak(Box::new(Domain {
             index,
             name: spec.name.clone(),
@@ -202,6 +207,7 @@ impl Domain {
                 recovering: false,
                 then: Then::Policy,
             }),
+            threads: AtomicU32::new(0),
         })))
     }
 
@@ -210,6 +216,16 @@ impl Domain {
         for export in &self.exports {
             export.gate.slot.store(absent(answer), Ordering::SeqCst);
         }
+    }
+
+    /// Counts a thread; false if the manifest admits no more.
+    pub(crate) fn admit_thread(&self) -> bool {
+        let fits = |threads: u32| (threads < self.spec.threads).then_some(threads + 1);
+        self.threads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+    }
+
+    pub(crate) fn dismiss_thread(&self) {
+        self.threads.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The proxy of an export port.
@@ -237,6 +253,11 @@ impl Domain {
     /// Packet buffers that are in the rings of the domain's device now.
     pub fn buffers_in_rings(&self) -> usize {
         self.lease.as_ref().map_or(0, |lease| lease.buffers())
+    }
+
+    /// The generation that lives, or is being started or reclaimed.
+    pub(crate) fn incarnation(&self) -> Option<Arc<Incarnation>> {
+        self.life.lock().incarnation.clone()
     }
 
     /// Whether the generation of this number is there, and neither has crashed nor is ended.

@@ -43,6 +43,8 @@ const SLAB_PAGES: usize = 16;
 const MAX_ALIGN: usize = align_of::<Head>();
 /// Free objects of a class that one thread keeps.
 const MAGAZINE: usize = 16;
+/// Deeper than any type nests.
+const MAX_NESTING: usize = 64;
 /// A thread settles its count of a domain beyond this many bytes.
 const SLACK: i64 = 16 * 1024;
 
@@ -433,7 +435,7 @@ fn beyond_quota(block: &ThreadBlock, owner: Owner, more: i64) -> bool {
     account.bytes.load(Ordering::Relaxed) + unsettled + more > account.quota.load(Ordering::Relaxed)
 }
 
-/// Whether a domain's quota has room for so many bytes, so that they may be moved to it.
+/// Whether a domain's quota has room for so many bytes more, so that they may be moved to it.
 #[inline(always)]
 pub(crate) fn has_room(owner: Owner, bytes: i64) -> bool {
     !beyond_quota(thread::current(), owner, bytes)
@@ -500,26 +502,47 @@ pub fn slab_pages() -> usize {
     STORE.lock().slabs.iter().map(|slab| (slab.objects * stride(slab.class)).div_ceil(PAGE)).sum()
 }
 
+/// The domain whose hierarchy an object is in, if it isn't free. Others may change it meanwhile, and then it is a guess; heads are never unmapped.
+fn domain_of(head: *mut Head) -> Option<usize> {
+    let mut root = head;
+    for _ in 0..MAX_NESTING {
+        // SAFETY: heads are never unmapped, and links lead to heads.
+        match unsafe { ((*root).title.owner(), NonNull::new((*root).parent())) } {
+            (FREE, _) => return None,
+            (NESTED, Some(parent)) => root = parent.as_ptr(),
+            (NESTED, None) => return None,
+            (owner, _) => return Some(Owner(owner).domain()),
+        }
+    }
+    None
+}
+
+/// Packet buffers in the batches of each domain. As exact as [`domain_of`].
+pub(crate) fn buffers() -> [u32; MAX_DOMAINS] {
+    let mut buffers = [0; MAX_DOMAINS];
+    for_each(|head| {
+        // SAFETY: heads are never unmapped, and have an object behind them; what is of this kind begins as a batch does.
+        let count = |batch| unsafe { trusted::count(batch) };
+        // SAFETY: as above.
+        let is_batch = unsafe { (*head).kind.load(Ordering::Relaxed) } == Batch::KIND;
+        if is_batch
+            && let Some(domain) = domain_of(head)
+            && let Some(batch) = NonNull::new(head.wrapping_add(1).cast())
+        {
+            buffers[domain % MAX_DOMAINS] += count(batch) as u32;
+        }
+    });
+    buffers
+}
+
 /// Objects that a domain's generations own, nested ones included, and packet buffers in its batches; the kernel's are also those whose owner has died while
 /// they are lent. For tests and `domains`; exact while nothing moves.
 pub fn objects(domain: usize) -> (usize, usize) {
-    let (mut objects, mut buffers) = (0, 0);
+    let mut objects = 0;
     for_each(|head| {
-        // SAFETY: heads are never unmapped; a batch's length is read as a hint.
-        unsafe {
-            if (*head).title.owner() == FREE {
-                return;
-            }
-            let owner = (*object::root(head)).title.owner();
-            if owner != FREE && owner != NESTED && Owner(owner).domain() == domain {
-                objects += 1;
-                if (*head).kind.load(Ordering::Relaxed) == Batch::KIND {
-                    buffers += (*head.add(1).cast::<Batch>()).len();
-                }
-            }
-        }
+        objects += usize::from(domain_of(head) == Some(domain));
     });
-    (objects, buffers)
+    (objects, buffers()[domain] as usize)
 }
 
 #[cfg(test)]

@@ -5,17 +5,20 @@
 use alloc::vec::Vec;
 use core::{
     ptr::NonNull,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
+use interfaces::abi::Reason;
 use interfaces::packet::{BUFFER_SIZE, Batch, BufferHead, HEADROOM, PacketFlags, trusted};
 
 use crate::{
+    domain, exchange,
+    incarnation::Cause,
     lock::Lock,
     machine,
-    platform::{PAGE, PciFunction},
+    platform::{NEVER, PAGE, PciFunction},
     pool::Pool,
-    thread,
+    supervisor, thread,
 };
 
 /// Bytes from one buffer's head to the next.
@@ -60,6 +63,10 @@ impl BufferCache {
     #[cold]
     fn refill(&mut self) {
         let mut pool = POOL.lock();
+        if pool.is_empty() {
+            drop(pool);
+            return run_dry();
+        }
         let wanted = (limit() / 2).min(pool.len().div_ceil(FAIR_PART));
         while self.len < wanted
             && let Some(buffer) = pool.pop()
@@ -87,6 +94,45 @@ impl BufferCache {
             pool.extend(self.buffers[self.len].take().map(FreeBuffer));
         }
     }
+}
+
+/// Somebody has gone short since the last audit.
+static SHORT: AtomicBool = AtomicBool::new(false);
+/// Between two audits.
+const AUDIT_PAUSE: u64 = 20_000_000;
+
+#[cold]
+fn run_dry() {
+    if !SHORT.swap(true, Ordering::Relaxed) {
+        supervisor::notice();
+    }
+}
+
+/// Where somebody has gone short of buffers, whoever keeps more of them than its manifest admits dies of that. So counting costs nothing where there are enough. Returns when to come
+/// again; `audited` is when this was done last. For the supervisor.
+pub(crate) fn audit(audited: &mut u64) -> u64 {
+    if !SHORT.load(Ordering::Relaxed) {
+        return NEVER;
+    }
+    let now = machine().now();
+    if now < *audited + AUDIT_PAUSE {
+        return *audited + AUDIT_PAUSE;
+    }
+    *audited = now;
+    SHORT.store(false, Ordering::Relaxed);
+    let kept = exchange::buffers();
+    for domain in domain::all() {
+        if kept[domain.index] > domain.spec.packet_buffers
+            && let Some(incarnation) = domain.incarnation()
+        {
+            incarnation.die(
+                Cause::Crash(Reason::Quota),
+                None,
+                b"it keeps more packet buffers than its own, and others go short",
+            );
+        }
+    }
+    NEVER
 }
 
 /// Makes the pool. False if memory is short: then it is as large as it got.

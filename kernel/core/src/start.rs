@@ -21,7 +21,8 @@ use crate::{
 /// Room for the words of a start that is refused.
 const WORDS: usize = 400;
 
-/// Begins a start; how it goes is posted in `incarnation.started`. False if there is no memory for the thread.
+/// Begins a start; how it goes is posted in `incarnation.started`. False if there is no memory for the thread, or
+/// as many as the manifest admits are still away in others.
 pub(crate) fn begin(domain: &'static Domain, incarnation: &Arc<Incarnation>) -> bool {
     let incarnation = incarnation.clone();
     let spawn = Spawn {
@@ -31,6 +32,7 @@ pub(crate) fn begin(domain: &'static Domain, incarnation: &Arc<Incarnation>) -> 
         priority: Priority::High,
         stack_pages: STACK_PAGES,
         base: None,
+        domain: Some(domain),
         work: Box::new(move || {
             let started = start(domain, &incarnation).unwrap_or_else(Started::Refused);
             *incarnation.started.lock() = started;

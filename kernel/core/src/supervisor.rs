@@ -21,7 +21,7 @@ use crate::{
     incarnation::{Cause, Incarnation},
     lock::Lock,
     log::{self, Level},
-    machine,
+    machine, packets,
     platform::{NEVER, Priority},
     record::{self, PortRecord},
     start, thread,
@@ -78,6 +78,7 @@ pub(crate) fn spawn() {
             priority: Priority::High,
             stack_pages: STACK_PAGES,
             base: None,
+            domain: None,
             work: alloc::boxed::Box::new(work),
         };
         assert!(thread::spawn(spawn).is_some(), "no memory for the kernel's own threads");
@@ -89,7 +90,7 @@ pub(crate) fn spawn() {
 fn supervise() {
     SUPERVISOR.store(ptr::from_ref(thread::current()).cast_mut(), Ordering::SeqCst);
     watchdog::set_pace(domain::all().iter().flat_map(|domain| [domain.spec.watchdog.0, domain.spec.start_timeout.0]));
-    let mut sample_at = 0;
+    let (mut sample_at, mut audited) = (0, 0);
     loop {
         thread::bury_ended();
         obey();
@@ -114,7 +115,7 @@ fn supervise() {
             machine().unpark(reaper);
         }
         sample_at = watchdog::sweep(sample_at);
-        machine().park(next.min(sample_at));
+        machine().park(next.min(sample_at).min(packets::audit(&mut audited)));
     }
 }
 
@@ -222,7 +223,10 @@ fn begin(domain: &'static Domain) {
                 drop(life);
                 log::kernel(
                     Level::Error,
-                    format_args!("{} is given up: it has had every generation that there is, until the box starts again", domain.name),
+                    format_args!(
+                        "{} is given up: it has had every generation that there is, until the box starts again",
+                        domain.name
+                    ),
                 );
                 domain.point_away(CallError::Gone);
                 feed::domain(domain);
@@ -232,7 +236,9 @@ fn begin(domain: &'static Domain) {
     };
     domain.point_away(CallError::Restarting);
     if !start::begin(domain, &incarnation) {
-        *incarnation.started.lock() = Started::Refused(String::from("no memory for a thread to start it"));
+        *incarnation.started.lock() = Started::Refused(String::from(
+            "no thread to start it: there is no memory for one, or its `threads` are all of earlier generations, away in others",
+        ));
     }
 }
 
@@ -470,6 +476,7 @@ pub(crate) fn kernel_thread(name: &str, cpu: usize, work: fn()) -> bool {
         priority: Priority::Normal,
         stack_pages: STACK_PAGES,
         base: None,
+        domain: None,
         work: alloc::boxed::Box::new(work),
     };
     thread::spawn(spawn).is_some()

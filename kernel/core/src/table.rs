@@ -439,6 +439,7 @@ unsafe extern "C" fn thread_spawn(
         priority: Priority::Normal,
         stack_pages: if stack == 0 { STACK_PAGES } else { stack.div_ceil(PAGE).max(STACK_PAGES) },
         base: Some(base),
+        domain: Some(domain),
         work: Box::new(work),
     };
     thread::spawn(spawn).unwrap_or(0)

@@ -21,6 +21,7 @@ use core::{
 };
 
 use crate::{
+    domain::Domain,
     exchange::Magazines,
     given_back,
     incarnation::{Incarnation, kernel},
@@ -35,7 +36,7 @@ use crate::{
 /// How deep calls nest: more is an error to the caller.
 pub const MAX_FRAMES: usize = 64;
 /// Threads of the box, those of the platform included.
-pub const MAX_THREADS: usize = 512;
+pub const MAX_THREADS: usize = bundle::manifest::THREADS as usize;
 /// Domains of the box, the kernel included.
 pub const MAX_DOMAINS: usize = 64;
 /// Stack that each kernel entry wants to find below it.
@@ -129,6 +130,7 @@ struct Life {
     stack: Option<Mapped>,
     /// The domain whose thread it is; `None` for the kernel's.
     base: Option<Arc<Incarnation>>,
+    domain: Option<&'static Domain>,
     work: Option<Box<dyn FnOnce() + Send>>,
 }
 
@@ -380,19 +382,24 @@ pub(crate) struct Spawn {
     pub stack_pages: usize,
     /// The domain that the thread belongs to, and that its stack is charged to.
     pub base: Option<Arc<Incarnation>>,
+    /// The domain among whose threads it is counted.
+    pub domain: Option<&'static Domain>,
     pub work: Box<dyn FnOnce() + Send>,
 }
 
-/// Starts a thread; its id, or `None` if memory, the domain's quota or the table of threads doesn't admit it.
+/// Starts a thread; its id, or `None` if memory, the domain's quotas or the table of threads doesn't admit it.
 pub(crate) fn spawn(spawn: Spawn) -> Option<u64> {
     let pages = spawn.stack_pages;
+    if spawn.domain.is_some_and(|domain| !domain.admit_thread()) {
+        return None;
+    }
     if spawn.base.as_ref().is_some_and(|base| !base.charge(pages)) {
+        spawn.domain.inspect(|domain| domain.dismiss_thread());
         return None;
     }
     let refund = || {
-        if let Some(base) = &spawn.base {
-            base.refund(pages);
-        }
+        spawn.base.as_ref().inspect(|base| base.refund(pages));
+        spawn.domain.inspect(|domain| domain.dismiss_thread());
     };
     let Some(first) = machine().map(pages, Mapping::Stack) else {
         refund();
@@ -417,6 +424,7 @@ pub(crate) fn spawn(spawn: Spawn) -> Option<u64> {
         name: spawn.name,
         stack: Some(Mapped { first, pages, kind: Mapping::Stack }),
         base: spawn.base,
+        domain: spawn.domain,
         work: Some(spawn.work),
     };
     let id = u64::from(block.id.load(Ordering::Relaxed));
@@ -431,7 +439,8 @@ pub(crate) fn spawn(spawn: Spawn) -> Option<u64> {
 
 /// Starts a thread of the kernel's own, with a stack of so many pages. False: no memory for it.
 pub fn spawn_kernel_thread(name: &str, cpu: usize, stack_pages: usize, work: Box<dyn FnOnce() + Send>) -> bool {
-    spawn(Spawn { name: name.into(), cpu, priority: Priority::Normal, stack_pages, base: None, work }).is_some()
+    let name = name.into();
+    spawn(Spawn { name, cpu, priority: Priority::Normal, stack_pages, base: None, domain: None, work }).is_some()
 }
 
 /// Where every thread of the core begins.
@@ -477,6 +486,7 @@ fn bury(blocks: &[&'static ThreadBlock]) {
             base.refund(stack.pages);
             base.threads.fetch_sub(1, Ordering::Relaxed);
         }
+        life.domain.inspect(|domain| domain.dismiss_thread());
         block.stack_limit.store(0, Ordering::Relaxed);
         block.ended.store(false, Ordering::Relaxed);
         block.watch.forget();

@@ -17,9 +17,10 @@ use kernel_core::{
     supervisor::Command,
     thread,
 };
-use rig::{Counts, DomainSpec, PROBE, Rig, Settings, Start};
+use rig::{Counts, DomainSpec, PROBE, RELAY, Rig, Settings, Start};
 
 const MILLISECOND: u64 = 1_000_000;
+const HOUR: u64 = 3_600_000 * MILLISECOND;
 /// Domains that never get as far as serving.
 const UNFIT: [&str; 6] = ["crashing", "refusing", "hanging", "misnamed", "mistyped", "demanding"];
 
@@ -40,6 +41,11 @@ static RIG: LazyLock<Rig> = LazyLock::new(|| {
         domain.restart.delay = Nanos(10 * MILLISECOND);
         domain.restart.max_delay = Nanos(40 * MILLISECOND);
     }));
+    // Each has little of one thing.
+    let relay = |name| DomainSpec::new(name, RELAY).export("probe", "Probe").import("next", "Probe", 0, "probe");
+    settings.domains.push(relay("crowded").with(|domain| domain.threads = 2));
+    settings.domains.push(relay("grasping").with(|domain| domain.handles = 4));
+    settings.domains.push(relay("greedy").with(|domain| domain.packet_buffers = 64));
     settings.domains.push(DomainSpec::new("old", PROBE).export("probe", "Probe"));
     settings.domains.push(unfit("crashing", "unfit::start"));
     settings.domains.push(unfit("refusing", "unfit::start_refusing"));
@@ -334,4 +340,117 @@ fn a_domain_that_has_had_all_generations_is_given_up() {
     }
     assert_eq!(RIG.status("old").generation, LAST_GENERATION);
     assert_eq!(RIG.counts().domains.iter().find(|domain| domain.name == "old").map(|old| old.objects), Some(0));
+}
+
+/// A domain that asks on and on, and keeps what it gets, is refused more once it is beyond its quota: neither the memory of the box nor its callee's is what stops it. Calls that
+/// bring nothing go on, and so do those that take as much as they bring.
+#[test]
+fn results_fail_in_a_caller_that_is_beyond_its_quota() {
+    let _turn = RIG.turn();
+    let before = settled();
+    let generation = RIG.status("b").generation;
+    let b = probe("b");
+    assert_eq!(RIG.run(0, move || b.act(Deed::HoardResults)), Ok(()));
+    let kept = RIG.counts().domains.into_iter().find(|domain| domain.name == "b").expect("it is there");
+    assert!((64 << 10..150 << 10).contains(&kept.bytes), "{} bytes of 128 KiB", kept.bytes);
+    assert_eq!(RIG.run(0, move || b.relay(1, Deed::Nothing)), Ok(Relayed::Done));
+    assert_eq!(RIG.status("b").generation, generation);
+    RIG.order(Command::Restart, "b");
+    RIG.until_restarted("b", generation);
+    RIG.until_as_before(&before);
+}
+
+/// A domain has as many threads as its manifest gives it, those of its dead generations among them that are still away in others: it can't have all of the box's, by crashing neither.
+#[test]
+fn a_domain_has_so_many_threads_and_no_more() {
+    let _turn = RIG.turn();
+    let before = settled();
+    let crowded = probe("crowded");
+    let (generation, callees) = (RIG.status("crowded").generation, RIG.status("c").generation);
+    assert_eq!(RIG.run(0, move || crowded.act(Deed::Keep(1))), Ok(()));
+    for _ in 0..2 {
+        assert_eq!(RIG.run(0, move || crowded.act(Deed::SpawnSleeper)), Ok(()));
+    }
+    assert_eq!(RIG.run(0, move || crowded.act(Deed::SpawnSleeper)), Err(CallError::Overloaded));
+    let c = probe("c");
+    assert_eq!(RIG.run(0, move || c.act(Deed::SpawnSleeper)), Ok(()), "others have theirs");
+    RIG.order(Command::Kill, "crowded");
+    RIG.until_restarted("crowded", generation);
+    starts_are_over();
+
+    // One is away when its domain dies, and stays there.
+    let index = RIG.index("c");
+    assert_eq!(RIG.run(0, move || crowded.act(Deed::Keep(1))), Ok(()));
+    assert_eq!(RIG.run(0, move || crowded.act(Deed::SpawnLender(HOUR))), Ok(()));
+    let away = || thread::all().filter(|thread| thread.name() == "deed" && thread.innermost_domain() == index).count();
+    // The other is c's own.
+    RIG.until("it is away", || away() == 2);
+    RIG.order(Command::Kill, "crowded");
+    RIG.until_restarted("crowded", generation + 1);
+    starts_are_over();
+    assert_eq!(RIG.run(0, move || crowded.act(Deed::SpawnSleeper)), Ok(()));
+    assert_eq!(RIG.run(0, move || crowded.act(Deed::SpawnSleeper)), Err(CallError::Overloaded));
+
+    RIG.order(Command::Restart, "crowded");
+    RIG.order(Command::Restart, "c");
+    RIG.until_restarted("crowded", generation + 2);
+    RIG.until_restarted("c", callees);
+    settled();
+    RIG.until_as_before(&before);
+}
+
+/// Waits until the threads that start domains have ended.
+fn starts_are_over() {
+    RIG.until("the start's thread has ended", || !thread::names().iter().any(|name| name.starts_with("start ")));
+}
+
+/// A domain holds as many handles as its manifest gives it: those that it asks for beyond that, and those that it is given, are refused, and cost nobody anything.
+#[test]
+fn a_domain_holds_so_many_handles_and_no_more() {
+    let _turn = RIG.turn();
+    let before = settled();
+    let generation = RIG.status("grasping").generation;
+    let (c, grasping) = (probe("c"), probe("grasping"));
+    let made = move || RIG.run(0, move || c.census()).expect("it lives").1;
+    let earlier = made();
+    for _ in 0..4 {
+        assert_eq!(RIG.run(0, move || grasping.act(Deed::KeepHandle)), Ok(()));
+    }
+    assert_eq!(RIG.run(0, move || grasping.act(Deed::KeepHandle)), Err(CallError::Overloaded));
+    assert_eq!(made(), earlier + 4, "none is made for who may not have it");
+    let given = RIG.run(0, move || grasping.hold(c.handle().expect("others get theirs")));
+    assert_eq!(given, Err(CallError::Overloaded));
+    RIG.until("the one that was refused is dropped", || made() == earlier + 4);
+    assert_eq!(RIG.run(0, move || grasping.relay(1, Deed::Nothing)), Ok(Relayed::Done), "other calls go on");
+    RIG.order(Command::Kill, "grasping");
+    RIG.until_restarted("grasping", generation);
+    RIG.until("its handles are dropped", || made() == earlier);
+    let given = RIG.run(0, move || grasping.hold(c.handle().expect("others get theirs")));
+    assert_eq!(given, Ok(()), "the next generation has room");
+    RIG.order(Command::Restart, "grasping");
+    RIG.until_restarted("grasping", generation + 1);
+    RIG.until_as_before(&before);
+}
+
+/// A domain may keep more packet buffers than its own while there are enough. When others go short it dies of that, and they have them; who keeps less than its own is
+/// left alone.
+#[test]
+fn who_keeps_more_buffers_than_its_own_dies_when_others_go_short() {
+    let _turn = RIG.turn();
+    let before = settled();
+    let generations = ["greedy", "b", "c"].map(|name| RIG.status(name).generation);
+    let (greedy, b, c) = (probe("greedy"), probe("b"), probe("c"));
+    assert_eq!(RIG.run(0, move || greedy.act(Deed::KeepPackets(100))), Ok(()));
+    assert_eq!(RIG.run(0, move || c.act(Deed::KeepPackets(50))), Ok(()));
+    assert_eq!(RIG.status("greedy").generation, generations[0]);
+    assert_eq!(RIG.run(0, move || b.act(Deed::KeepPackets(1_000))), Err(CallError::Overloaded));
+    RIG.until_restarted("greedy", generations[0]);
+    assert_eq!(last_cause("greedy"), Cause::Crash(Reason::Quota));
+    assert_eq!(RIG.run(0, move || c.act(Deed::KeepPackets(50))), Ok(()), "they are there again");
+    assert_eq!(["b", "c"].map(|name| RIG.status(name).generation), generations[1..]);
+    for (name, generation) in ["b", "c"].into_iter().zip(&generations[1..]) {
+        RIG.order(Command::Restart, name);
+        RIG.until_restarted(name, *generation);
+    }
+    RIG.until_as_before(&before);
 }

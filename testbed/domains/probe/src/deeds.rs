@@ -65,6 +65,10 @@ impl State {
         self.words.lock().push(word);
     }
 
+    pub fn hold(&self, handle: Cap<dyn ProbeHandle>) {
+        self.capabilities.lock().push(handle);
+    }
+
     pub fn post(&self, parcel: RRef<Parcel>) {
         self.parcels.lock().push(parcel);
     }
@@ -116,6 +120,19 @@ impl State {
                 while let Ok(word) = RRef::new(Word(0)) {
                     self.words.lock().push(word);
                 }
+                Ok(())
+            }
+            Deed::HoardResults => {
+                let next = self.next.ok_or(CallError::Gone)?;
+                loop {
+                    match next.make(0) {
+                        Ok(word) => self.keep(word),
+                        Err(CallError::Overloaded) => break,
+                        Err(error) => return Err(error),
+                    }
+                }
+                let word = self.words.lock().pop().ok_or(CallError::Gone)?;
+                self.keep(next.pass(word)?);
                 Ok(())
             }
             Deed::Spin => loop {
@@ -218,7 +235,7 @@ impl State {
             }
             Deed::KeepHandle => {
                 let next = self.next.ok_or(CallError::Gone)?;
-                self.capabilities.lock().push(next.handle()?);
+                self.hold(next.handle()?);
                 Ok(())
             }
         }

@@ -23,6 +23,10 @@ impl Probe for Probed {
         Ok(word)
     }
 
+    fn make(&self, word: u64) -> Result<RRef<Word>, CallError> {
+        RRef::new(Word(word)).map_err(|_| CallError::Overloaded)
+    }
+
     fn repack(&self, mut parcel: RRef<Parcel>) -> Result<RRef<Parcel>, CallError> {
         let (Some(text), Some(mut word)) = (parcel.texts.pop_back(), parcel.word.take()) else {
             return Err(CallError::Gone);
@@ -117,6 +121,11 @@ impl Probe for Probed {
 
     fn handle(&self) -> Result<Cap<dyn ProbeHandle>, CallError> {
         Ok(Cap::new(Box::new(self.0.handle())))
+    }
+
+    fn hold(&self, handle: Cap<dyn ProbeHandle>) -> Result<(), CallError> {
+        self.0.hold(handle);
+        Ok(())
     }
 
     fn census(&self) -> Result<(u64, u64), CallError> {
