@@ -73,8 +73,8 @@ impl Watch {
             return;
         }
         let (charged, words): (_, &[u8]) = match published.get(1) {
-            // SAFETY: published a moment ago, and this is the supervisor, which alone frees records.
             Some(start) if self.starts.load(Ordering::Relaxed) != 0 => {
+                // SAFETY: published a moment ago, and this is the supervisor, which alone frees records.
                 (unsafe { start.record().incarnation() }, b"its start didn't come to an end in time")
             }
             _ => (block.innermost(), b"a visit of the kernel's own didn't come back"),
