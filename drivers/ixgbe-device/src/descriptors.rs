@@ -124,7 +124,11 @@ fn ip_header(wanted: PacketFlags) -> usize {
 }
 
 /// The shortest frame that has a place for these checksums.
+#[cold]
 pub fn shortest_with(wanted: PacketFlags) -> usize {
+    if !wanted.intersects(PacketFlags::FILL_CHECKSUMS) {
+        return 0;
+    }
     let transport = match () {
         () if wanted.contains(PacketFlags::FILL_TCP_CHECKSUM) => 20,
         () if wanted.contains(PacketFlags::FILL_UDP_CHECKSUM) => 8,

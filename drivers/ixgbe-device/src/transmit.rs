@@ -79,33 +79,29 @@ impl Transmit {
         }
         let first = self.tail;
         let (mut tail, mut left, mut last, mut bytes, mut run) = (first, room, None, 0, Run::default());
-        let mut untold = self.vlan.is_some() && self.context.is_none();
+        // The first frame in a VLAN is as special as one that wants checksums.
+        let is_first = self.vlan.is_some() && self.context.is_none();
+        let mut first_of_all = if is_first { PacketFlags::FILL_CHECKSUMS } else { PacketFlags::empty() };
         let options = if self.vlan.is_some() { TX_INSERT_TAG } else { 0 };
         // SAFETY: each buffer that is taken goes into the ring, or back to the pool.
         let taken = unsafe {
             trusted::take(batch, u32::MAX, |head, start, length, flags, _| {
-                let wanted = flags & PacketFlags::FILL_CHECKSUMS;
-                if length < SHORTEST || !wanted.is_empty() && length < shortest_with(wanted) {
+                let is_special = (flags | first_of_all).intersects(PacketFlags::FILL_CHECKSUMS);
+                if length < SHORTEST || is_special && length < shortest_with(flags) {
                     self.counts.errors += 1;
                     hardware.give_buffers(&mut [Some(head)]);
                     return true;
                 }
                 let mut how = transmit(length as u16) | options;
-                if !wanted.is_empty() || untold {
-                    let context = Context::new(self.vlan, wanted);
-                    if self.context != Some(context) {
-                        // There must be room for the frame, too: a run ends with one.
-                        if left < 2 {
-                            return false;
-                        }
-                        self.ring.write(tail, context.first, context.second);
-                        self.context = Some(context);
-                        untold = false;
+                if is_special {
+                    let Some((filling, places)) = self.tell(flags, tail, left) else { return false };
+                    if places > 0 {
                         tail = self.ring.after(tail);
-                        left -= 1;
-                        run.contexts += 1;
+                        left -= places;
+                        run.contexts += places;
+                        first_of_all = PacketFlags::empty();
                     }
-                    how |= filling(wanted);
+                    how |= filling;
                 }
                 if left == 0 {
                     return false;
@@ -132,6 +128,23 @@ impl Transmit {
         // The descriptors are in memory before the device hears of them.
         fence(Ordering::Release);
         (taken, Some(tail))
+    }
+
+    /// Has the device know what it must about a frame, if it doesn't yet; what the frame's own descriptor says of that, and how many places it took. None: there is no room for that and the
+    /// frame behind it, with which a run ends.
+    #[cold]
+    fn tell(&mut self, flags: PacketFlags, tail: u16, left: u16) -> Option<(u64, u16)> {
+        let wanted = flags & PacketFlags::FILL_CHECKSUMS;
+        let context = Context::new(self.vlan, wanted);
+        let is_news = self.context != Some(context);
+        if is_news {
+            if left < 2 {
+                return None;
+            }
+            self.ring.write(tail, context.first, context.second);
+            self.context = Some(context);
+        }
+        Some((filling(wanted), u16::from(is_news)))
     }
 
     /// Gives the buffers of runs that the device has done with back to the pool.
