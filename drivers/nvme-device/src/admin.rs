@@ -10,6 +10,7 @@ use interfaces::device::nvme::{AdminCommand, AdminDone, DATA_BYTES, DeviceError}
 use crate::{
     commands::{self, QueuePlace},
     hardware::{DmaMemory, Hardware},
+    number::Number,
     pair::Pair,
 };
 
@@ -55,8 +56,9 @@ impl Formats {
 pub struct Admin {
     pair: Pair,
     data: DmaMemory,
-    /// By command number: what is in flight.
-    slots: [Option<AdminCommand>; SLOTS],
+    /// What is in flight, by the index of its number.
+    slots: [Option<(Number, AdminCommand)>; SLOTS],
+    turn: u16,
     /// The device has lied here: nothing more is believed.
     lied: bool,
 }
@@ -72,7 +74,7 @@ impl Admin {
             unsafe { hardware.free(data) };
             return None;
         };
-        Some(Admin { pair, data, slots: [None; SLOTS], lied: false })
+        Some(Admin { pair, data, slots: [None; SLOTS], turn: 0, lied: false })
     }
 
     /// # Safety
@@ -94,11 +96,11 @@ impl Admin {
     }
 
     pub fn has_place(&self) -> bool {
-        self.slots.contains(&None)
+        self.slots.iter().any(Option::is_none)
     }
 
     pub fn is_in_flight(&self, command: AdminCommand) -> bool {
-        self.slots.contains(&Some(command))
+        self.slots.iter().flatten().any(|(_, flying)| *flying == command)
     }
 
     pub fn submit(
@@ -107,10 +109,12 @@ impl Admin {
         command: AdminCommand,
         place: Option<QueuePlace>,
     ) -> Result<(), DeviceError> {
-        let number = self.slots.iter().position(Option::is_none).ok_or(DeviceError::Full)?;
-        self.slots[number] = Some(command);
-        let data = self.data.bus + (number * DATA_BYTES) as u64;
-        self.pair.push(&commands::admin(command, number as u16, data, place));
+        let index = self.slots.iter().position(Option::is_none).ok_or(DeviceError::Full)?;
+        let number = Number::new(index as u16, self.turn);
+        self.turn = self.turn.wrapping_add(1);
+        self.slots[index] = Some((number, command));
+        let data = self.data.bus + (index * DATA_BYTES) as u64;
+        self.pair.push(&commands::admin(command, number.0, data, place));
         self.pair.ring(hardware);
         Ok(())
     }
@@ -126,9 +130,10 @@ impl Admin {
         }
         let Some(completion) = self.pair.next() else { return Ok(None) };
         self.pair.taken(hardware);
-        let number = usize::from(completion.number);
-        let command = self.slots.get_mut(number).and_then(Option::take);
-        let Some(command) = command.filter(|_| completion.queue == 0) else {
+        let number = Number(completion.number);
+        let index = usize::from(number.index());
+        let slot = self.slots.get_mut(index).filter(|_| completion.queue == 0);
+        let Some((_, command)) = slot.and_then(|slot| slot.take_if(|(flying, _)| *flying == number)) else {
             self.lied = true;
             return Err(DeviceError::Lied);
         };
@@ -137,7 +142,7 @@ impl Admin {
             unsafe {
                 self.data
                     .address
-                    .add(number * DATA_BYTES)
+                    .add(index * DATA_BYTES)
                     .copy_to_nonoverlapping(NonNull::from(&mut data[0]), DATA_BYTES)
             };
             if let AdminCommand::Identify { structure: 0, namespace } = command

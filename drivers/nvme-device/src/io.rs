@@ -14,30 +14,13 @@ use crate::{
     admin::Formats,
     commands::{self, MOST_BLOCKS, PAGE},
     hardware::{DmaMemory, Hardware},
+    number::Number,
     pair::{Completion, Pair},
 };
 
 /// Bytes of a command's PRP list: 64 entries, as many as the largest buffer has pages beyond the first and one more when it begins amid a page. A power of 2, so that no list
 /// crosses a page (§4.1.1).
 const LIST_BYTES: usize = 512;
-
-/// A command's number is the index of its slot and, above it, the slot's turn: so that a completion which the device repeats isn't taken for that of the slot's next
-/// command.
-const INDEX_BITS: u32 = InFlight::CAPACITY.trailing_zeros();
-const TURNS: u16 = 1 << (16 - INDEX_BITS);
-
-#[derive(Clone, Copy)]
-struct Number(u16);
-
-impl Number {
-    fn new(index: u16, turn: u16) -> Self {
-        Number(index | (turn % TURNS) << INDEX_BITS)
-    }
-
-    fn index(self) -> u16 {
-        self.0 & ((1 << INDEX_BITS) - 1)
-    }
-}
 
 /// A request in flight.
 struct Flying {

@@ -24,6 +24,7 @@ mod device;
 mod hardware;
 mod io;
 mod lease;
+mod number;
 mod pair;
 mod registers;
 

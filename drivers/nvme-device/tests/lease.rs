@@ -292,6 +292,20 @@ fn a_late_repetition_is_a_lie_too() {
     assert!(matches!(queue.poll(&mut batch()), Err(DeviceError::Lied)));
 }
 
+/// The same of the admin queue: what a namespace is made of is not read from the page of a command that is still under way.
+#[test]
+fn a_repetition_ends_no_other_admin_command() {
+    let bench = Bench::new(9);
+    let mut admin = bench.device().admin().unwrap();
+    let mut data = Box::new([0; DATA_BYTES]);
+    bench.model.state().lie = Lie::Twice;
+    admin.submit(AdminCommand::Identify { structure: 1, namespace: 0 }).unwrap();
+    assert_eq!(admin.poll(&mut data).unwrap().unwrap().status, 0);
+    bench.model.state().lie = Lie::Honest;
+    admin.submit(AdminCommand::Identify { structure: 0, namespace: 1 }).unwrap();
+    assert!(matches!(admin.poll(&mut data), Err(DeviceError::Lied)));
+}
+
 /// Errors are told as what they mean, and the queue goes on.
 #[test]
 fn errors_are_statuses() {

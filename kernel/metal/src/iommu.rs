@@ -42,12 +42,15 @@ mod register {
     pub const FAULT_ADDRESS: usize = 0x40;
     pub const FAULT_ADDRESS_HIGH: usize = 0x44;
     pub const PROTECTED_MEMORY: usize = 0x64;
+    pub const INVALIDATION_QUEUE: usize = 0x90;
 }
 
 /// Of `COMMAND` and `STATUS` (§11.4.4).
 const TRANSLATE: u32 = 1 << 31;
 const SET_ROOT_TABLE: u32 = 1 << 30;
 const FLUSH_WRITE_BUFFER: u32 = 1 << 27;
+const QUEUE_INVALIDATIONS: u32 = 1 << 26;
+const REMAP_INTERRUPTS: u32 = 1 << 25;
 /// The bits of `STATUS` that are to be written back with a command; the others are one-shot.
 const LASTING: u32 = 0x96ff_ffff;
 
@@ -105,6 +108,16 @@ static FAULT: Vector = Vector::new();
 /// Remembers what the firmware says; nothing is switched on.
 pub fn find(acpi: &Acpi) {
     *DESCRIBED.lock() = acpi.iommus.clone();
+}
+
+/// Switches queues of invalidations on, as firmware does and may leave them. For the self-test, before [`confine`]; what they take of memory stays theirs.
+pub fn leave_as_firmware_does() {
+    for mut unit in DESCRIBED.lock().clone().into_iter().filter_map(Unit::prepare) {
+        if let Some(queue) = unit.tables.take() {
+            unit.write(register::INVALIDATION_QUEUE, queue);
+            unit.command(QUEUE_INVALIDATIONS, QUEUE_INVALIDATIONS);
+        }
+    }
 }
 
 /// Switches translation on in all units. False, and nothing is changed, if there is none or one that can't be used. Called by a thread.
@@ -252,12 +265,15 @@ impl Unit {
         self.wait_until("a command", |unit| unit.read::<u32>(register::STATUS) & bit == expected);
     }
 
-    /// Firmware may have left it on, for the devices that it used: these are silent by now.
+    /// Firmware may have left it on, for the devices that it used: these are silent by now. Interrupts are not remapped here; and as long as there is a queue of
+    /// invalidations, the registers for them mean nothing (§6.5.2).
     fn start(&mut self) {
-        let status = self.read::<u32>(register::STATUS);
-        if status & TRANSLATE != 0 {
-            self.write(register::COMMAND, status & LASTING & !TRANSLATE);
-            self.wait_until("off", |unit| unit.read::<u32>(register::STATUS) & TRANSLATE == 0);
+        for left_on in [TRANSLATE, REMAP_INTERRUPTS, QUEUE_INVALIDATIONS] {
+            let status = self.read::<u32>(register::STATUS);
+            if status & left_on != 0 {
+                self.write(register::COMMAND, status & LASTING & !left_on);
+                self.wait_until("off", |unit| unit.read::<u32>(register::STATUS) & left_on == 0);
+            }
         }
         // With the root table of legacy mode (§9.1): bits 11:10 are 0.
         self.write(register::ROOT_TABLE, self.root);

@@ -292,6 +292,9 @@ impl State {
             _ => 0,
         };
         self.complete(0, number, 0, result);
+        if self.lie == Lie::Twice {
+            self.complete(0, number, 0, result);
+        }
     }
 
     fn doorbell(&mut self, index: u32, value: u32) {

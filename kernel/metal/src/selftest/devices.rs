@@ -10,7 +10,7 @@ use kernel_core::{
 };
 
 use super::{Outcome, Test, crew};
-use crate::{check, clock, cpu, interrupt, platform::Metal};
+use crate::{check, clock, cpu, interrupt, iommu, platform::Metal};
 
 pub const TESTS: &[Test] = &[
     ("a PCI function opens once, with sane BARs", functions_open),
@@ -61,6 +61,7 @@ fn confinement() -> Outcome {
     unsafe { own.address.as_ptr().write_bytes(PATTERN, 64) };
     device.set_bus_master(true);
 
+    iommu::leave_as_firmware_does();
     check!(Metal.confine_devices(), "there is no IOMMU: -device intel-iommu");
     check!(device.grant(&own), "its page can't be granted");
     copy(own.bus, OWN_BUFFER, START)?;
