@@ -79,9 +79,11 @@ impl Schedule {
     fn may(&self, deed: &Deed, elapsed: Duration, facts: &Facts) -> bool {
         let Deed::Crash { domain, .. } = deed else { return true };
         let live = facts.domains.get(domain).is_none_or(|facts| facts.state == "live");
-        let happened = facts.crashes.iter().filter(|(_, crash)| crash.domain == *domain).count();
+        let crashes = || facts.crashes.iter().map(|(_, crash)| crash).filter(|crash| crash.domain == *domain);
         let (asked, last) = self.crashes.get(domain).copied().unwrap_or_default();
-        live && (happened >= asked || elapsed >= last + PATIENCE)
+        // A crash may be heard of before the change of state that it makes.
+        let is_over = crashes().last().is_none_or(|crash| facts.recovery_of(crash).is_some());
+        live && (crashes().count() >= asked && is_over || elapsed >= last + PATIENCE)
     }
 
     /// Deeds whose time never came.
@@ -100,7 +102,8 @@ fn line(crash: &Crash) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::feed::DomainFacts;
+    use crate::clock::Moment;
+    use crate::feed::{DomainFacts, parse};
     use crate::options::{Command, Fault, Outage, Pause};
 
     #[test]
@@ -141,5 +144,22 @@ mod tests {
         // The first one hasn't happened yet; but nobody waits for ever.
         assert_eq!(schedule.due(seconds(9), &facts), None);
         assert_eq!(schedule.due(seconds(13), &facts), Some(crash("lb", "crash lb")));
+    }
+
+    /// A domain that is said to be live, and has just crashed, isn't: what it is ordered meanwhile would be refused.
+    #[test]
+    fn a_crash_waits_for_the_recovery_of_the_one_before() {
+        let mut options = crate::options::tests::options();
+        options.crashes =
+            [1, 1].map(|at| Crash { domain: "lb".into(), kind: None, at: Duration::from_secs(at) }).into();
+        let mut schedule = Schedule::of(&options);
+        let mut facts = Facts::default();
+        let mut is_due = |facts: &Facts| schedule.due(Duration::from_secs(2), facts).is_some();
+        facts.domains.insert("lb".into(), DomainFacts { state: "live".into(), ..Default::default() });
+        assert!(is_due(&facts));
+        facts.take(parse(Moment(1), r#"{"event":"crash","domain":"lb","generation":1}"#));
+        assert!(!is_due(&facts));
+        facts.take(parse(Moment(2), r#"{"event":"recovered","domain":"lb","generation":2}"#));
+        assert!(is_due(&facts));
     }
 }
