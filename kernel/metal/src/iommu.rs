@@ -42,7 +42,9 @@ mod register {
     pub const FAULT_ADDRESS: usize = 0x40;
     pub const FAULT_ADDRESS_HIGH: usize = 0x44;
     pub const PROTECTED_MEMORY: usize = 0x64;
-    pub const INVALIDATION_QUEUE: usize = 0x90;
+    pub const QUEUE_HEAD: usize = 0x80;
+    pub const QUEUE_TAIL: usize = 0x88;
+    pub const QUEUE: usize = 0x90;
 }
 
 /// Of `COMMAND` and `STATUS` (§11.4.4).
@@ -110,13 +112,19 @@ pub fn find(acpi: &Acpi) {
     *DESCRIBED.lock() = acpi.iommus.clone();
 }
 
-/// Switches queues of invalidations on, as firmware does and may leave them. For the self-test, before [`confine`]; what they take of memory stays theirs.
+/// Leaves the units as firmware may that has used them: with a queue of invalidations, whose last entry was one to wait for (§6.5.2.8). For the self-test, before [`confine`]; the
+/// memory stays theirs.
 pub fn leave_as_firmware_does() {
+    const WAIT: u64 = 5;
+    const WRITE_WHEN_DONE: u64 = 1 << 5;
     for mut unit in DESCRIBED.lock().clone().into_iter().filter_map(Unit::prepare) {
-        if let Some(queue) = unit.tables.take() {
-            unit.write(register::INVALIDATION_QUEUE, queue);
-            unit.command(QUEUE_INVALIDATIONS, QUEUE_INVALIDATIONS);
-        }
+        let Some(queue) = unit.tables.take() else { continue };
+        unit.tables.write(queue, 0, WAIT | WRITE_WHEN_DONE | 1 << 32);
+        unit.tables.write(queue, 1, queue + memory::PAGE / 2);
+        unit.write(register::QUEUE, queue);
+        unit.command(QUEUE_INVALIDATIONS, QUEUE_INVALIDATIONS);
+        unit.write(register::QUEUE_TAIL, 16u64);
+        unit.wait_until("its queue", |unit| unit.read::<u64>(register::QUEUE_HEAD) == 16);
     }
 }
 

@@ -9,16 +9,19 @@ use crate::view::View;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::fs;
 use std::io::BufReader;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often signals and keys are looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// How long the lab's processes may take to end by themselves.
+const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Makes a run. `Ok` means that there is a report, which says whether all went well; it has been written to the options' path.
 ///
@@ -55,7 +58,13 @@ struct Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // Outer's death ends everything in its PID namespace. Already gone is as good.
+        // Inner ends when nobody is there to hear it, everything in its PID namespace before it, and outer after it: so that nothing is left when the command returns.
+        let _ = self.socket.shutdown(Shutdown::Both);
+        let begun = Instant::now();
+        while matches!(self.process.try_wait(), Ok(None)) && begun.elapsed() < LAST_PATIENCE {
+            thread::sleep(Duration::from_millis(5));
+        }
+        // Whatever holds it up: outer's death ends inner's, too. Already gone is as good.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
