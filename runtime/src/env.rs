@@ -53,7 +53,7 @@ extern "C" fn run_boxed(argument: *mut u8) {
     work();
 }
 
-/// The kernel has no memory for another thread of this domain, or the CPU isn't the domain's.
+/// The kernel has no memory for another thread of this domain, the manifest admits no more (`threads`), or the CPU isn't the domain's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpawnError;
 
@@ -69,6 +69,6 @@ impl<T: fmt::Display> From<T> for StartError {
 
 impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no memory for another thread, or a CPU that is not this domain's")
+        f.write_str("no memory for another thread, as many as the manifest admits (`threads`), or a CPU that is not this domain's")
     }
 }
