@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 pub const SCHEMA_VERSION: u32 = 1;
@@ -36,7 +35,49 @@ pub enum CampaignError {
     Interrupted,
 }
 
-/// What a campaign of the lab has come to: the question that it asks, and what each leg, one life of one lab, has answered.
+/// A question that a campaign asks of the lab, leg by leg; a leg is one life of one lab.
+pub trait Question: Clone + PartialEq + fmt::Debug + Serialize + DeserializeOwned {
+    type Leg: Leg;
+
+    /// What is done to the box, in the plural.
+    const EVENTS: &str;
+
+    /// Why it can't be asked, if so.
+    fn fault(&self) -> Option<&'static str>;
+
+    /// Events in one leg.
+    fn leg_size(&self) -> u32;
+
+    fn seed(&self) -> u64;
+
+    /// The run of a leg with this seed and so many events; what it says nothing of is as in `quiet`.
+    fn request(&self, seed: u64, count: u32, quiet: Request) -> Request;
+
+    /// What that run's report answers.
+    fn judge(&self, seed: u64, count: u32, report: &Report) -> Self::Leg;
+
+    /// The record as a person reads it.
+    fn render(record: &Record<Self, Self::Leg>) -> String;
+}
+
+/// What a leg has answered.
+pub trait Leg: Serialize + DeserializeOwned {
+    /// Events that were in it.
+    fn events(&self) -> u32;
+
+    fn is_well(&self) -> bool;
+}
+
+/// What the command line asked for.
+pub struct Campaign<Question> {
+    pub manifest: PathBuf,
+    pub question: Question,
+    /// Events in all, those of the record included.
+    pub count: u32,
+    pub record: PathBuf,
+}
+
+/// What a campaign of the lab has come to: the question, and the answers of its legs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record<Question, Leg> {
     pub schema_version: u32,
@@ -44,13 +85,9 @@ pub struct Record<Question, Leg> {
     pub legs: Vec<Leg>,
 }
 
-impl<Question, Leg> Record<Question, Leg>
-where
-    Question: Clone + PartialEq + fmt::Debug + DeserializeOwned,
-    Leg: DeserializeOwned,
-{
+impl<Q: Question> Record<Q, Q::Leg> {
     /// The record of this question that stands in the file, or a new one.
-    fn resume(path: &Path, question: &Question) -> Result<Self, CampaignError> {
+    fn resume(path: &Path, question: &Q) -> Result<Self, CampaignError> {
         let fresh = || Record { schema_version: SCHEMA_VERSION, question: question.clone(), legs: Vec::new() };
         let Some(record) = read::<Self>(path)? else { return Ok(fresh()) };
         if record.schema_version != SCHEMA_VERSION || record.question != *question {
@@ -59,6 +96,36 @@ where
         }
         Ok(record)
     }
+
+    pub fn events(&self) -> u32 {
+        self.legs.iter().map(Leg::events).sum()
+    }
+
+    pub fn is_well(&self) -> bool {
+        !self.legs.is_empty() && self.legs.iter().all(Leg::is_well)
+    }
+}
+
+/// Goes on with a campaign until it has as many events as were asked for; `each` hears of the record after every leg.
+pub fn run<Q: Question>(
+    workspace: &Workspace,
+    campaign: &Campaign<Q>,
+    mut each: impl FnMut(&Record<Q, Q::Leg>),
+) -> Result<Record<Q, Q::Leg>, CampaignError> {
+    let question = &campaign.question;
+    if let Some(fault) = question.fault() {
+        return Err(CampaignError::Unsuitable(fault.into()));
+    }
+    let mut record = Record::resume(&campaign.record, question)?;
+    while record.events() < campaign.count {
+        let count = question.leg_size().min(campaign.count - record.events());
+        let seed = leg_seed(question.seed(), record.legs.len());
+        let report = run_leg(workspace, question.request(seed, count, quiet(&campaign.manifest)))?;
+        record.legs.push(question.judge(seed, count, &report));
+        write(&campaign.record, &record)?;
+        each(&record);
+    }
+    Ok(record)
 }
 
 /// One leg's run. What was interrupted is no leg: it says neither that all is well nor that anything isn't.
@@ -79,11 +146,11 @@ fn leg_seed(seed: u64, number: usize) -> u64 {
     mixed ^ mixed >> 31
 }
 
-/// A run of that length in which nothing is done to the box.
-fn quiet(manifest: &Path, duration: Duration) -> Request {
+/// A run in which nothing is done to the box.
+fn quiet(manifest: &Path) -> Request {
     Request {
         target: manifest.into(),
-        duration: Some(duration),
+        duration: None,
         crashes: Vec::new(),
         commands: Vec::new(),
         pauses: Vec::new(),

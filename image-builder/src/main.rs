@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand, ValueEnum};
 use image_builder::bench;
 use image_builder::build::{BuildError, Flavour, build};
-use image_builder::campaign::{CampaignError, crashes, power, rig};
+use image_builder::campaign::{self, Campaign, CampaignError, Question, crashes, power, rig};
 use image_builder::flash::{self, Consent, FlashError};
 use image_builder::graph;
 use image_builder::image::{self, ImageError};
@@ -368,6 +368,15 @@ fn in_the_rig(workspace: &Workspace, name: &str, question: &rig::Question, domai
     all_well(rig::run(workspace, name, question, domains)?)
 }
 
+fn in_the_lab<Q: Question>(workspace: &Workspace, campaign: Campaign<Q>) -> Result<(), Failure> {
+    let record = campaign::run(workspace, &campaign, |record| {
+        let how = if record.is_well() { "all well" } else { "not well" };
+        eprintln!("{} of {} {}, {how}", record.events(), campaign.count, Q::EVENTS);
+    })?;
+    print!("{}", Q::render(&record));
+    all_well(record.is_well())
+}
+
 fn perform(job: Job) -> Result<(), Failure> {
     let workspace = Workspace::find();
     match job {
@@ -468,30 +477,12 @@ fn perform(job: Job) -> Result<(), Failure> {
             let domains = if domains.is_empty() { all } else { domains };
             let question =
                 crashes::Question { config: checked.name, domains, gap_ms: gap.as_millis() as u64, leg, seed };
-            let campaign = crashes::Campaign { manifest, question, count, record: report };
-            let record = crashes::run(&workspace, &campaign, |record| {
-                eprintln!(
-                    "{} of {count} crashes, {}",
-                    record.injected(),
-                    if record.ok() { "all well" } else { "not well" }
-                );
-            })?;
-            print!("{}", crashes::render(&record));
-            all_well(record.ok())?;
+            in_the_lab(&workspace, Campaign { manifest, question, count, record: report })?;
         }
         Job::Campaign { kind: CampaignKind::PowerLosses { manifest, count, leg, gap, seed, report } } => {
             let config = check(&workspace, &manifest)?.name;
             let question = power::Question { config, gap_ms: gap.as_millis() as u64, leg, seed };
-            let campaign = power::Campaign { manifest, question, count, record: report };
-            let record = power::run(&workspace, &campaign, |record| {
-                eprintln!(
-                    "{} of {count} power losses, {}",
-                    record.losses(),
-                    if record.ok() { "all well" } else { "not well" }
-                );
-            })?;
-            print!("{}", power::render(&record));
-            all_well(record.ok())?;
+            in_the_lab(&workspace, Campaign { manifest, question, count, record: report })?;
         }
         Job::Campaign { kind: CampaignKind::Restarts(asked) } => {
             in_the_rig(&workspace, "restarts", &asked.question, &asked.domains)?;

@@ -4,14 +4,13 @@
 //! every crash that was asked for happened, with the reason that was asked for; the domain came back with the pages that it had; nothing failed, broke or
 //! moved.
 
-use super::{CampaignError, leg_seed, quiet, run_leg, times, write};
-use crate::run;
-use crate::workspace::Workspace;
+use super::times;
+use crate::run::Request;
 use comfy_table::{Table, presets};
 use interfaces::abi::Reason;
 use lab::{Crash, CrashReport, Report};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt::Write, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
 /// What is asked: the same question continues the same record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,15 +23,6 @@ pub struct Question {
     /// Crashes in one life of a box.
     pub leg: u32,
     pub seed: u64,
-}
-
-/// What the command line asked for.
-pub struct Campaign {
-    pub manifest: PathBuf,
-    pub question: Question,
-    /// Crashes in all, those of the record included.
-    pub count: u32,
-    pub record: PathBuf,
 }
 
 pub type Record = super::Record<Question, Leg>;
@@ -98,35 +88,47 @@ impl Question {
     }
 }
 
-impl Record {
-    pub fn injected(&self) -> u32 {
-        self.legs.iter().map(|leg| leg.injected).sum()
+impl super::Question for Question {
+    type Leg = Leg;
+
+    const EVENTS: &str = "crashes";
+
+    fn fault(&self) -> Option<&'static str> {
+        let asks_nothing = self.domains.is_empty() || self.leg == 0 || self.gap_ms == 0;
+        asks_nothing.then_some("a campaign needs a domain, a leg of one crash, and a gap")
     }
 
-    pub fn ok(&self) -> bool {
-        !self.legs.is_empty() && self.legs.iter().all(|leg| leg.ok)
+    fn leg_size(&self) -> u32 {
+        self.leg
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn request(&self, seed: u64, count: u32, quiet: Request) -> Request {
+        let crashes = self.crashes(seed, count);
+        let duration = crashes.last().map_or(SETTLE, |last| last.at) + TAIL;
+        Request { crashes, duration: Some(duration), ..quiet }
+    }
+
+    fn judge(&self, seed: u64, count: u32, report: &Report) -> Leg {
+        leg(seed, &self.crashes(seed, count), report)
+    }
+
+    fn render(record: &Record) -> String {
+        render(record)
     }
 }
 
-/// Goes on with the campaign until it has as many crashes as were asked for; `each` hears of the record after every leg.
-pub fn run(workspace: &Workspace, campaign: &Campaign, mut each: impl FnMut(&Record)) -> Result<Record, CampaignError> {
-    let question = &campaign.question;
-    if question.domains.is_empty() || question.leg == 0 || question.gap_ms == 0 {
-        return Err(CampaignError::Unsuitable("a campaign needs a domain, a leg of one crash, and a gap".into()));
+impl super::Leg for Leg {
+    fn events(&self) -> u32 {
+        self.injected
     }
-    let mut record = Record::resume(&campaign.record, question)?;
-    while record.injected() < campaign.count {
-        let count = question.leg.min(campaign.count - record.injected());
-        let seed = leg_seed(question.seed, record.legs.len());
-        let crashes = question.crashes(seed, count);
-        let duration = crashes.last().map_or(SETTLE, |last| last.at) + TAIL;
-        let request = run::Request { crashes: crashes.clone(), ..quiet(&campaign.manifest, duration) };
-        let report = run_leg(workspace, request)?;
-        record.legs.push(leg(seed, &crashes, &report));
-        write(&campaign.record, &record)?;
-        each(&record);
+
+    fn is_well(&self) -> bool {
+        self.ok
     }
-    Ok(record)
 }
 
 fn leg(seed: u64, crashes: &[Crash], report: &Report) -> Leg {
@@ -192,7 +194,7 @@ fn leg(seed: u64, crashes: &[Crash], report: &Report) -> Leg {
 }
 
 /// The record as a person reads it: the sums, and how long crashes blocked, drawn. What was not measured has no line: a service has no VIP whose connections could move, and no probes go through it.
-pub fn render(record: &Record) -> String {
+fn render(record: &Record) -> String {
     let sum = |of: fn(&Leg) -> u64| record.legs.iter().map(of).sum::<u64>();
     let values = |of: fn(&Leg) -> &Vec<f64>| record.legs.iter().flat_map(of).copied().collect::<Vec<f64>>();
     let (mut blocked, mut restart) = (values(|leg| &leg.blocked_ms), values(|leg| &leg.restart_ms));
@@ -225,7 +227,7 @@ pub fn render(record: &Record) -> String {
     for (number, leg) in record.legs.iter().enumerate().filter(|(_, leg)| !leg.ok) {
         let _ = writeln!(text, "box {number} (seed {:#x}): {}", leg.seed, leg.reasons.join("; "));
     }
-    text.push_str(if record.ok() { "all went well\n" } else { "not well\n" });
+    text.push_str(if record.is_well() { "all went well\n" } else { "not well\n" });
     text
 }
 
@@ -246,6 +248,7 @@ fn histogram(sorted: &[f64]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{CampaignError, leg_seed, write};
     use super::*;
     use crate::campaign::SCHEMA_VERSION;
     use lab::ProbeReport;

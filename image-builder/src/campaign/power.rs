@@ -3,13 +3,12 @@
 //! A leg is one disk, and the box's lives on it. What it must show: after each loss the box comes up and serves, and holds all that was acknowledged in whichever life of
 //! its; the lab holds every answer against those of one store that forgets nothing.
 
-use super::{CampaignError, leg_seed, quiet, run_leg, times, write};
-use crate::run;
-use crate::workspace::Workspace;
+use super::times;
+use crate::run::Request;
 use comfy_table::{Table, presets};
 use lab::Report;
 use serde::{Deserialize, Serialize};
-use std::{fmt::Write, path::PathBuf, time::Duration};
+use std::{fmt::Write, time::Duration};
 
 /// What is asked: the same question continues the same record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,15 +20,6 @@ pub struct Question {
     /// Losses that one disk goes through.
     pub leg: u32,
     pub seed: u64,
-}
-
-/// What the command line asked for.
-pub struct Campaign {
-    pub manifest: PathBuf,
-    pub question: Question,
-    /// Losses in all, those of the record included.
-    pub count: u32,
-    pub record: PathBuf,
 }
 
 pub type Record = super::Record<Question, Leg>;
@@ -68,34 +58,46 @@ impl Question {
     }
 }
 
-impl Record {
-    pub fn losses(&self) -> u32 {
-        self.legs.iter().map(|leg| leg.losses).sum()
+impl super::Question for Question {
+    type Leg = Leg;
+
+    const EVENTS: &str = "power losses";
+
+    fn fault(&self) -> Option<&'static str> {
+        (self.leg == 0 || self.gap_ms == 0).then_some("a campaign needs a leg of one power loss, and a gap")
     }
 
-    pub fn ok(&self) -> bool {
-        !self.legs.is_empty() && self.legs.iter().all(|leg| leg.ok)
+    fn leg_size(&self) -> u32 {
+        self.leg
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn request(&self, seed: u64, count: u32, quiet: Request) -> Request {
+        let power_losses = self.losses(seed, count);
+        let duration = power_losses.last().map_or(SETTLE, |last| *last) + TAIL;
+        Request { power_losses, duration: Some(duration), ..quiet }
+    }
+
+    fn judge(&self, seed: u64, count: u32, report: &Report) -> Leg {
+        leg(seed, count, report)
+    }
+
+    fn render(record: &Record) -> String {
+        render(record)
     }
 }
 
-/// Goes on with the campaign until it has as many losses as were asked for; `each` hears of the record after every leg.
-pub fn run(workspace: &Workspace, campaign: &Campaign, mut each: impl FnMut(&Record)) -> Result<Record, CampaignError> {
-    let question = &campaign.question;
-    if question.leg == 0 || question.gap_ms == 0 {
-        return Err(CampaignError::Unsuitable("a campaign needs a leg of one power loss, and a gap".into()));
+impl super::Leg for Leg {
+    fn events(&self) -> u32 {
+        self.losses
     }
-    let mut record = Record::resume(&campaign.record, question)?;
-    while record.losses() < campaign.count {
-        let count = question.leg.min(campaign.count - record.losses());
-        let seed = leg_seed(question.seed, record.legs.len());
-        let losses = question.losses(seed, count);
-        let duration = losses.last().map_or(SETTLE, |last| *last) + TAIL;
-        let request = run::Request { power_losses: losses, ..quiet(&campaign.manifest, duration) };
-        record.legs.push(leg(seed, count, &run_leg(workspace, request)?));
-        write(&campaign.record, &record)?;
-        each(&record);
+
+    fn is_well(&self) -> bool {
+        self.ok
     }
-    Ok(record)
 }
 
 fn leg(seed: u64, losses: u32, report: &Report) -> Leg {
@@ -118,7 +120,7 @@ fn leg(seed: u64, losses: u32, report: &Report) -> Leg {
 }
 
 /// The record as a person reads it.
-pub fn render(record: &Record) -> String {
+fn render(record: &Record) -> String {
     let sum = |of: fn(&Leg) -> u64| record.legs.iter().map(of).sum::<u64>().to_string();
     let mut back: Vec<f64> = record.legs.iter().flat_map(|leg| leg.back_after_ms.iter().copied()).collect();
     let mut table = Table::new();
@@ -137,7 +139,7 @@ pub fn render(record: &Record) -> String {
     for (number, leg) in record.legs.iter().enumerate().filter(|(_, leg)| !leg.ok) {
         let _ = writeln!(text, "disk {number} (seed {:#x}): {}", leg.seed, leg.reasons.join("; "));
     }
-    text.push_str(if record.ok() { "nothing that was acknowledged was lost\n" } else { "not well\n" });
+    text.push_str(if record.is_well() { "nothing that was acknowledged was lost\n" } else { "not well\n" });
     text
 }
 

@@ -70,7 +70,7 @@ pub fn draw() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, vec::Vec};
 
     use super::*;
 
@@ -79,8 +79,6 @@ mod tests {
         generator.stir(&[seed; 32]);
         moments.into_iter().map(|now| generator.draw(now)).collect()
     }
-
-    use std::vec::Vec;
 
     /// Who knows every moment of every draw knows nothing of what was drawn as long as the seed is unknown, and the other way round.
     #[test]
