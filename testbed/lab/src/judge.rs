@@ -157,6 +157,9 @@ pub fn report(options: &RunOptions, evidence: &Evidence, witness: &Witness) -> R
     let vips = vips(options, evidence, witness);
     let losses = outages::Losses::new(options, &tally, witness);
     check_load(evidence, &tally, &losses, &probe, &mut reasons);
+    reasons.extend(
+        losses.first_unexcused(options, up).map(|first| format!("the first that failed on a connection: {first}")),
+    );
     let mut requests = requests(&tally);
     services::judge(options, evidence, up, &mut requests, &mut connections, &mut crashes, &mut reasons);
     for (name, _) in vips.iter().filter(|(_, vip)| vip.probes_sent > 0 && vip.probes_received == 0) {

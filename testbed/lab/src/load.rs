@@ -6,7 +6,7 @@
 mod exchange;
 mod tally;
 
-pub use tally::{Kind, Loss, Tally};
+pub use tally::{End, Kind, Loss, Tally};
 
 use crate::backend::{LONG_SEED, SMALL_SEED};
 use crate::content;
@@ -181,11 +181,11 @@ impl Ground {
                 true
             }
             Ok(()) => {
-                tally.lose(kind, &Fault::Late, connection.client_port(), connection.target());
+                tally.lose(kind, &Fault::Late, connection.end());
                 true
             }
             Err(fault) => {
-                tally.lose(kind, &fault, connection.client_port(), connection.target());
+                tally.lose(kind, &fault, connection.end());
                 !fault.breaks()
             }
         }

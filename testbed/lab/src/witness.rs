@@ -52,6 +52,8 @@ impl Display for Service {
 
 #[derive(Debug, Clone, Copy)]
 struct Connection {
+    /// When its first SYN came.
+    at: Moment,
     backend: usize,
     sequence: u32,
     moved: bool,
@@ -128,7 +130,8 @@ pub struct Seen {
 pub struct Witness {
     vips: HashSet<Ipv4Addr>,
     box_mac: [u8; 6],
-    connections: HashMap<Flow, Connection>,
+    /// Those that began from one port of the client's, in order: a port may be used again.
+    connections: HashMap<Flow, Vec<Connection>>,
     /// UDP flows that have been seen.
     datagram_flows: HashSet<Flow>,
     /// Distinct flows (for TCP: connections) of each service, by backend.
@@ -213,9 +216,10 @@ impl Witness {
         }
     }
 
-    /// The backend that got the SYN of the last connection from this port of the client's.
-    pub fn backend_of(&self, client: Ipv4Addr, client_port: u16, service: Service) -> Option<usize> {
-        self.connections.get(&Flow { client, client_port, service }).map(|connection| connection.backend)
+    /// The backend that got the SYN of the connection from this port of the client's that was open at this moment.
+    pub fn backend_of(&self, client: Ipv4Addr, client_port: u16, service: Service, open: Moment) -> Option<usize> {
+        let connections = self.connections.get(&Flow { client, client_port, service })?;
+        connections.iter().rfind(|connection| connection.at <= open).map(|connection| connection.backend)
     }
 
     fn at_backend(&mut self, number: usize, at: Moment, frame: &Frame, ip: Ip) {
@@ -264,7 +268,7 @@ impl Witness {
 
     fn segment(&mut self, number: usize, at: Moment, flow: Flow, sequence: u32, flags: u8) {
         let opens = flags & (SYN | ACK) == SYN;
-        match self.connections.get_mut(&flow) {
+        match self.connections.get_mut(&flow).and_then(|connections| connections.last_mut()) {
             // The same SYN once more belongs to the connection that the first one opened; another number opens another connection on a port
             // used before.
             Some(connection) if !opens || connection.sequence == sequence => {
@@ -277,7 +281,8 @@ impl Witness {
                 self.backends[number].connections += 1;
                 self.backends[number].last_connection = Some(at);
                 self.share(flow.service)[number] += 1;
-                self.connections.insert(flow, Connection { backend: number, sequence, moved: false });
+                let connection = Connection { at, backend: number, sequence, moved: false };
+                self.connections.entry(flow).or_default().push(connection);
             }
             // Of a connection whose SYN nobody saw: the box let none through before its SYN, or it is a stray.
             _ => {}
@@ -313,9 +318,13 @@ mod tests {
     }
 
     fn arrive(witness: &mut Witness, backend: usize, bytes: &[u8]) {
+        arrive_at(witness, Moment(1), backend, bytes);
+    }
+
+    fn arrive_at(witness: &mut Witness, at: Moment, backend: usize, bytes: &[u8]) {
         let mut bytes = bytes.to_vec();
         bytes[..6].copy_from_slice(&network::mac_of_backend(backend));
-        witness.see(Place::Backend(backend), Moment(1), Way::In, &Frame::parse(&bytes, false));
+        witness.see(Place::Backend(backend), at, Way::In, &Frame::parse(&bytes, false));
     }
 
     #[test]
@@ -341,6 +350,18 @@ mod tests {
         assert_eq!(w.backends[1].connections, 1);
         let web = Service { address: VIP, port: 80, protocol: Protocol::Tcp };
         assert_eq!(w.shares[&web], [1, 1]);
+    }
+
+    /// What a connection suffered is not held against the one that had its port after it.
+    #[test]
+    fn a_connection_is_known_by_its_port_and_when_it_was_open() {
+        let mut w = witness();
+        arrive_at(&mut w, Moment(10), 0, &tcp(1000, 5, SYN));
+        arrive_at(&mut w, Moment(20), 1, &tcp(1000, 900, SYN));
+        arrive_at(&mut w, Moment(30), 1, &tcp(1000, 900, SYN));
+        let web = Service { address: VIP, port: 80, protocol: Protocol::Tcp };
+        let at = |moment| w.backend_of(Ipv4Addr::new(192, 168, 77, 2), 1000, web, Moment(moment));
+        assert_eq!([9, 11, 19, 20, 40].map(at), [None, Some(0), Some(0), Some(1), Some(1)]);
     }
 
     #[test]

@@ -12,38 +12,56 @@ pub fn excuse(witness: &Witness, backend: usize, at: Moment) -> bool {
     witness.outages.iter().any(|outage| outage.excuses(backend, at))
 }
 
-/// Failures of requests on connections of backends that were cut off.
-pub struct Losses<'a>(Vec<(usize, &'a Loss)>);
+/// Failures of requests on connections: those of backends that were cut off, and the others, with the backend that got their SYN.
+pub struct Losses<'a> {
+    excused: Vec<(usize, &'a Loss)>,
+    others: Vec<(Option<usize>, &'a Loss)>,
+}
 
 impl<'a> Losses<'a> {
     pub fn new(options: &RunOptions, tally: &'a Tally, witness: &Witness) -> Self {
-        let excused = tally.losses.iter().filter_map(|loss| {
-            let (address, port) = (*loss.target.ip(), loss.target.port());
+        let (mut excused, mut others) = (Vec::new(), Vec::new());
+        for loss in &tally.losses {
+            let (address, port) = (*loss.end.target.ip(), loss.end.target.port());
             let service = Service { address, port, protocol: Protocol::Tcp };
-            let backend = witness.backend_of(options.lab.client.address, loss.client_port, service)?;
-            excuse(witness, backend, loss.at).then_some((backend, loss))
-        });
-        Self(excused.collect())
+            match witness.backend_of(options.lab.client.address, loss.end.port, service, loss.end.opened) {
+                Some(backend) if excuse(witness, backend, loss.at) => excused.push((backend, loss)),
+                backend => others.push((backend, loss)),
+            }
+        }
+        Self { excused, others }
+    }
+
+    /// The first of those that nothing excuses, for whoever looks for the cause.
+    pub fn first_unexcused(&self, options: &RunOptions, up: Moment) -> Option<String> {
+        let (backend, loss) = self.others.first()?;
+        let whose = backend.map_or("nobody", |backend| &options.backends[backend].name);
+        Some(format!(
+            "{} from port {}, whose SYN {whose} got, at {:.0} ms",
+            loss.why,
+            loss.end.port,
+            millis(loss.at.since(up))
+        ))
     }
 
     pub fn failed(&self) -> u64 {
-        self.0.len() as u64
+        self.excused.len() as u64
     }
 
     pub fn broken(&self) -> u64 {
-        self.0.iter().filter(|(_, loss)| loss.broke).count() as u64
+        self.excused.iter().filter(|(_, loss)| loss.broke).count() as u64
     }
 
     /// How many of the failures of this kind are excused.
     pub fn excused_for(&self, why: &str) -> u64 {
-        self.0.iter().filter(|(_, loss)| loss.why == why).count() as u64
+        self.excused.iter().filter(|(_, loss)| loss.why == why).count() as u64
     }
 }
 
 pub fn reports(options: &RunOptions, losses: &Losses, witness: &Witness, up: Moment, end: Moment) -> Vec<OutageReport> {
     let reports = witness.outages.iter().map(|outage| {
         let to = outage.to.unwrap_or(end);
-        let own = losses.0.iter().filter(|(backend, loss)| outage.excuses(*backend, loss.at));
+        let own = losses.excused.iter().filter(|(backend, loss)| outage.excuses(*backend, loss.at));
         OutageReport {
             backend: options.backends[outage.backend].name.clone(),
             at_ms: millis(outage.from.since(up)),

@@ -1,7 +1,8 @@
 //! One HTTP/1.1 connection through the VIP, and requests on it whose answers are checked to the last byte.
 
-use super::{STALLED, TIMELY, Target};
+use super::{End, STALLED, TIMELY, Target};
 use crate::backend::upload_path;
+use crate::clock::Moment;
 use crate::content::{self, Hash};
 use bytes::Bytes;
 use futures_util::stream;
@@ -14,7 +15,6 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use sha2::{Digest, Sha256};
 use std::convert::Infallible;
-use std::net::SocketAddrV4;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -68,7 +68,7 @@ pub struct Connection {
     target: Target,
     sender: SendRequest<Body>,
     answered_by: String,
-    client_port: u16,
+    end: End,
 }
 
 impl Connection {
@@ -79,14 +79,15 @@ impl Connection {
             .map_err(|_| Fault::Connect("no answer".into()))?
             .map_err(connect)?;
         stream.set_nodelay(true).map_err(connect)?;
-        let client_port = stream.local_addr().map_err(connect)?.port();
+        let port = stream.local_addr().map_err(connect)?.port();
+        let end = End { target: target.address, port, opened: Moment::now() };
         let (sender, connection) =
             handshake(TokioIo::new(stream)).await.map_err(|error| Fault::Connect(error.to_string()))?;
         // What goes wrong there also shows at the sender.
         tokio::spawn(async move {
             let _ = connection.await;
         });
-        Ok(Self { target: target.clone(), sender, answered_by: String::new(), client_port })
+        Ok(Self { target: target.clone(), sender, answered_by: String::new(), end })
     }
 
     /// The backend that gave the last good answer.
@@ -94,12 +95,8 @@ impl Connection {
         &self.answered_by
     }
 
-    pub fn client_port(&self) -> u16 {
-        self.client_port
-    }
-
-    pub fn target(&self) -> SocketAddrV4 {
-        self.target.address
+    pub fn end(&self) -> End {
+        self.end
     }
 
     pub async fn get(&mut self, path: &str, expected: &Expected) -> Result<(), Fault> {

@@ -36,12 +36,20 @@ pub struct Counts {
     pub took_us: Vec<u32>,
 }
 
+/// The client's end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    pub target: SocketAddrV4,
+    pub port: u16,
+    /// When it had been made: its port may have been another connection's before, and be another's after.
+    pub opened: Moment,
+}
+
 /// A request that failed on a connection that had been made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loss {
     pub at: Moment,
-    pub target: SocketAddrV4,
-    pub client_port: u16,
+    pub end: End,
     /// As in [`Tally::failures`].
     pub why: String,
     /// Whether it was the connection's end, too.
@@ -78,12 +86,12 @@ impl Tally {
         *self.failures.entry(format!("{}: {fault}", kind.name())).or_default() += 1;
     }
 
-    /// A request failed on a connection between these two.
-    pub fn lose(&mut self, kind: Kind, fault: &Fault, client_port: u16, target: SocketAddrV4) {
+    /// A request failed on this connection.
+    pub fn lose(&mut self, kind: Kind, fault: &Fault, end: End) {
         self.fail(kind, fault);
         if self.losses.len() < LOSSES_KEPT {
             let why = format!("{}: {fault}", kind.name());
-            self.losses.push(Loss { at: Moment::now(), target, client_port, why, broke: fault.breaks() });
+            self.losses.push(Loss { at: Moment::now(), end, why, broke: fault.breaks() });
         }
     }
 
