@@ -216,10 +216,12 @@ impl Witness {
         }
     }
 
-    /// The backend that got the SYN of the connection from this port of the client's that was open at this moment.
-    pub fn backend_of(&self, client: Ipv4Addr, client_port: u16, service: Service, open: Moment) -> Option<usize> {
+    /// The backend that got the SYN of the connection that had been made by this moment from this port of the client's.
+    pub fn backend_of(&self, client: Ipv4Addr, client_port: u16, service: Service, made: Moment) -> Option<usize> {
         let connections = self.connections.get(&Flow { client, client_port, service })?;
-        connections.iter().rfind(|connection| connection.at <= open).map(|connection| connection.backend)
+        // The moments of captured frames are right within microseconds only.
+        let before = connections.iter().rfind(|connection| connection.at <= made);
+        before.or(connections.first()).map(|connection| connection.backend)
     }
 
     fn at_backend(&mut self, number: usize, at: Moment, frame: &Frame, ip: Ip) {
@@ -354,14 +356,14 @@ mod tests {
 
     /// What a connection suffered is not held against the one that had its port after it.
     #[test]
-    fn a_connection_is_known_by_its_port_and_when_it_was_open() {
+    fn a_connection_is_known_by_its_port_and_when_it_was_made() {
         let mut w = witness();
         arrive_at(&mut w, Moment(10), 0, &tcp(1000, 5, SYN));
         arrive_at(&mut w, Moment(20), 1, &tcp(1000, 900, SYN));
         arrive_at(&mut w, Moment(30), 1, &tcp(1000, 900, SYN));
         let web = Service { address: VIP, port: 80, protocol: Protocol::Tcp };
         let at = |moment| w.backend_of(Ipv4Addr::new(192, 168, 77, 2), 1000, web, Moment(moment));
-        assert_eq!([9, 11, 19, 20, 40].map(at), [None, Some(0), Some(0), Some(1), Some(1)]);
+        assert_eq!([9, 11, 19, 20, 40].map(at), [0, 0, 0, 1, 1].map(Some));
     }
 
     #[test]
