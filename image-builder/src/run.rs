@@ -122,7 +122,7 @@ fn options(workspace: &Workspace, request: Request) -> Result<RunOptions, RunErr
     };
     let balancer = balancer(&appliance, &table)?;
     let stacks = stacks(&appliance, &table, &lab.segment)?;
-    let box_settings = box_settings(&appliance, balancer.as_ref(), &stacks)?;
+    let box_settings = box_settings(&appliance, &table, balancer.as_ref(), &stacks)?;
     Ok(RunOptions {
         name,
         boot,
@@ -334,9 +334,22 @@ fn mac(appliance: &Appliance) -> [u8; 6] {
     named.unwrap_or(DEFAULT_MAC)
 }
 
+/// The VLAN that the card's driver puts the box in.
+fn vlan(appliance: &Appliance, table: &toml::Table) -> Result<Option<u16>, RunError> {
+    #[derive(Default, Deserialize)]
+    struct Card {
+        vlan: Option<u16>,
+    }
+    let cards = appliance.domains.iter().filter(|domain| domain.image.value == CARD);
+    let config = cards.filter_map(|domain| config_of(table, &domain.name.value)).next();
+    let card = config.map_or(Ok(Card::default()), |config| config.try_into());
+    card.map(|card| card.vlan).map_err(|error: toml::de::Error| RunError::Unsuitable(error.to_string()))
+}
+
 /// The box's side of the segment: the balancer's address, or a network stack's if there is none.
 fn box_settings(
     appliance: &Appliance,
+    table: &toml::Table,
     balancer: Option<&BalancerConfig>,
     stacks: &BTreeMap<String, Stack>,
 ) -> Result<BoxSettings, RunError> {
@@ -362,6 +375,7 @@ fn box_settings(
         ip6: stacks.values().find_map(|stack| stack.ip6),
         told: stack.map(|stack| stack.told).unwrap_or_default(),
         mac: mac(appliance),
+        vlan: vlan(appliance, table)?,
         cpus: appliance.machine.cpus.value,
         memory: appliance.machine.memory.value.0,
         iommu: appliance.machine.iommu == Iommu::Require,
@@ -523,7 +537,10 @@ mod tests {
         let appliance = Appliance::read(&tree, &mut diagnostics).unwrap();
         let balancer = balancer(&appliance, &source::to_toml(&tree)).unwrap().unwrap();
         assert!(balancer.vips.iter().any(|vip| vip.protocol == Protocol::Udp), "the probe needs a UDP VIP");
-        assert_eq!(box_settings(&appliance, Some(&balancer), &BTreeMap::new()).unwrap().prefix, 24);
+        assert_eq!(
+            box_settings(&appliance, &source::to_toml(&tree), Some(&balancer), &BTreeMap::new()).unwrap().prefix,
+            24
+        );
         let files: Vec<PathBuf> = sources.files.iter().map(|file| file.path.clone()).collect();
         assert_eq!(lab_file(&files).unwrap().console.fault_injection, Some(true));
     }
@@ -536,7 +553,7 @@ mod tests {
         let appliance = Appliance::read(&source::from_toml(&table), &mut Diagnostics::default()).unwrap();
         let lab: LabFile = toml::from_str("[segment]\nleased = \"10.9.0.7\"\nprefix = 16\n").unwrap();
         let stacks = stacks(&appliance, &table, &lab.segment).unwrap();
-        let own = box_settings(&appliance, None, &stacks).unwrap();
+        let own = box_settings(&appliance, &table, None, &stacks).unwrap();
         assert_eq!((own.ip.to_string().as_str(), own.prefix), ("10.9.0.7", 16));
         assert_eq!(own.ip6.unwrap().ip.to_string(), "2001:db8:1:0:5054:ff:fe72:6c01");
         assert_eq!(own.told, Told { ip: true, ip6: true });

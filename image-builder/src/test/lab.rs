@@ -25,6 +25,7 @@ const IOMMU: &str = "configs/maglev-iommu.toml";
 const SHADOW: &str = "configs/maglev-shadow.toml";
 const TIGHT: &str = "configs/maglev-tight.toml";
 const TWO_FILTERS: &str = "configs/maglev-two-filters.toml";
+const VLAN: &str = "configs/maglev-vlan.toml";
 /// Longer than any run here takes, builds included.
 const PATIENCE: Duration = Duration::from_secs(900);
 
@@ -37,8 +38,11 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
     tally.check("the balancer balances, with nothing failed or broken", || Outcome::from(lab.quiet(MANIFEST)));
     tally.check("on one CPU", || Outcome::from(lab.quiet(ONE_CPU)));
     tally.check("behind two filters, by manifest alone", || Outcome::from(lab.quiet(TWO_FILTERS)));
+    tally.check("in a VLAN, through crashes of the card's driver and the balancer", || {
+        Outcome::from(by_repetition(|| lab.across_generations(VLAN)))
+    });
     tally.check("the card confined by the IOMMU, through crashes of its driver", || {
-        Outcome::from(by_repetition(|| lab.confined()))
+        Outcome::from(by_repetition(|| lab.across_generations(IOMMU)))
     });
     tally.check("other subnets, five weights, two UDP VIPs, two CPUs, and no lock on a packet's way", || {
         Outcome::from(lab.five_backends())
@@ -427,10 +431,11 @@ impl Lab<'_> {
         Err(format!("{}{}", if only_slow { format!("{SLOW}: ") } else { String::new() }, report.reasons.join("; ")))
     }
 
-    /// The kernel starts no box that lacks the IOMMU that its manifest requires; with it, rings and buffers are within the card's reach, and stay so across generations.
-    fn confined(&self) -> Result<(), String> {
+    /// What the manifest asks of the card holds across generations. (An IOMMU: the kernel starts no box that lacks the one that its manifest requires, and rings and buffers
+    /// stay within the card's reach. A VLAN: without its tag nothing that the box sends reaches anybody, and with it nothing that it receives is understood.)
+    fn across_generations(&self, manifest: &str) -> Result<(), String> {
         let crashes = ["--duration", "10s", "--crash", "ixgbe0@3s", "--crash", "lb@6s"];
-        let report = self.report(IOMMU, &crashes)?;
+        let report = self.report(manifest, &crashes)?;
         match report.crashes.len() {
             2 => well(report),
             other => Err(format!("{other} crashes of 2")),

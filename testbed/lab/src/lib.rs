@@ -45,6 +45,7 @@ mod session;
 mod spread;
 mod stage;
 mod status;
+mod switch_port;
 mod table;
 mod units;
 mod view;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! client ── router ──┐
-//!                    ├─ segment (bridge) ── box port (the NIC model's wire)
+//!                    ├─ segment (bridge) ── box port (the NIC model's wire: `switch_port`)
 //! backend … backend ─┘
 //! ```
 //!

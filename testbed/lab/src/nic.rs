@@ -3,7 +3,9 @@
 use crate::error::Error;
 use crate::namespace::Namespace;
 use crate::network::PORT;
+use crate::options::BoxSettings;
 use crate::report::NicReport;
+use crate::switch_port::SwitchPort;
 use model::control::{self, Control, Remote};
 use model::packet_socket::PacketSocket;
 use model::vfio_user::Server;
@@ -24,15 +26,16 @@ pub struct Nic {
 
 impl Nic {
     /// Listens at `socket` for QEMU.
-    pub fn serve(namespace: &Namespace, socket: &Path, mac: [u8; 6], mtu: u32) -> Result<Self, Error> {
+    pub fn serve(namespace: &Namespace, socket: &Path, own: &BoxSettings, mtu: u32) -> Result<Self, Error> {
         let failed = |step: &str, reason: String| Error::Network { step: format!("NIC model: {step}"), reason };
         let counters = SharedCounters::new();
         let wire = namespace
             .run(|| PacketSocket::open(PORT, longest_frame(mtu)).map_err(|error| failed("wire", error.to_string())))?
             .count_overruns(counters.clone());
+        let wire = SwitchPort::new(wire, own.vlan);
         let server = Server::bind(socket).map_err(|error| failed("socket", error.to_string()))?;
         let (remote, inbox) = control::channel().map_err(Error::io("NIC model's commands"))?;
-        let config = NicConfig { mac, ..NicConfig::default() };
+        let config = NicConfig { mac: own.mac, ..NicConfig::default() };
         let counting = counters.clone();
         let thread = namespace.spawn("nic", move || {
             server.serve(config, wire, inbox, counting).map(drop).map_err(|error| error.to_string())

@@ -146,6 +146,9 @@ pub struct BoxSettings {
     #[serde(default)]
     pub told: Told,
     pub mac: [u8; 6],
+    /// The VLAN that the box is in, if it is in one; its hosts are in it, too.
+    #[serde(default)]
+    pub vlan: Option<u16>,
     pub cpus: u32,
     /// Guest memory in bytes.
     pub memory: u64,
@@ -339,6 +342,7 @@ pub(crate) mod tests {
                 ip6: None,
                 told: Told::default(),
                 mac: [2, 0, 0, 0, 0, 1],
+                vlan: None,
                 cpus: 2,
                 memory: 256 << 20,
                 iommu: false,

@@ -169,7 +169,7 @@ pub fn conduct(options: RunOptions, orders: Receiver<Order>, say: &(dyn Fn(News)
     phase("booting");
     let nic = match options.boot {
         Boot::Program(_) => None,
-        _ => Some(Nic::serve(&network.nic, &machine::nic_socket(), options.box_settings.mac, cable_mtu(&options))?),
+        _ => Some(Nic::serve(&network.nic, &machine::nic_socket(), &options.box_settings, cable_mtu(&options))?),
     };
     let started = Moment::now();
     let (machine, lines) = Machine::start(&options, &network.nic)?;
@@ -504,9 +504,9 @@ impl Session<'_> {
         self.facts.power_lost();
         let socket = machine::nic_socket();
         let _ = std::fs::remove_file(&socket);
-        let mac = self.options.box_settings.mac;
         if !matches!(self.options.boot, Boot::Program(_)) {
-            self.nic = Some(Nic::serve(&self.network.nic, &socket, mac, cable_mtu(self.options))?);
+            self.nic =
+                Some(Nic::serve(&self.network.nic, &socket, &self.options.box_settings, cable_mtu(self.options))?);
         }
         let (machine, lines) = Machine::start(self.options, &self.network.nic)?;
         self.machine = machine;
