@@ -67,11 +67,7 @@ pub fn examine(
     let known: Vec<String> = workspace.domain_crates().iter().map(|domain| domain.name.clone()).collect();
     check::structure(&appliance, &mut diagnostics);
     check::images(&appliance, &known, &mut diagnostics);
-    let base = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    let inquiry = inquire(workspace, &appliance, base)?;
+    let inquiry = inquire(workspace, &appliance, sources)?;
     check::ports(&appliance, &inquiry.ports, &mut diagnostics);
     check::configs(&appliance, &inquiry.faults, &mut diagnostics);
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();

@@ -56,3 +56,21 @@ fn right_manifests_pass() {
         assert_eq!(complaints(&manifest), "", "{}", manifest.display());
     }
 }
+
+/// What lies beside a manifest is found there, wherever the one is that inherits from it.
+#[test]
+fn an_inherited_folder_is_beside_the_file_that_names_it() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let inherited = fs::canonicalize("../configs/httpd.toml").unwrap();
+    let manifest = elsewhere.path().join("own.toml");
+    let write = |more: &str| fs::write(&manifest, format!("inherit = {inherited:?}\n{more}")).unwrap();
+    write("");
+    assert_eq!(complaints(&manifest), "");
+    // One's own is beside oneself.
+    write("[domains.web.config]\ncontent = \"pages\"\n");
+    let pages = elsewhere.path().join("pages");
+    assert!(complaints(&manifest).contains(&format!("{}: No such file", pages.display())));
+    fs::create_dir(&pages).unwrap();
+    fs::write(pages.join("index.html"), "mine").unwrap();
+    assert_eq!(complaints(&manifest), "");
+}

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub const MAGIC: &[u8; 8] = b"RLFILES1";
 
-/// A folder in a `config` table: in the manifest a path, beside the manifest; in the bundle an archive of what lies there.
+/// A folder in a `config` table: in the manifest a path, from the file that says it; in the bundle an archive of what lies there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Folder {
     path: String,
@@ -53,7 +53,7 @@ impl<'de> Deserialize<'de> for Folder {
         impl de::Visitor<'_> for Path {
             type Value = Folder;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a folder's path, from where the manifest is")
+                f.write_str("a folder's path, from the file that says it")
             }
             fn visit_str<E: de::Error>(self, path: &str) -> Result<Folder, E> {
                 Ok(Folder { path: path.into(), archive: Vec::new() })

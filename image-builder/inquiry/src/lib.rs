@@ -12,6 +12,7 @@ mod subject;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 #[cfg(feature = "subjects")]
 pub use subject::{Subject, answer};
@@ -26,6 +27,8 @@ pub struct Request {
 pub struct Config {
     pub image: String,
     pub table: serde_json::Value,
+    /// By the path of each text in the table: the folder of the file that says it. What lies beside a manifest stays there for whoever inherits from it.
+    pub beside: BTreeMap<String, PathBuf>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

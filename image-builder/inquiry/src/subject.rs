@@ -1,15 +1,16 @@
 //! The generated program's side: domains' types behind one face.
 
-use crate::{ConfigFault, Port, Ports, Request, Response, UnknownField};
+use crate::{Config, ConfigFault, Port, Ports, Request, Response, UnknownField};
 use interfaces::config::Configuration;
 use interfaces::folder::Folder;
 use runtime::env::{Env, StartError};
 use runtime::wiring::{Exports, Imports, PortSpec};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::PathBuf;
 
-type ReadConfig = fn(Value) -> Result<Vec<u8>, Vec<ConfigFault>>;
+type ReadConfig = fn(Config) -> Result<Vec<u8>, Vec<ConfigFault>>;
 
 /// One domain's crate.
 pub struct Subject {
@@ -49,7 +50,7 @@ pub fn answer(subjects: &[Subject]) -> io::Result<()> {
     }
     for (domain, config) in request.configs {
         if let Some(subject) = subjects.iter().find(|subject| subject.image == config.image) {
-            response.configs.insert(domain, (subject.read)(config.table));
+            response.configs.insert(domain, (subject.read)(config));
         }
     }
     io::stdout().write_all(&serde_json::to_vec(&response)?)
@@ -58,9 +59,9 @@ pub fn answer(subjects: &[Subject]) -> io::Result<()> {
 /// More faults than anybody mends at once.
 const MAX_FAULTS: usize = 50;
 
-/// Reads `table` as a `C`. serde stops at the first fault; so what is at fault is taken out and the rest is read again, until nothing more is
+/// Reads a table as a `C`. serde stops at the first fault; so what is at fault is taken out and the rest is read again, until nothing more is
 /// found, or only that what was taken out is now missing.
-fn read<C: Configuration>(mut table: Value) -> Result<Vec<u8>, Vec<ConfigFault>> {
+fn read<C: Configuration>(Config { mut table, beside, .. }: Config) -> Result<Vec<u8>, Vec<ConfigFault>> {
     let mut faults: Vec<ConfigFault> = Vec::new();
     let mut removed: Vec<String> = Vec::new();
     while faults.len() < MAX_FAULTS {
@@ -75,7 +76,7 @@ fn read<C: Configuration>(mut table: Value) -> Result<Vec<u8>, Vec<ConfigFault>>
                     }));
                 }
                 if faults.is_empty() {
-                    faults.extend(pack_folders(&mut config));
+                    faults.extend(pack_folders(&mut config, &beside));
                 }
                 if faults.is_empty() {
                     return postcard::to_stdvec(&config).map_err(|error| vec![whole(error.to_string())]);
@@ -110,10 +111,11 @@ fn read<C: Configuration>(mut table: Value) -> Result<Vec<u8>, Vec<ConfigFault>>
     Err(faults)
 }
 
-/// Packs the folders that `config` names, from where the program runs: beside the manifest.
-fn pack_folders(config: &mut impl Configuration) -> Vec<ConfigFault> {
+/// Packs the folders that `config` names, each from beside the file that names it.
+fn pack_folders(config: &mut impl Configuration, beside: &BTreeMap<String, PathBuf>) -> Vec<ConfigFault> {
     let pack = |(path, folder): (String, &mut Folder)| {
-        let packed = crate::pack::pack(Path::new(folder.path()));
+        let place = beside.get(&path).map_or(folder.path().into(), |place| place.join(folder.path()));
+        let packed = crate::pack::pack(&place);
         packed.map(|packed| *folder = packed).err().map(|message| ConfigFault { path, message, unknown: None })
     };
     config.folders().into_iter().filter_map(pack).collect()
@@ -188,8 +190,12 @@ mod tests {
         }
     }
 
+    fn read_sample(table: Value) -> Result<Vec<u8>, Vec<ConfigFault>> {
+        read::<Sample>(Config { image: "sample".into(), table, beside: BTreeMap::new() })
+    }
+
     fn faults(table: Value) -> Vec<(String, String)> {
-        let faults = read::<Sample>(table).unwrap_err();
+        let faults = read_sample(table).unwrap_err();
         faults
             .into_iter()
             .map(|fault| (fault.path, fault.unknown.map_or(fault.message, |unknown| unknown.name)))
@@ -225,7 +231,7 @@ mod tests {
     #[test]
     fn bytes_round_trip() {
         let bytes =
-            read::<Sample>(json!({ "hosts": [{ "address": "10.0.0.3", "weight": 2 }], "think-time": "5ms" })).unwrap();
+            read_sample(json!({ "hosts": [{ "address": "10.0.0.3", "weight": 2 }], "think-time": "5ms" })).unwrap();
         let sample: Sample = postcard::from_bytes(&bytes).unwrap();
         assert_eq!((sample.hosts[0].weight, sample.think_time), (2, Some(Duration::from_millis(5))));
     }

@@ -3,7 +3,7 @@
 use super::cargo::{plain_cargo, run};
 use super::{BuildError, shims, take_turn};
 use crate::manifest::appliance::Appliance;
-use crate::manifest::source::{Node, Value};
+use crate::manifest::source::{Node, Sources, Value};
 use crate::workspace::{DomainCrate, Workspace};
 use inquiry::{Config, ConfigFault, Ports, Request, Response};
 use std::collections::BTreeMap;
@@ -23,8 +23,8 @@ pub struct Inquiry {
     pub faults: BTreeMap<String, Vec<ConfigFault>>,
 }
 
-/// Asks the crates of all of `appliance`'s images that exist. Folders that its tables name are looked for from `base` on.
-pub fn inquire(workspace: &Workspace, appliance: &Appliance, base: &Path) -> Result<Inquiry, BuildError> {
+/// Asks the crates of all of `appliance`'s images that exist.
+pub fn inquire(workspace: &Workspace, appliance: &Appliance, sources: &Sources) -> Result<Inquiry, BuildError> {
     let crates = super::crates_of(workspace, appliance);
     if crates.is_empty() {
         return Ok(Inquiry::default());
@@ -34,10 +34,12 @@ pub fn inquire(workspace: &Workspace, appliance: &Appliance, base: &Path) -> Res
         build_program(workspace, &crates)?
     };
     let configs = appliance.domains.iter().map(|domain| {
-        let config = Config { image: domain.image.value.clone(), table: to_json(&domain.config) };
+        let (table, mut beside) = (to_json(&domain.config), BTreeMap::new());
+        note_texts(&domain.config, String::new(), sources, &mut beside);
+        let config = Config { image: domain.image.value.clone(), table, beside };
         (domain.name.value.clone(), config)
     });
-    let response = ask(&program, base, &Request { configs: configs.collect() })?;
+    let response = ask(&program, &Request { configs: configs.collect() })?;
     let mut inquiry = Inquiry { ports: response.ports, ..Inquiry::default() };
     for (domain, answer) in response.configs {
         match answer {
@@ -82,10 +84,9 @@ fn build_program(workspace: &Workspace, crates: &[&DomainCrate]) -> Result<PathB
     Ok(own)
 }
 
-fn ask(program: &Path, base: &Path, request: &Request) -> Result<Response, BuildError> {
+fn ask(program: &Path, request: &Request) -> Result<Response, BuildError> {
     let failed = |error: std::io::Error| BuildError::Inquiry(error.to_string());
     let mut child = Command::new(program)
-        .current_dir(base)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -101,6 +102,28 @@ fn ask(program: &Path, base: &Path, request: &Request) -> Result<Response, Build
         return Err(BuildError::Inquiry(String::from_utf8_lossy(&output.stderr).into_owned()));
     }
     serde_json::from_slice(&output.stdout).map_err(|error| BuildError::Inquiry(error.to_string()))
+}
+
+/// Notes the folder of the file in which each text below `node` stands, by the text's path.
+fn note_texts(node: &Node, path: String, sources: &Sources, beside: &mut BTreeMap<String, PathBuf>) {
+    match &node.value {
+        Value::Text(_) => {
+            let file = sources.files.get(node.at.file).and_then(|file| std::path::absolute(&file.path).ok());
+            beside.extend(file.and_then(|file| Some((path, file.parent()?.to_owned()))));
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                note_texts(item, format!("{path}[{index}]"), sources, beside);
+            }
+        }
+        Value::Table(table) => {
+            let dot = if path.is_empty() { "" } else { "." };
+            for (key, node) in &table.entries {
+                note_texts(node, format!("{path}{dot}{}", key.value), sources, beside);
+            }
+        }
+        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Date => {}
+    }
 }
 
 fn to_json(node: &Node) -> serde_json::Value {

@@ -1,7 +1,7 @@
 //! What the `config` table of a web server in the manifest may hold.
 //!
 //! ```toml
-//! content = "site"      # a folder beside the manifest
+//! content = "site"      # a folder, from this file
 //! port = 80
 //! access-log = true
 //! ```
