@@ -62,7 +62,8 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
         Outcome::from(by_repetition(|| lab.balancer_crashes()))
     });
     tally.check("a sample of the campaign of crashes, in a box with 32 MiB to spare", || Outcome::from(lab.campaign()));
-    tally.check("the lab's gauge: a box stopped for 3 s is seen to be", || Outcome::from(lab.pause()));
+    tally
+        .check("the lab's gauge: a box stopped for 3 s is seen to be", || Outcome::from(by_repetition(|| lab.pause())));
     tally.check(
         "console lines by the clock: a domain stopped and started, told again what it was told, a refusal",
         || Outcome::from(lab.console()),
@@ -71,19 +72,18 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
     tally.check("kill -9 leaves no process behind", || Outcome::from(lab.killed()));
     tally.check("a service on the network stack", || Outcome::from(lab.quiet_service(ECHO)));
     tally.check("the driver below a network stack crashes, and no connection breaks", || {
-        Outcome::from(lab.service_driver())
+        Outcome::from(by_repetition(|| lab.service_driver()))
     });
     tally.check("the network stack or the service crashes: open connections alone are reset", || {
-        Outcome::from(
-            lab.service_crashes(ECHO, &["--duration", "11s", "--crash", "stack@3s", "--crash", "echo@7s"]).map(drop),
-        )
+        let arguments = ["--duration", "11s", "--crash", "stack@3s", "--crash", "echo@7s"];
+        Outcome::from(by_repetition(|| lab.service_crashes(ECHO, &arguments).map(drop)))
     });
     tally.check(
         "a box that is told its addresses, by DHCP and by a router, and others' by DNS: also after the crash of what was told",
-        || Outcome::from(lab.told()),
+        || Outcome::from(by_repetition(|| lab.told())),
     );
     tally.check("a store by IPv4 and IPv6, TCP and UDP, crashes at every floor: one store's answers, and no connection lost but the open ones", || {
-        Outcome::from(lab.store_crashes())
+        Outcome::from(by_repetition(|| lab.store_crashes()))
     });
     tally.check("a flood of SYNs, and rubbish of every kind, keep no client of a service out", || {
         Outcome::from(lab.floods())
@@ -109,10 +109,10 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
     }
 }
 
-/// How a complaint begins that is about nothing but the time that a crash blocked forwarding.
+/// How a complaint begins that is about nothing but the time that a crash took from forwarding or from a service.
 const SLOW: &str = "too slow";
 /// The lab's words for it (`lab::Report::reasons`).
-const BLOCKED: &str = "blocked forwarding for";
+const LATE: [&str; 2] = ["blocked forwarding for", "the first new connection of"];
 
 /// Makes a run again that was only too slow, at most twice: a host that was busy elsewhere for a moment is busy only sometimes, a box that is slow
 /// always. Whatever else is wrong is wrong at once.
@@ -128,21 +128,28 @@ fn by_repetition(check: impl Fn() -> Result<(), String>) -> Result<(), String> {
     result
 }
 
+/// All that a run complained of.
+fn complaint(report: &Report) -> String {
+    let late = |reason: &String| LATE.iter().any(|words| reason.contains(words));
+    let only_slow = !report.reasons.is_empty() && report.reasons.iter().all(late);
+    format!("{}{}", if only_slow { format!("{SLOW}: ") } else { String::new() }, report.reasons.join("; "))
+}
+
 /// Whether a run found nothing to complain of, and was more than an empty one.
 fn well(report: Report) -> Result<(), String> {
-    let served = report.requests.completed > 0 && report.requests.failed == 0 && report.connections.broken == 0;
-    if served && report.ok() {
-        return Ok(());
+    let (requests, connections) = (&report.requests, &report.connections);
+    let served = requests.completed > 0 && requests.failed == 0 && connections.broken == 0;
+    match (served, report.ok()) {
+        (true, true) => Ok(()),
+        (true, false) => Err(complaint(&report)),
+        (false, _) => Err(format!(
+            "{} completed, {} failed, {} broken; {}",
+            requests.completed,
+            requests.failed,
+            connections.broken,
+            report.reasons.join("; ")
+        )),
     }
-    let only_slow = served && report.reasons.iter().all(|reason| reason.contains(BLOCKED));
-    Err(format!(
-        "{}{} completed, {} failed, {} broken; {}",
-        if only_slow { format!("{SLOW}: ") } else { String::new() },
-        report.requests.completed,
-        report.requests.failed,
-        report.connections.broken,
-        report.reasons.join("; ")
-    ))
 }
 
 /// Each CPU has a quarter of the flows at least, by its own count and by the card's queues.
@@ -294,7 +301,8 @@ impl Lab<'_> {
         }
         let b1 = report.backends.get("b1").cloned().unwrap_or_default();
         let since_drain = |at: Option<f64>| at.unwrap_or(0.0) / 1e3 - drained_at;
-        if since_drain(b1.last_connection_ms) > 0.5 || since_drain(b1.last_frame_ms) < 5.0 {
+        // A busy host may type the line late; who isn't drained gets connections for six seconds.
+        if since_drain(b1.last_connection_ms) > 2.0 || since_drain(b1.last_frame_ms) < 5.0 {
             return Err(format!("drained at {drained_at} s: {b1:?}"));
         }
         if !report.ok() || report.requests.failed != outage.failed {
@@ -356,15 +364,11 @@ impl Lab<'_> {
     /// The lab excuses connections that were open at the moment, and those that were begun in the half second after it; nothing else.
     fn service_crashes(&self, manifest: &str, arguments: &[&str]) -> Result<Report, String> {
         let report = self.report(manifest, arguments)?;
-        match report.ok() && report.crashes.len() == 2 && report.connections.broken > 0 {
-            true => Ok(report),
-            false => Err(format!(
-                "{} crashes, {} broken; {}",
-                report.crashes.len(),
-                report.connections.broken,
-                report.reasons.join("; ")
-            )),
+        if report.crashes.len() != 2 || report.connections.broken == 0 {
+            let (crashes, broken) = (report.crashes.len(), report.connections.broken);
+            return Err(format!("{crashes} crashes, {broken} broken; {}", report.reasons.join("; ")));
         }
+        if report.ok() { Ok(report) } else { Err(complaint(&report)) }
     }
 
     /// Beside its own addresses the box is told who knows names, and asks there: each thread of the service, in each life of the stack, whichever queue the answers come to.
@@ -399,14 +403,14 @@ impl Lab<'_> {
         let of_kv = |name: &str| report.domains.get("kv").and_then(|kv| kv.counters.get(name).copied()).unwrap_or(0);
         let (commits, recovered) = (of_kv("log.commits"), of_kv("log.recovered-changes"));
         let back = report.power_losses.iter().filter(|loss| loss.back_after_ms.is_some()).count();
-        match report.ok() && report.crashes.len() == 3 && back == 1 && commits > 0 && recovered > 0 {
-            true => Ok(()),
-            false => Err(format!(
+        if report.crashes.len() != 3 || back != 1 || commits == 0 || recovered == 0 {
+            return Err(format!(
                 "{} crashes, {commits} commits, {recovered} changes recovered after {back} power losses; {}",
                 report.crashes.len(),
                 report.reasons.join("; ")
-            )),
+            ));
         }
+        if report.ok() { Ok(()) } else { Err(complaint(&report)) }
     }
 
     /// Every domain of the box with all services crashes under load from clients of each: what is below the network stack costs nothing; in the stack and above it, only connections that
@@ -424,11 +428,10 @@ impl Lab<'_> {
         if crashed != domains {
             return Err(format!("asked for {domains:?}, reported {crashed:?}"));
         }
-        if report.ok() && report.connections.moved == 0 {
-            return Ok(());
+        if report.connections.moved > 0 {
+            return Err(format!("{} connections moved", report.connections.moved));
         }
-        let only_slow = report.reasons.iter().all(|reason| reason.contains(BLOCKED) || reason.contains("was served"));
-        Err(format!("{}{}", if only_slow { format!("{SLOW}: ") } else { String::new() }, report.reasons.join("; ")))
+        if report.ok() { Ok(()) } else { Err(complaint(&report)) }
     }
 
     /// What the manifest asks of the card holds across generations. (An IOMMU: the kernel starts no box that lacks the one that its manifest requires, and rings and buffers
@@ -450,16 +453,16 @@ impl Lab<'_> {
         let served = ["service_keep_alive", "service_short", "service_datagram"]
             .iter()
             .all(|kind| report.requests.by_kind.get(*kind).is_some_and(|counts| counts.completed > 20));
-        match report.ok() && report.crashes.len() == 4 && report.connections.broken > 0 && served {
-            true => Ok(()),
-            false => Err(format!(
+        if report.crashes.len() != 4 || report.connections.broken == 0 || !served {
+            return Err(format!(
                 "{} crashes, {} broken, {:?}; {}",
                 report.crashes.len(),
                 report.connections.broken,
                 report.requests.by_kind,
                 report.reasons.join("; ")
-            )),
+            ));
         }
+        if report.ok() { Ok(()) } else { Err(complaint(&report)) }
     }
 
     /// Half-open connections give way to each other, and what is no frame to nobody: clients are served all the while.
@@ -519,9 +522,11 @@ impl Lab<'_> {
     fn pause(&self) -> Result<(), String> {
         let report = self.report(MANIFEST, &["--duration", "14s", "--pause", "3s@6s"])?;
         let blocked = report.pauses.first().and_then(|pause| pause.blocked_ms).unwrap_or(0.0);
-        match (2_900.0..3_600.0).contains(&blocked) {
-            true => Ok(()),
-            false => Err(format!("blocked for {blocked} ms")),
+        match blocked {
+            2_900.0..3_600.0 => Ok(()),
+            // The host's own doing, perhaps.
+            3_600.0.. => Err(format!("{SLOW}: blocked for {blocked} ms")),
+            _ => Err(format!("blocked for {blocked} ms")),
         }
     }
 
