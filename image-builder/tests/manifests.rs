@@ -74,3 +74,19 @@ fn an_inherited_folder_is_beside_the_file_that_names_it() {
     fs::write(pages.join("index.html"), "mine").unwrap();
     assert_eq!(complaints(&manifest), "");
 }
+
+/// Who inherits a domain may have its device elsewhere, and says so as if for the first time; everything else that the domain has it keeps.
+#[test]
+fn an_inherited_device_is_replaced_as_a_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let inherited = fs::canonicalize("../configs/maglev.toml").unwrap();
+    let manifest = folder.path().join("own.toml");
+    let device = "device = { mac = \"52:54:00:72:6c:07\" }\nrestart = { delay = \"7ms\" }";
+    fs::write(&manifest, format!("inherit = {inherited:?}\n[domains.ixgbe0]\n{device}\n")).unwrap();
+    let (checked, diagnostics) = examine(&Workspace::find(), &manifest, &mut Sources::default()).unwrap();
+    assert!(diagnostics.is_empty());
+    let domains = &checked.unwrap().table["domains"];
+    let (device, restart) = (&domains["ixgbe0"]["device"], &domains["ixgbe0"]["restart"]);
+    assert_eq!((device.get("id"), device["mac"].as_str()), (None, Some("52:54:00:72:6c:07")));
+    assert_eq!((restart["delay"].as_str(), restart["policy"].as_str()), (Some("7ms"), Some("on-failure")));
+}

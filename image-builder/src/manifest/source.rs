@@ -72,13 +72,18 @@ impl Table {
         self.entries.iter().find(|(own, _)| own.value == key)
     }
 
-    /// Lays `over` over this table: tables merge, everything else is replaced.
-    fn merge(&mut self, over: Table) {
+    /// Lays `over` over this table, which stands at `place`: tables merge, everything else is replaced. So is a domain's `device`: two ways of saying which it
+    /// is would be one too many.
+    fn merge(&mut self, over: Table, place: &[&str]) {
         for (key, node) in over.entries {
-            match self.entries.iter_mut().find(|(own, _)| own.value == key.value) {
+            let name = key.value.clone();
+            let here = [place, &[&name]].concat();
+            match self.entries.iter_mut().find(|(own, _)| own.value == name) {
                 None => self.entries.push((key, node)),
                 Some((own, below)) => match (&mut below.value, node.value) {
-                    (Value::Table(below), Value::Table(over)) => below.merge(over),
+                    (Value::Table(below), Value::Table(over)) if !matches!(here[..], ["domains", _, "device"]) => {
+                        below.merge(over, &here);
+                    }
                     (_, value) => {
                         *own = key;
                         *below = At { value, at: node.at };
@@ -151,7 +156,7 @@ fn load_level(
     };
     let base = path.parent().unwrap_or(Path::new(".")).join(base);
     let mut whole = load_level(&base, Some(node.at), chain, sources, diagnostics)?;
-    whole.merge(table);
+    whole.merge(table, &[]);
     Some(whole)
 }
 
