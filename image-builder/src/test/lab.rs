@@ -128,28 +128,30 @@ fn by_repetition(check: impl Fn() -> Result<(), String>) -> Result<(), String> {
     result
 }
 
-/// All that a run complained of.
-fn complaint(report: &Report) -> String {
+/// Whether a run found nothing to complain of; else all that it complained of.
+fn sound(report: &Report) -> Result<(), String> {
+    if report.ok() {
+        return Ok(());
+    }
     let late = |reason: &String| LATE.iter().any(|words| reason.contains(words));
     let only_slow = !report.reasons.is_empty() && report.reasons.iter().all(late);
-    format!("{}{}", if only_slow { format!("{SLOW}: ") } else { String::new() }, report.reasons.join("; "))
+    Err(format!("{}{}", if only_slow { format!("{SLOW}: ") } else { String::new() }, report.reasons.join("; ")))
 }
 
 /// Whether a run found nothing to complain of, and was more than an empty one.
 fn well(report: Report) -> Result<(), String> {
     let (requests, connections) = (&report.requests, &report.connections);
     let served = requests.completed > 0 && requests.failed == 0 && connections.broken == 0;
-    match (served, report.ok()) {
-        (true, true) => Ok(()),
-        (true, false) => Err(complaint(&report)),
-        (false, _) => Err(format!(
+    if !served {
+        return Err(format!(
             "{} completed, {} failed, {} broken; {}",
             requests.completed,
             requests.failed,
             connections.broken,
             report.reasons.join("; ")
-        )),
+        ));
     }
+    sound(&report)
 }
 
 /// Each CPU has a quarter of the flows at least, by its own count and by the card's queues.
@@ -368,7 +370,7 @@ impl Lab<'_> {
             let (crashes, broken) = (report.crashes.len(), report.connections.broken);
             return Err(format!("{crashes} crashes, {broken} broken; {}", report.reasons.join("; ")));
         }
-        if report.ok() { Ok(report) } else { Err(complaint(&report)) }
+        sound(&report).map(|()| report)
     }
 
     /// Beside its own addresses the box is told who knows names, and asks there: each thread of the service, in each life of the stack, whichever queue the answers come to.
@@ -410,7 +412,7 @@ impl Lab<'_> {
                 report.reasons.join("; ")
             ));
         }
-        if report.ok() { Ok(()) } else { Err(complaint(&report)) }
+        sound(&report)
     }
 
     /// Every domain of the box with all services crashes under load from clients of each: what is below the network stack costs nothing; in the stack and above it, only connections that
@@ -431,7 +433,7 @@ impl Lab<'_> {
         if report.connections.moved > 0 {
             return Err(format!("{} connections moved", report.connections.moved));
         }
-        if report.ok() { Ok(()) } else { Err(complaint(&report)) }
+        sound(&report)
     }
 
     /// What the manifest asks of the card holds across generations. (An IOMMU: the kernel starts no box that lacks the one that its manifest requires, and rings and buffers
@@ -462,7 +464,7 @@ impl Lab<'_> {
                 report.reasons.join("; ")
             ));
         }
-        if report.ok() { Ok(()) } else { Err(complaint(&report)) }
+        sound(&report)
     }
 
     /// Half-open connections give way to each other, and what is no frame to nobody: clients are served all the while.
