@@ -3,6 +3,7 @@
 //! A tier is a list of checks. Each passes, fails with a reason, or is skipped with a reason; under `CI=true` a skip is a failure. The last
 //! line is `N passed, N failed, N skipped`. With a pattern only checks with it in their names are made; none is a failure.
 
+mod counting;
 mod disk;
 mod fresh;
 mod host;
@@ -28,7 +29,7 @@ pub enum Tier {
     Fresh,
     /// Every patch in testbed/sabotage must make the suite fail
     Sabotage,
-    /// The kernel's self-test on QEMU's machines, what a kernel panic looks like, the exam of isolation, and disks
+    /// The kernel's self-test on QEMU's machines, what a kernel panic looks like, the exam of isolation, disks, and that a guest's instructions are counted right
     Qemu,
     /// The command run as an operator runs it: crashes, console, image, judged from outside the box
     Lab,
@@ -171,6 +172,7 @@ pub fn run(workspace: &Workspace, tier: Option<Tier>, pattern: Option<&str>) -> 
                 qemu::run(workspace, &mut tally);
                 isolation::run(workspace, &mut tally);
                 disk::run(workspace, &mut tally);
+                counting::run(&mut tally);
             }
             Tier::Lab => lab::run(workspace, &mut tally),
             Tier::Interop if tier.is_none() => host::interop_sample(workspace, &mut tally),
