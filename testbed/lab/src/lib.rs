@@ -54,7 +54,9 @@ mod witness;
 
 pub use error::Error;
 pub use labfile::{ClientNet, ConsoleAddition, DiskSettings, LabFile, Limits, Load, RouterNet, SegmentNet};
+pub use model::interop::guest;
 pub use model::{MISHAPS, Mishap};
+pub use network::router_on_segment;
 pub use options::{
     Backend, Boot, BoxAddress6, BoxSettings, Command, Crash, Disk, Fault, Firmware, Format, Outage, Pause, Program,
     Protocol, Rubbish, RunOptions, Service, ServiceKind, Told, Tool, Tools, Vip,

@@ -7,7 +7,7 @@
 
 mod dpdk;
 mod exerciser;
-mod guest;
+pub mod guest;
 mod linux;
 mod peer;
 

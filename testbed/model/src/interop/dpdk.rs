@@ -12,8 +12,13 @@ const PLUGINS: [(Tool, &str); 1] = [(Tool::Dpdk, "usr/lib/x86_64-linux-gnu/librt
 /// Boots the guest on the model and has testpmd forward in each of its modes.
 pub fn dpdk(setup: &Setup) -> Result<Report, Error> {
     let prefix = Prefix::ensure(&[Tool::Qemu, Tool::Linux, Tool::Dpdk]).map_err(Error::Prefix)?;
-    let guest =
-        Contents { init: include_str!("dpdk.sh"), modules: &MODULES, programs: &["dpdk-testpmd"], libraries: &PLUGINS };
+    let guest = Contents {
+        init: include_str!("dpdk.sh"),
+        modules: MODULES.into(),
+        programs: &["dpdk-testpmd"],
+        libraries: &PLUGINS,
+        files: vec![],
+    };
     let run = run(&prefix, setup, &guest, exerciser::exercise)?;
     run.require("device", "bound")?;
     let seen = &run.peer;

@@ -1,6 +1,6 @@
 //! The Linux guest: its initramfs, its QEMU, and what it says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read};
 use std::path::{Path, PathBuf};
@@ -18,12 +18,24 @@ pub struct Contents {
     /// The first and only program, a shell script. Each answer of it is a line `check NAME ANSWER`.
     pub init: &'static str,
     /// Kernel modules in the order that they must be loaded, by path under `kernel/`.
-    pub modules: &'static [&'static str],
+    pub modules: Vec<&'static str>,
     /// Programs of the prefix, with the libraries that they need.
     pub programs: &'static [&'static str],
     /// Libraries that a program opens by itself, by tool and path.
     pub libraries: &'static [(Tool, &'static str)],
+    /// Whatever else, by its path in the guest without the leading slash.
+    pub files: Vec<(String, Vec<u8>)>,
 }
+
+/// Linux's own driver of the card with what it depends on, in the order in which they must be loaded.
+pub const IXGBE: [&str; 6] = [
+    "drivers/dca/dca",
+    "drivers/net/mdio",
+    "drivers/net/phy/libphy",
+    "drivers/net/phy/mdio_devres",
+    "net/xfrm/xfrm_algo",
+    "drivers/net/ethernet/intel/ixgbe/ixgbe",
+];
 
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
@@ -40,7 +52,7 @@ impl Contents {
         for (i, module) in self.modules.iter().enumerate() {
             let name = module.rsplit('/').next().unwrap_or(module);
             let path = modules.join(format!("{module}.ko.xz"));
-            files.insert(format!("modules/{i}-{name}.ko.xz"), read(&path)?);
+            files.insert(format!("modules/{i:02}-{name}.ko.xz"), read(&path)?);
         }
         for program in self.programs {
             add_program(prefix, program, &mut files)?;
@@ -49,6 +61,7 @@ impl Contents {
             let tree = prefix.tree(*tool).map_err(Error::Prefix)?;
             files.insert(library(Path::new(path)), read(&tree.join(path))?);
         }
+        files.extend(self.files.iter().cloned());
         let out = BufWriter::new(File::create(to).map_err(host("writing the initramfs"))?);
         archive(out, &files).map_err(host("writing the initramfs"))
     }
@@ -78,7 +91,9 @@ fn add_program(prefix: &Prefix, program: &str, files: &mut BTreeMap<String, Vec<
 }
 
 fn archive(mut out: impl io::Write, files: &BTreeMap<String, Vec<u8>>) -> io::Result<()> {
-    for folder in ["bin", "dev", "lib", "lib64", "modules", "proc", "sys", "tmp"] {
+    // A folder comes before what lies in it.
+    let above = files.keys().flat_map(|name| name.match_indices('/').map(|(at, _)| &name[..at]));
+    for folder in ["dev", "modules", "proc", "sys", "tmp"].into_iter().chain(above).collect::<BTreeSet<_>>() {
         Builder::new(folder).mode(DIRECTORY).write(&mut out, 0).finish()?;
     }
     // The console must exist before anybody could mount devtmpfs.
@@ -103,7 +118,7 @@ fn module_folder(linux: &Path) -> Result<PathBuf, Error> {
     version.map(|entry| entry.path().join("kernel")).ok_or(Error::Missing(parent))
 }
 
-fn kernel(linux: &Path) -> Result<PathBuf, Error> {
+fn image(linux: &Path) -> Result<PathBuf, Error> {
     let boot = linux.join("boot");
     let mut entries = fs::read_dir(&boot).map_err(|_| Error::Missing(boot.clone()))?;
     entries
@@ -112,6 +127,11 @@ fn kernel(linux: &Path) -> Result<PathBuf, Error> {
             entry.file_name().to_str()?.starts_with("vmlinuz-").then(|| entry.path())
         })
         .ok_or(Error::Missing(boot))
+}
+
+/// The guest's kernel, as a bootloader takes it.
+pub fn kernel(prefix: &Prefix) -> Result<PathBuf, Error> {
+    image(prefix.tree(Tool::Linux).map_err(Error::Prefix)?)
 }
 
 /// Ends a QEMU that is still there when its caller no longer is.
@@ -126,7 +146,13 @@ impl Drop for Reaped {
 }
 
 /// Runs the guest to its own end; returns all that its console said.
-pub fn run(prefix: &Prefix, setup: &Setup, initramfs: &Path, socket: &Path, limit: Duration) -> Result<String, Error> {
+pub(super) fn run(
+    prefix: &Prefix,
+    setup: &Setup,
+    initramfs: &Path,
+    socket: &Path,
+    limit: Duration,
+) -> Result<String, Error> {
     let linux = prefix.tree(Tool::Linux).map_err(Error::Prefix)?;
     let mut command = prefix.command("qemu-system-x86_64").map_err(Error::Prefix)?;
     let device =
@@ -143,7 +169,7 @@ pub fn run(prefix: &Prefix, setup: &Setup, initramfs: &Path, socket: &Path, limi
         .args(if setup.iommu { &["-device", "intel-iommu,caching-mode=on"][..] } else { &[] })
         .args(["-device", "pcie-root-port,id=rp0,chassis=1", "-device", &device])
         .arg("-kernel")
-        .arg(kernel(linux)?)
+        .arg(image(linux)?)
         .arg("-initrd")
         .arg(initramfs)
         .args(["-append", &parameters])
@@ -184,13 +210,13 @@ pub fn run(prefix: &Prefix, setup: &Setup, initramfs: &Path, socket: &Path, limi
 }
 
 /// The guest's answers, in order.
-pub fn checks(console: &str) -> Vec<(String, String)> {
+pub(super) fn checks(console: &str) -> Vec<(String, String)> {
     let answers = console.lines().filter_map(|line| line.trim().strip_prefix("check ")?.split_once(' '));
     answers.map(|(name, answer)| (name.to_owned(), answer.trim().to_owned())).collect()
 }
 
 /// The last lines of a console.
-pub fn tail(console: &str) -> String {
+pub(super) fn tail(console: &str) -> String {
     let lines: Vec<&str> = console.lines().collect();
     lines[lines.len().saturating_sub(40)..].join("\n")
 }

@@ -2,18 +2,8 @@
 
 use prefix::{Prefix, Tool};
 
-use super::guest::Contents;
+use super::guest::{Contents, IXGBE};
 use super::{Error, Report, Setup, peer, run};
-
-/// In the order that they must be loaded: what `ixgbe` depends on, then itself.
-const MODULES: [&str; 6] = [
-    "drivers/dca/dca",
-    "drivers/net/mdio",
-    "drivers/net/phy/libphy",
-    "drivers/net/phy/mdio_devres",
-    "net/xfrm/xfrm_algo",
-    "drivers/net/ethernet/intel/ixgbe/ixgbe",
-];
 
 /// What the guest must answer, in its order.
 const EXPECTED: [(&str, &str); 14] = [
@@ -36,7 +26,8 @@ const EXPECTED: [(&str, &str); 14] = [
 /// Boots the guest on the model and has it judge.
 pub fn linux(setup: &Setup) -> Result<Report, Error> {
     let prefix = Prefix::ensure(&[Tool::Qemu, Tool::Linux, Tool::Network]).map_err(Error::Prefix)?;
-    let guest = Contents { init: include_str!("linux.sh"), modules: &MODULES, programs: &["ethtool"], libraries: &[] };
+    let init = include_str!("linux.sh");
+    let guest = Contents { init, modules: IXGBE.into(), programs: &["ethtool"], libraries: &[], files: vec![] };
     let run = run(&prefix, setup, &guest, peer::answer)?;
     run.require("iommu", if setup.iommu { "on" } else { "off" })?;
     for (check, wanted) in EXPECTED {

@@ -97,7 +97,7 @@ cat /tmp/selftest
 echo "check selftest $(sed -n 's/The test result is //p' /tmp/selftest)"
 
 rmmod ixgbe
-insmod /modules/5-ixgbe.ko
+insmod /modules/*-ixgbe.ko
 up
 echo "check reload $(answered)"
 dmesg | grep -i -e ixgbe -e warn -e 'BUG' | tail -20
