@@ -162,6 +162,7 @@ fn pack(
         name,
         ports: &inquiry.ports,
         configs: &inquiry.configs,
+        longest_frame: inquiry.longest_frame,
         images: sources.iter().map(ImageSource::reference).collect(),
     };
     let manifest = compile(appliance, parts);

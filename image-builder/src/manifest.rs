@@ -65,9 +65,9 @@ pub fn examine(
         return Ok((None, diagnostics));
     };
     let known: Vec<String> = workspace.domain_crates().iter().map(|domain| domain.name.clone()).collect();
-    check::structure(&appliance, &mut diagnostics);
-    check::images(&appliance, &known, &mut diagnostics);
     let inquiry = inquire(workspace, &appliance, sources)?;
+    check::structure(&appliance, inquiry.longest_frame, &mut diagnostics);
+    check::images(&appliance, &known, &mut diagnostics);
     check::ports(&appliance, &inquiry.ports, &mut diagnostics);
     check::configs(&appliance, &inquiry.faults, &mut diagnostics);
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();

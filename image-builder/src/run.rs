@@ -103,6 +103,8 @@ const SERVICES: [(&str, ServiceKind, u16); 3] =
     [("echo", ServiceKind::Echo, 7), ("kv", ServiceKind::Memcached, 11_211), ("httpd", ServiceKind::Http, 80)];
 /// The port that the lab uses of a VIP that serves every port.
 const ANY_PORT: u16 = 8000;
+/// Of a card whose driver's config doesn't say: Ethernet's.
+const USUAL_MTU: u16 = 1500;
 /// QEMU's NVMe controller on the bus.
 const DISK_ID: (u16, u16) = (0x1b36, 0x0010);
 /// Where the manifest doesn't name the card by its address; locally administered.
@@ -334,16 +336,19 @@ fn mac(appliance: &Appliance) -> [u8; 6] {
     named.unwrap_or(DEFAULT_MAC)
 }
 
-/// The VLAN that the card's driver puts the box in.
-fn vlan(appliance: &Appliance, table: &toml::Table) -> Result<Option<u16>, RunError> {
-    #[derive(Default, Deserialize)]
-    struct Card {
-        vlan: Option<u16>,
-    }
+/// What the lab has to know of the config of the card's driver.
+#[derive(Default, Deserialize)]
+struct CardConfig {
+    mtu: Option<u16>,
+    /// That it puts the box in.
+    vlan: Option<u16>,
+}
+
+fn card_config(appliance: &Appliance, table: &toml::Table) -> Result<CardConfig, RunError> {
     let cards = appliance.domains.iter().filter(|domain| domain.image.value == CARD);
     let config = cards.filter_map(|domain| config_of(table, &domain.name.value)).next();
-    let card = config.map_or(Ok(Card::default()), |config| config.try_into());
-    card.map(|card| card.vlan).map_err(|error: toml::de::Error| RunError::Unsuitable(error.to_string()))
+    let card = config.map_or(Ok(CardConfig::default()), |config| config.try_into());
+    card.map_err(|error: toml::de::Error| RunError::Unsuitable(error.to_string()))
 }
 
 /// The box's side of the segment: the balancer's address, or a network stack's if there is none.
@@ -369,13 +374,15 @@ fn box_settings(
             "the lab tells a box one address by DHCP: not beside a balancer or another network stack".into(),
         ));
     }
+    let card = card_config(appliance, table)?;
     Ok(BoxSettings {
         ip,
         prefix,
         ip6: stacks.values().find_map(|stack| stack.ip6),
         told: stack.map(|stack| stack.told).unwrap_or_default(),
         mac: mac(appliance),
-        vlan: vlan(appliance, table)?,
+        mtu: card.mtu.unwrap_or(USUAL_MTU),
+        vlan: card.vlan,
         cpus: appliance.machine.cpus.value,
         memory: appliance.machine.memory.value.0,
         iommu: appliance.machine.iommu == Iommu::Require,
@@ -557,6 +564,23 @@ mod tests {
         assert_eq!((own.ip.to_string().as_str(), own.prefix), ("10.9.0.7", 16));
         assert_eq!(own.ip6.unwrap().ip.to_string(), "2001:db8:1:0:5054:ff:fe72:6c01");
         assert_eq!(own.told, Told { ip: true, ip6: true });
+    }
+
+    /// The lab's links are as the config of the card's driver has them, or Ethernet's.
+    #[test]
+    fn what_the_lab_follows() {
+        let card = |config: &str| {
+            let text = format!(
+                "[box]\nmemory = \"64MiB\"\ncpus = 1\n[domains.nic]\nimage = \"ixgbe\"\n{config}[domains.lb]\nimage = \"maglev\"\n"
+            );
+            let table: toml::Table = text.parse().unwrap();
+            let appliance = Appliance::read(&source::from_toml(&table), &mut Diagnostics::default()).unwrap();
+            let balancer = BalancerConfig { address: "10.0.0.2/24".into(), vips: Vec::new(), backends: Vec::new() };
+            let own = box_settings(&appliance, &table, Some(&balancer), &BTreeMap::new()).unwrap();
+            (own.mtu, own.vlan)
+        };
+        assert_eq!(card(""), (1500, None));
+        assert_eq!(card("[domains.nic.config]\nmtu = 9000\nvlan = 10\n"), (9000, Some(10)));
     }
 
     /// A drive for each domain that drives one, as it names it; what the lab's file says of others is refused, and so is a drive that the lab hasn't.

@@ -57,6 +57,29 @@ fn right_manifests_pass() {
     }
 }
 
+/// Nobody has to say how large packet buffers are: as large as the longest frame that any driver's config admits needs them, and what they cost is counted.
+#[test]
+fn buffers_are_as_large_as_the_longest_frame_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let inherited = fs::canonicalize("../configs/maglev.toml").unwrap();
+    let manifest = folder.path().join("own.toml");
+    let examined = |more: &str| {
+        fs::write(&manifest, format!("inherit = {inherited:?}\n{more}")).unwrap();
+        let mut sources = Sources::default();
+        let (checked, diagnostics) = examine(&Workspace::find(), &manifest, &mut sources).unwrap();
+        (checked.unwrap().inquiry.longest_frame, diagnostics.render_plain(&sources))
+    };
+    assert_eq!(examined(""), (1_518, String::new()));
+    let of_mtu = |mtu: u16, more: &str| examined(&format!("[domains.ixgbe0.config]\nmtu = {mtu}\n{more}"));
+    assert_eq!(of_mtu(9_000, ""), (9_018, String::new()));
+    let (longest, complaints) = of_mtu(15_850, "");
+    assert_eq!(longest, 15_868);
+    assert!(complaints.contains("128 for packet buffers (8192 of 16KiB"), "{complaints}");
+    assert_eq!(of_mtu(15_850, "[box]\npacket-buffers = 4096\n"), (15_868, String::new()));
+    let (_, complaints) = of_mtu(16_000, "");
+    assert!(complaints.contains("16000 bytes: the device takes from 68 to 15850"), "{complaints}");
+}
+
 /// What lies beside a manifest is found there, wherever the one is that inherits from it.
 #[test]
 fn an_inherited_folder_is_beside_the_file_that_names_it() {

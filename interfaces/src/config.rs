@@ -135,6 +135,11 @@ pub trait Configuration: for<'de> Deserialize<'de> + Serialize {
         alloc::vec::Vec::new()
     }
 
+    /// For a domain that drives a network card: the longest frame that it may bring, without check sequence. The box's packet buffers are made for the longest of all.
+    fn longest_frame(&self) -> u16 {
+        0
+    }
+
     /// The folders that go with the table into the bundle, each with the dotted path where it is named; the builder packs them.
     fn folders(&mut self) -> alloc::vec::Vec<(alloc::string::String, &mut crate::folder::Folder)> {
         alloc::vec::Vec::new()

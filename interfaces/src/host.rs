@@ -18,8 +18,9 @@ use alloc::{
 use core::{
     alloc::Layout,
     cell::RefCell,
+    mem::MaybeUninit,
     ptr::{NonNull, null_mut},
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst},
+    sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst},
     time::Duration,
 };
 use std::{
@@ -38,7 +39,7 @@ use crate::{
     abi::{KernelTable, Reason, kernel},
     block::{self, LARGEST_BUFFER, Order, Requests, Status},
     object::{self, ObjectHead},
-    packet::{BUFFER_SIZE, Batch, BufferHead, HEADROOM, PacketFlags, trusted},
+    packet::{self, Batch, BufferHead, HEADROOM, PacketFlags, USUAL_BUFFER, buffer_for, trusted},
 };
 
 /// What is counted and limited for one test.
@@ -47,6 +48,8 @@ struct Account {
     object_limit: AtomicUsize,
     buffers: AtomicUsize,
     buffer_limit: AtomicUsize,
+    /// Bytes that a packet buffer has for a frame.
+    packet_bytes: AtomicU16,
     /// Nanoseconds that this account's clock is ahead of the host's.
     ahead: AtomicU64,
     /// Seconds since 1970 when the clock was 0; 0 if the box knows no date.
@@ -60,6 +63,7 @@ impl Default for Account {
             object_limit: AtomicUsize::new(usize::MAX),
             buffers: AtomicUsize::new(0),
             buffer_limit: AtomicUsize::new(usize::MAX),
+            packet_bytes: AtomicU16::new(USUAL_BUFFER),
             ahead: AtomicU64::new(0),
             boot_date: AtomicU64::new(0),
         }
@@ -157,6 +161,11 @@ pub fn limit_objects(objects: usize) {
 /// From now on the pool has `buffers` buffers for this account.
 pub fn limit_buffers(buffers: usize) {
     account().buffer_limit.store(buffers, SeqCst);
+}
+
+/// From now on packet buffers of this account hold frames of so many bytes, as those of a box do whose cards take such.
+pub fn set_longest_frame(bytes: u16) {
+    account().packet_bytes.store(buffer_for(bytes), SeqCst);
 }
 
 /// Puts this account's clock forward, for tests of what happens after a long time.
@@ -262,25 +271,34 @@ unsafe extern "C" fn exchange_take(object: *mut u8) {
     }
 }
 
-/// A packet buffer with the account that it came from.
+/// A packet buffer with the account that it came from. However many of its bytes are in use, it has room for the longest frame of all.
 #[repr(C)]
 struct Buffer {
     head: BufferHead,
-    bytes: [u8; HEADROOM + BUFFER_SIZE],
+    bytes: [MaybeUninit<u8>; HEADROOM + packet::LARGEST_BUFFER as usize],
     account: Arc<Account>,
+}
+
+impl Buffer {
+    /// What a real pool hands out has somebody's old bytes in it: nobody may rely on zeroes.
+    fn new(account: &Arc<Account>, bytes: u16) -> Box<Buffer> {
+        let head = BufferHead { bus: 0, index: 0 };
+        let mut buffer = Box::new(Buffer { head, bytes: [MaybeUninit::uninit(); _], account: account.clone() });
+        buffer.bytes[..HEADROOM + usize::from(bytes)].fill(MaybeUninit::new(0xa5));
+        buffer
+    }
 }
 
 unsafe extern "C" fn packets_allocate(batch: *mut Batch, count: usize) -> usize {
     // SAFETY: the caller's batch, exclusively.
     let batch = unsafe { &mut *batch };
     let account = account();
+    let bytes = account.packet_bytes.load(SeqCst);
     let mut added = 0;
     while added < count && batch.len() < Batch::CAPACITY && take_one(&account.buffers, &account.buffer_limit) {
-        let head = BufferHead { bus: 0, index: 0 };
-        // What a real pool hands out has somebody's old bytes in it: nobody may rely on zeroes.
-        let buffer = Box::new(Buffer { head, bytes: [0xa5; _], account: account.clone() });
-        // SAFETY: the buffer is ours to give, and the batch has a place for it.
-        unsafe { trusted::push(batch, NonNull::from(Box::leak(buffer)).cast(), 0, PacketFlags::empty(), 0) };
+        let head = NonNull::from(Box::leak(Buffer::new(&account, bytes))).cast();
+        // SAFETY: the buffer is ours to give, has that many bytes, all written, and the batch has a place for it.
+        unsafe { trusted::push(batch, head, bytes, 0, PacketFlags::empty(), 0) };
         added += 1;
     }
     added
@@ -289,18 +307,14 @@ unsafe extern "C" fn packets_allocate(batch: *mut Batch, count: usize) -> usize 
 unsafe extern "C" fn packets_transfer(from: *mut Batch, mask: u32, to: *mut Batch) -> usize {
     // SAFETY: two batches of the caller, exclusively.
     let (from, to) = unsafe { (&mut *from, &mut *to) };
-    // SAFETY: `put` takes a buffer over exactly when it returns true.
-    unsafe {
-        trusted::take(from, mask, |head, start, len, flags, hash| {
-            trusted::put(to, head, start as u16, len as u16, flags, hash)
-        })
-    }
+    // SAFETY: this table is the kernel here.
+    unsafe { trusted::transfer(from, mask, to) }
 }
 
 unsafe extern "C" fn packets_release(batch: *mut Batch, mask: u32) {
     // SAFETY: the caller's batch, exclusively; every buffer in it came from `packets_allocate`.
     unsafe {
-        trusted::take(&mut *batch, mask, |head, _, _, _, _| {
+        trusted::take(&mut *batch, mask, |head, _, _, _| {
             let buffer = Box::from_raw(head.cast::<Buffer>().as_ptr());
             buffer.account.buffers.fetch_sub(1, SeqCst);
             true
@@ -568,6 +582,27 @@ mod tests {
         assert_eq!((batch.len(), buffers_out()), (29, 29));
         drop(batch);
         assert_eq!((live_objects(), buffers_out()), (0, 0));
+    }
+
+    /// A packet is as long as its own buffer, whatever other boxes' are, and whatever batch it has come to.
+    #[test]
+    fn a_packet_ends_with_its_buffer() {
+        connect();
+        for (frame, bytes) in [(60, usize::from(USUAL_BUFFER)), (9_018, 9 << 10), (packet::LARGEST_BUFFER, 16 << 10)] {
+            set_longest_frame(frame);
+            let (mut from, mut to) = (Batch::allocate().unwrap(), Batch::allocate().unwrap());
+            from.fill(1);
+            from.transfer(1, &mut to);
+            let mut packets = to.packets_mut();
+            let mut one = packets.get(0).unwrap();
+            assert_eq!(one.set_len(usize::MAX), bytes);
+            assert!(one.move_start(-(HEADROOM as i16)) && !one.move_start(-1));
+            assert_eq!(one.data_mut().len(), HEADROOM + bytes);
+            one.data_mut().fill(1);
+            assert!(one.move_start(100));
+            assert_eq!(one.set_len(usize::MAX), HEADROOM + bytes - 100);
+            assert!(!one.move_start(i16::MAX) && one.data()[HEADROOM + bytes - 101] == 1);
+        }
     }
 
     #[test]

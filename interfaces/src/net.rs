@@ -12,7 +12,7 @@ pub struct NetInfo {
     pub mac: MacAddress,
     /// Number of queue pairs; queue `i` is served on the `i`-th CPU of the driver.
     pub queues: u16,
-    /// Largest frame in bytes, without the frame check sequence.
+    /// Largest frame in bytes, without the frame check sequence; a VLAN's tag may come on top. A packet buffer holds it.
     pub max_frame: u16,
     /// Whether it fills in checksums of what it sends, where a packet's flags ask for that (`PacketFlags::FILL_CHECKSUMS`).
     pub fills_checksums: bool,

@@ -11,8 +11,17 @@ use crate::{
 
 /// Bytes of a buffer before a received packet's first byte, which a service may use to put headers in front.
 pub const HEADROOM: usize = 64;
-/// Bytes of a buffer from there on.
-pub const BUFFER_SIZE: usize = 2048;
+/// Bytes of a buffer from there on, in most boxes; where frames are longer all buffers of the box are ([`buffer_for`]).
+pub const USUAL_BUFFER: u16 = 2048;
+/// As long as a buffer gets: what a receive descriptor of the 82599 may name (§8.2.3.8.7).
+pub const LARGEST_BUFFER: u16 = 16 << 10;
+/// Buffers have a multiple of this: in this unit a device is told (the same).
+pub const BUFFER_UNIT: u16 = 1 << 10;
+
+/// Bytes of the buffers of a box whose longest frame has so many: a frame is in one buffer.
+pub const fn buffer_for(frame: u16) -> u16 {
+    if frame <= USUAL_BUFFER { USUAL_BUFFER } else { frame.div_ceil(BUFFER_UNIT).saturating_mul(BUFFER_UNIT) }
+}
 
 bitflags::bitflags! {
     /// What a NIC found out about a received packet, and what it shall do with one to send.
@@ -58,8 +67,13 @@ pub struct Packet {
     start: u16,
     len: u16,
     pub flags: PacketFlags,
+    /// Where the buffer ends, counted as `start` is. As `head`, written when the buffer enters a batch, and never by a domain: so its head isn't touched for it.
+    end: u16,
     pub rss_hash: u32,
 }
+
+/// Headers of packets lie close to each other: what is forwarded costs the cache lines of these, and of what is looked at.
+const _: () = assert!(size_of::<Packet>() == 24);
 
 impl Packet {
     /// The packet's bytes, from the Ethernet header on, without the frame check sequence.
@@ -78,7 +92,7 @@ impl Packet {
     /// Makes the packet `len` bytes long, at most what the buffer holds from its start; returns the length that it has now.
     pub fn set_len(&mut self, len: usize) -> usize {
         let (start, _) = self.clamped();
-        self.len = len.min(HEADROOM + BUFFER_SIZE - start) as u16;
+        self.len = len.min(usize::from(self.end) - start) as u16;
         usize::from(self.len)
     }
 
@@ -99,8 +113,9 @@ impl Packet {
 
     /// Start and length, whatever stands in the header: a device may have lied, and a diverted thread may have left them half written.
     fn clamped(&self) -> (usize, usize) {
-        let start = usize::from(self.start).min(HEADROOM + BUFFER_SIZE);
-        (start, usize::from(self.len).min(HEADROOM + BUFFER_SIZE - start))
+        let end = usize::from(self.end);
+        let start = usize::from(self.start).min(end);
+        (start, usize::from(self.len).min(end - start))
     }
 }
 
@@ -131,7 +146,7 @@ impl Batch {
     /// An empty batch.
     pub fn allocate() -> Result<RRef<Batch>, ExchangeFull> {
         const EMPTY: Packet =
-            Packet { head: core::ptr::null_mut(), start: 0, len: 0, flags: PacketFlags::empty(), rss_hash: 0 };
+            Packet { head: core::ptr::null_mut(), start: 0, len: 0, flags: PacketFlags::empty(), end: 0, rss_hash: 0 };
         RRef::new(Batch { count: 0, packets: [EMPTY; Batch::CAPACITY] })
     }
 
@@ -275,37 +290,27 @@ pub mod trusted {
         (count as usize).min(Batch::CAPACITY)
     }
 
-    /// Puts a freshly received buffer at the end of a batch; false, and nothing done, if it is full.
+    /// Puts a freshly received buffer, which has `bytes` behind its headroom, at the end of a batch; false, and nothing done, if it is full.
     ///
     /// # Safety
-    /// The caller owns `head`'s buffer and gives it to the batch. Only the kernel's image calls this, at depth > 0.
+    /// The caller owns `head`'s buffer, of that size, and gives it to the batch. Only the kernel's image calls this, at depth > 0.
     pub unsafe fn push(
         batch: &mut Batch,
         head: NonNull<BufferHead>,
+        bytes: u16,
         len: u16,
         flags: PacketFlags,
         rss_hash: u32,
     ) -> bool {
-        // SAFETY: the same contract.
-        unsafe { put(batch, head, HEADROOM as u16, len, flags, rss_hash) }
+        let start = HEADROOM as u16;
+        append(batch, Packet { head: head.as_ptr(), start, len, flags, end: start + bytes, rss_hash })
     }
 
-    /// Puts a buffer whose packet begins at `start` at the end of a batch; false, and nothing done, if it is full.
-    ///
-    /// # Safety
-    /// As for [`push`].
-    pub unsafe fn put(
-        batch: &mut Batch,
-        head: NonNull<BufferHead>,
-        start: u16,
-        len: u16,
-        flags: PacketFlags,
-        rss_hash: u32,
-    ) -> bool {
+    fn append(batch: &mut Batch, packet: Packet) -> bool {
         let at = batch.len();
         let fits = at < Batch::CAPACITY;
         if fits {
-            batch.packets[at] = Packet { head: head.as_ptr(), start, len, flags, rss_hash };
+            batch.packets[at] = packet;
             batch.count = at as u32 + 1;
         }
         fits
@@ -319,17 +324,30 @@ pub mod trusted {
     pub unsafe fn take(
         batch: &mut Batch,
         mask: u32,
-        mut take: impl FnMut(NonNull<BufferHead>, usize, usize, PacketFlags, u32) -> bool,
+        mut take: impl FnMut(NonNull<BufferHead>, usize, usize, PacketFlags) -> bool,
     ) -> usize {
+        extract(batch, mask, |packet| {
+            let (start, size) = packet.clamped();
+            NonNull::new(packet.head).is_some_and(|head| take(head, start, size, packet.flags))
+        })
+    }
+
+    /// Moves the packets whose bit is set in `mask` to the end of `to`, in order, as far as there is place; the others close up. Returns how many moved.
+    ///
+    /// # Safety
+    /// Only the kernel's image calls this, at depth > 0.
+    pub unsafe fn transfer(from: &mut Batch, mask: u32, to: &mut Batch) -> usize {
+        extract(from, mask, |packet| append(to, Packet { ..*packet }))
+    }
+
+    #[inline(always)]
+    fn extract(batch: &mut Batch, mask: u32, mut take: impl FnMut(&Packet) -> bool) -> usize {
         let len = batch.len();
         let first = len.min(mask.trailing_zeros() as usize);
         let (mut kept, mut taken, mut open) = (first, 0, true);
         for at in first..len {
-            let packet = &batch.packets[at];
-            let (start, size) = packet.clamped();
             let wanted = open && mask & (1 << at) != 0;
-            let head = NonNull::new(packet.head);
-            if wanted && head.is_some_and(|head| take(head, start, size, packet.flags, packet.rss_hash)) {
+            if wanted && take(&batch.packets[at]) {
                 taken += 1;
             } else {
                 open &= !wanted;
@@ -341,5 +359,22 @@ pub mod trusted {
         }
         batch.count = kept as u32;
         taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A frame is in one buffer, whose size a device can be told; boxes with frames as usual have buffers as usual.
+    #[test]
+    fn a_buffer_holds_the_longest_frame() {
+        for frame in 0..=LARGEST_BUFFER {
+            let bytes = buffer_for(frame);
+            assert!(
+                bytes >= frame && bytes.is_multiple_of(BUFFER_UNIT) && (USUAL_BUFFER..=LARGEST_BUFFER).contains(&bytes)
+            );
+            assert!(bytes == USUAL_BUFFER || bytes - frame < BUFFER_UNIT, "{frame}: {bytes}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use interfaces::{
     Cap,
     abi::KernelTable,
     device::ixgbe::{DeviceError, Identity, Interrupt, IxgbeDevice, RxRing, TxRing},
-    packet::{BUFFER_SIZE, Batch, BufferHead, HEADROOM, PacketFlags, trusted},
+    packet::{Batch, BufferHead, HEADROOM, PacketFlags, USUAL_BUFFER, trusted},
 };
 use ixgbe_device::{Device, DmaMemory, Hardware, Lease};
 
@@ -39,7 +39,7 @@ struct Fast(Arc<Instant>);
 
 impl Fast {
     fn new() -> Self {
-        let stride = size_of::<BufferHead>() + HEADROOM + BUFFER_SIZE;
+        let stride = size_of::<BufferHead>() + HEADROOM + usize::from(USUAL_BUFFER);
         // SAFETY: the size isn't 0.
         let memory = unsafe { alloc_zeroed(Layout::from_size_align(stride * BUFFERS, 4096).unwrap()) };
         let buffer = |index: usize| {
@@ -107,6 +107,10 @@ unsafe impl Hardware for Fast {
 
     unsafe fn free(&self, _: DmaMemory) {}
 
+    fn buffer_bytes(&self) -> u16 {
+        USUAL_BUFFER
+    }
+
     fn take_buffers(&self, into: &mut [Option<NonNull<BufferHead>>]) -> usize {
         // SAFETY: one thread.
         let free = unsafe { &mut *self.0.free.get() };
@@ -136,7 +140,7 @@ thread_local! {
 unsafe extern "C" fn packets_release(batch: *mut Batch, mask: u32) {
     // SAFETY: the caller's batch.
     unsafe {
-        trusted::take(&mut *batch, mask, |head, _, _, _, _| {
+        trusted::take(&mut *batch, mask, |head, _, _, _| {
             FAST.get().unwrap().give_buffers(&mut [Some(head)]);
             true
         });

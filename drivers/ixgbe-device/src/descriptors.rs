@@ -1,6 +1,6 @@
 //! Advanced receive and transmit descriptors (82599 §7.1.6, §7.2.3.2.4): two little-endian 64-bit words each.
 
-use interfaces::packet::{BUFFER_SIZE, PacketFlags};
+use interfaces::packet::PacketFlags;
 
 /// Bytes of a descriptor.
 pub const DESCRIPTOR: usize = 16;
@@ -45,9 +45,10 @@ impl Received {
         self.0 & RX_DONE != 0
     }
 
-    pub fn verdict(self) -> Verdict {
+    /// Of a buffer that has `bytes` for a frame.
+    pub fn verdict(self, bytes: u16) -> Verdict {
         let length = (self.0 >> 32) as u16;
-        if length == 0 || usize::from(length) > BUFFER_SIZE {
+        if length == 0 || length > bytes {
             Verdict::Lie
         } else if self.0 & RX_END_OF_PACKET == 0 {
             Verdict::DropWithNext
@@ -151,6 +152,7 @@ pub fn transmitted(second: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use interfaces::packet::{LARGEST_BUFFER, USUAL_BUFFER};
 
     fn received(length: u16, bits: u64) -> Received {
         Received(u64::from(length) << 32 | bits)
@@ -159,17 +161,19 @@ mod tests {
     /// A length is taken only if the buffer holds it.
     #[test]
     fn impossible_lengths_are_lies() {
-        for length in [0, BUFFER_SIZE as u16 + 1, u16::MAX] {
-            assert_eq!(received(length, RX_DONE | RX_END_OF_PACKET).verdict(), Verdict::Lie);
+        for bytes in [USUAL_BUFFER, 9 << 10, LARGEST_BUFFER] {
+            for length in [0, bytes + 1, u16::MAX] {
+                assert_eq!(received(length, RX_DONE | RX_END_OF_PACKET).verdict(bytes), Verdict::Lie);
+            }
+            assert_eq!(received(bytes, RX_DONE | RX_END_OF_PACKET).verdict(bytes), Verdict::Packet(bytes));
+            assert_eq!(Received(u64::MAX).verdict(bytes), Verdict::Lie, "a descriptor of all ones");
         }
-        assert_eq!(received(2048, RX_DONE | RX_END_OF_PACKET).verdict(), Verdict::Packet(2048));
-        assert_eq!(Received(u64::MAX).verdict(), Verdict::Lie, "a descriptor of all ones");
     }
 
     #[test]
     fn damaged_and_partial_frames_are_dropped() {
-        assert_eq!(received(60, RX_DONE | RX_END_OF_PACKET | RX_DAMAGED).verdict(), Verdict::Drop);
-        assert_eq!(received(2048, RX_DONE).verdict(), Verdict::DropWithNext);
+        assert_eq!(received(60, RX_DONE | RX_END_OF_PACKET | RX_DAMAGED).verdict(USUAL_BUFFER), Verdict::Drop);
+        assert_eq!(received(2048, RX_DONE).verdict(USUAL_BUFFER), Verdict::DropWithNext);
     }
 
     /// "Good" and "bad" are said only of what was checked.

@@ -34,6 +34,10 @@ impl<H: Hardware> IxgbeDevice for Device<H> {
         self.lease.hardware.identity()
     }
 
+    fn buffer_bytes(&self) -> u16 {
+        self.lease.hardware.buffer_bytes()
+    }
+
     fn read(&self, offset: u32) -> Result<u32, DeviceError> {
         self.lease.read(offset)
     }

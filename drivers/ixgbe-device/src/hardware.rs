@@ -21,8 +21,8 @@ pub struct DmaMemory {
 ///
 /// # Safety
 /// `allocate` gives zeroed memory, aligned to 128 bytes, at one bus address, that nobody else uses until `free`. `take_buffers` gives buffers of the pool
-/// that nobody else has; each is preceded by a `BufferHead` whose `bus` is right and stays so, and followed by `HEADROOM + BUFFER_SIZE` bytes. The memory
-/// of the pool outlives the lease. After `set_bus_master(false)` has returned the function neither reads nor writes memory.
+/// that nobody else has; each is preceded by a `BufferHead` whose `bus` is right and stays so, and followed by `HEADROOM` and `buffer_bytes` more bytes, which is the same number at all times and
+/// what a descriptor may name: a multiple of `BUFFER_UNIT`, up to `LARGEST_BUFFER`. The memory of the pool outlives the lease. After `set_bus_master(false)` has returned the function neither reads nor writes memory.
 pub unsafe trait Hardware: Send + Sync + 'static {
     fn identity(&self) -> Identity;
 
@@ -41,6 +41,9 @@ pub unsafe trait Hardware: Send + Sync + 'static {
     /// # Safety
     /// `memory` is from `allocate`, and the device can't reach it any more.
     unsafe fn free(&self, memory: DmaMemory);
+
+    /// Bytes that each buffer of the pool has behind its headroom.
+    fn buffer_bytes(&self) -> u16;
 
     /// Fills `into`, which is all `None`, from its front with buffers of the pool; returns how many.
     fn take_buffers(&self, into: &mut [Option<NonNull<BufferHead>>]) -> usize;

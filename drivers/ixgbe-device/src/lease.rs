@@ -230,7 +230,7 @@ impl<H: Hardware> Lease<H> {
     fn write_split(&self, queue: RxQueue, drop: bool) {
         let drop = if drop { SRRCTL_DROP_EN } else { 0 };
         // SAFETY: the buffers' size stays what it is; a queue without ring stays disabled.
-        unsafe { self.hardware.write(queue.split(), SRRCTL_ONE_BUFFER_OF_2K | drop) };
+        unsafe { self.hardware.write(queue.split(), srrctl_one_buffer(self.hardware.buffer_bytes()) | drop) };
     }
 
     /// Waits until `register & mask == value`: what takes the device microseconds is seen at once, and what takes it longer is looked at every millisecond, as Linux and DPDK do, so
@@ -292,19 +292,20 @@ impl<H: Hardware> Lease<H> {
         let ring = Ring::new(&self.hardware, length).ok_or(DeviceError::NoMemory)?;
         let (registers, hardware) = (RxQueue(queue), &self.hardware);
         let cache = hardware.read(registers.cache()) & !DCA_RXCTRL_RELAXED;
-        // SAFETY: base and length are the ring's; head = tail, so the device owns no descriptor; buffers will be of 2 KiB (BUFFER_SIZE).
+        let bytes = hardware.buffer_bytes();
+        // SAFETY: base and length are the ring's; head = tail, so the device owns no descriptor; all buffers will have that many bytes (`Hardware`).
         unsafe {
             hardware.write(registers.base_low(), ring.bus() as u32);
             hardware.write(registers.base_high(), (ring.bus() >> 32) as u32);
             hardware.write(registers.length(), ring.bytes());
             hardware.write(registers.head(), 0);
             hardware.write(registers.tail(), 0);
-            hardware.write(registers.split(), SRRCTL_ONE_BUFFER_OF_2K);
+            hardware.write(registers.split(), srrctl_one_buffer(bytes));
             hardware.write(registers.coalescing(), 0);
             hardware.write(registers.cache(), cache);
         }
         // From here on the ring is the lease's, whatever happens: only a reset takes it back.
-        let receive = held.insert(Receive::new(ring, vlan));
+        let receive = held.insert(Receive::new(ring, bytes, vlan));
         self.enable(registers.control(), if vlan.is_some() { RXDCTL_TAKE_TAGS } else { 0 })?;
         let tail = receive.refill(hardware).ok_or(DeviceError::NoMemory)?;
         let posted = receive.posted();

@@ -22,6 +22,8 @@ use crate::{
 pub struct Receive {
     ring: Ring,
     buffers: Box<[Option<NonNull<BufferHead>>]>,
+    /// Bytes that each buffer has for a frame.
+    bytes: u16,
     next: u16,
     posted: u16,
     /// The VLAN whose frames are received, without their tags; or frames are received as they come.
@@ -37,10 +39,10 @@ pub struct Receive {
 unsafe impl Send for Receive {}
 
 impl Receive {
-    pub fn new(ring: Ring, vlan: Option<u16>) -> Self {
+    pub fn new(ring: Ring, bytes: u16, vlan: Option<u16>) -> Self {
         let buffers = (0..ring.length()).map(|_| None).collect();
         let counts = RingCounts::default();
-        Receive { ring, buffers, next: 0, posted: 0, vlan, in_long_frame: false, lied: false, counts }
+        Receive { ring, buffers, bytes, next: 0, posted: 0, vlan, in_long_frame: false, lied: false, counts }
     }
 
     /// Buffers in the ring.
@@ -93,7 +95,7 @@ impl Receive {
     /// Moves up to `limit` packets to the end of `batch`; returns how many. The caller then refills.
     pub fn receive(&mut self, hardware: &impl Hardware, batch: &mut Batch, limit: usize) -> Result<usize, DeviceError> {
         let limit = limit.min(Batch::CAPACITY - batch.len());
-        let (mut moved, mut bytes) = (0, 0);
+        let (mut moved, mut received) = (0, 0);
         while moved < limit && self.posted > 0 && !self.lied {
             let index = self.next;
             let written = Received(self.ring.second(index));
@@ -102,7 +104,7 @@ impl Receive {
             }
             // What the device wrote before DD is read after it: the descriptor's other word, the packet.
             fence(Ordering::Acquire);
-            let verdict = written.verdict();
+            let verdict = written.verdict(self.bytes);
             let Some(head) = self.buffers[usize::from(index)] else { break };
             if verdict == Verdict::Lie {
                 self.lied = true;
@@ -116,15 +118,15 @@ impl Receive {
                     let (flags, hash) = written.findings(self.ring.first(index));
                     prefetch(head);
                     // SAFETY: the buffer was in this ring and is now in neither ring nor pool; there is room (`limit`).
-                    unsafe { trusted::push(batch, head, length, flags, hash) };
-                    bytes += u64::from(length);
+                    unsafe { trusted::push(batch, head, self.bytes, length, flags, hash) };
+                    received += u64::from(length);
                     moved += 1;
                 }
                 _ => self.drop_buffer(hardware, head, verdict == Verdict::DropWithNext),
             }
         }
         self.counts.packets += moved as u64;
-        self.counts.bytes += bytes;
+        self.counts.bytes += received;
         if self.lied && moved == 0 { Err(DeviceError::Lied) } else { Ok(moved) }
     }
 
@@ -145,8 +147,10 @@ impl Receive {
         let (mut index, mut count) = (self.next, 0);
         for at in 0..u32::from(self.posted) {
             let written = Received(self.ring.second(index));
-            let lost =
-                if written.done() { matches!(written.verdict(), Verdict::Packet(_) | Verdict::Lie) } else { at < used };
+            let lost = match written.done() {
+                true => matches!(written.verdict(self.bytes), Verdict::Packet(_) | Verdict::Lie),
+                false => at < used,
+            };
             count += u32::from(lost);
             index = self.ring.after(index);
         }

@@ -1,5 +1,7 @@
 //! The register map, as far as this crate writes it, and the list of what a driver may write.
 
+use interfaces::packet::BUFFER_UNIT;
+
 /// Bytes of BAR 0 that hold registers (82599 §8.1.1).
 pub const BAR_BYTES: u32 = 0x2_0000;
 
@@ -32,8 +34,10 @@ pub const RXDCTL_TAKE_TAGS: u32 = 1 << 30;
 /// Prefetch when fewer than 32 descriptors are in the device and at least 1 in memory; write back each as it is done (§7.2.3.4, as RS needs).
 pub const TXDCTL_THRESHOLDS: u32 = 1 << 8 | 32;
 
-/// One buffer of 2 KiB per descriptor, in the advanced format (§8.2.3.8.7).
-pub const SRRCTL_ONE_BUFFER_OF_2K: u32 = 1 << 25 | 2;
+/// One buffer of so many bytes per descriptor, in the advanced format (§8.2.3.8.7: BSIZEPACKET counts KiB).
+pub const fn srrctl_one_buffer(bytes: u16) -> u32 {
+    1 << 25 | (bytes / BUFFER_UNIT) as u32
+}
 /// Drop a frame for which there is no descriptor, instead of keeping it, and all behind it, in the packet buffer.
 pub const SRRCTL_DROP_EN: u32 = 1 << 28;
 

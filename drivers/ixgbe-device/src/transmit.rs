@@ -85,7 +85,7 @@ impl Transmit {
         let options = if self.vlan.is_some() { TX_INSERT_TAG } else { 0 };
         // SAFETY: each buffer that is taken goes into the ring, or back to the pool.
         let taken = unsafe {
-            trusted::take(batch, u32::MAX, |head, start, length, flags, _| {
+            trusted::take(batch, u32::MAX, |head, start, length, flags| {
                 let is_special = (flags | first_of_all).intersects(PacketFlags::FILL_CHECKSUMS);
                 if length < SHORTEST || is_special && length < shortest_with(flags) {
                     self.counts.errors += 1;

@@ -18,6 +18,9 @@ const RXCTRL: u32 = 0x3000;
 const DMATXCTL: u32 = 0x4A80;
 const SRRCTL: u32 = 0x2100;
 const DROP_EN: u32 = 1 << 28;
+const HLREG0: u32 = 0x4240;
+const JUMBOEN: u32 = 1 << 2;
+const MAXFRS: u32 = 0x4268;
 const RDBAL: u32 = 0x1000;
 const TDBAL: u32 = 0x6000;
 
@@ -479,11 +482,40 @@ fn wrong_lengths_queues_and_registers_are_refused() {
     assert_eq!(bench.pool.available(), 256);
 }
 
+/// The device is told how large buffers are, and goes by it whatever else is said of a queue: a frame of that length is one packet, a longer one is none, and nothing behind a buffer is written.
+#[test]
+fn a_buffer_of_any_size_is_filled_to_its_end() {
+    for bytes in [2 << 10, 9 << 10, 15 << 10] {
+        let bench = Bench::with_buffers_of(bytes, model::NicConfig::default().device, 256);
+        let lease = bench.lease();
+        let (mut rx, mut tx) = bring_up(&lease);
+        let device = device(&lease);
+        device.write(HLREG0, device.read(HLREG0).unwrap() | JUMBOEN).unwrap();
+        device.write(MAXFRS, 15_872 << 16).unwrap();
+        for round in 0..2 {
+            assert_eq!(bench.nic().read32(SRRCTL) & 0x3F1F, u32::from(bytes >> 10), "size, and no header split");
+            let longest = frame(0, round, bytes.into());
+            for frame in [frame(0, 100, usize::from(bytes) + 1), longest.clone(), frame(0, 200, 60)] {
+                bench.peer_send(&frame);
+            }
+            bench.process();
+            let mut batch = receive(&mut rx);
+            assert_eq!(numbers(&batch), [round, 200], "buffers of {bytes} bytes");
+            assert_eq!(tx.send(&mut batch).unwrap(), 2);
+            bench.process();
+            assert!(bench.peer_receive() == Some(longest) && bench.peer_receive().is_some());
+            // As when the driver dies.
+            lease.hold_frames();
+        }
+        assert_eq!((rx.counts().errors, bench.violations()), (2, 0), "too long ones");
+    }
+}
+
 /// A device that writes back a length its buffer can't hold is caught before anybody reads it; the next generation resets.
 #[test]
 fn a_bogus_length_is_a_lie() {
-    for length in [0, 2049, 0xFFFF] {
-        let bench = Bench::new(256);
+    for (bytes, length) in [(2 << 10, 0), (2 << 10, (2 << 10) + 1), (2 << 10, 0xFFFF), (9 << 10, (9 << 10) + 1)] {
+        let bench = Bench::with_buffers_of(bytes, model::NicConfig::default().device, 256);
         let lease = bench.lease();
         let (mut rx, tx) = bring_up(&lease);
         bench.peer_send(&frame(0, 1, 60));

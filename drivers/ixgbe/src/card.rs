@@ -5,13 +5,14 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use interfaces::{
     Port,
+    config::Configuration,
     device::ixgbe::{DeviceError, IxgbeDevice, LeaseState},
     net::{Link, MacAddress},
 };
 use runtime::{env::StartError, thread::sleep_until, time::now};
 
 use crate::{
-    config::{Config, HEADER, TAG},
+    config::{Config, HEADER},
     family::Variant,
     initialise, link,
     registers::*,
@@ -42,6 +43,7 @@ impl Card {
         let identity = device.identity();
         let variant =
             Variant::find(identity.vendor, identity.device).ok_or_else(|| unknown(identity.vendor, identity.device))?;
+        fits(config, device.buffer_bytes())?;
         let queues = if config.rss { cpus.clamp(1, MAX_QUEUES) as u16 } else { 1 };
         let interrupts = identity.vectors > queues;
         let state = device.lease();
@@ -109,9 +111,9 @@ impl Card {
         }
     }
 
-    /// The longest frame, without frame check sequence, and without the tag that the device sees to.
+    /// The longest frame, without tag and check sequence.
     pub fn max_frame(&self) -> u16 {
-        self.config.mtu + HEADER - if self.config.vlan.is_some() { TAG } else { 0 }
+        self.config.mtu + HEADER
     }
 
     /// The device is not to be trusted any more: the next generation resets it.
@@ -146,6 +148,18 @@ fn reset(device: Port<dyn IxgbeDevice>) -> Result<(), DeviceError> {
 /// Sleeps for `nanos`.
 pub fn pause(nanos: u64) -> Result<(), DeviceError> {
     sleep_until(now() + nanos).map_err(|_| DeviceError::Call(interfaces::CallError::Cancelled))
+}
+
+/// A builder makes a box's buffers as large as its drivers want them; a device of whose frames some are dropped unheard isn't taken into service.
+fn fits(config: &Config, buffer: u16) -> Result<(), StartError> {
+    let longest = config.longest_frame();
+    if longest <= buffer {
+        return Ok(());
+    }
+    let mtu = config.mtu;
+    Err(StartError(format!(
+        "frames of mtu = {mtu} have up to {longest} bytes, and the box's packet buffers room for {buffer}: build its image anew"
+    )))
 }
 
 fn failed(step: &str, error: DeviceError) -> StartError {

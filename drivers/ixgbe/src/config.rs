@@ -3,7 +3,7 @@
 //! ```toml
 //! rx-ring = 512                  # descriptors per queue, a multiple of 8: what is held while a driver restarts, beside the packet buffer
 //! tx-ring = 1024                 # more than rx-ring: what has piled up during a restart goes out in one go
-//! mtu = 1500
+//! mtu = 1500                     # up to 15,850; the box's packet buffers are as large as frames of it need
 //! rss = true                     # spread flows over one queue per CPU
 //! interrupt-interval = "20us"    # at least so long between two interrupts of a queue
 //! multicast = false              # accept all multicast frames
@@ -15,17 +15,18 @@
 
 use alloc::{format, string::String, vec::Vec};
 
-use interfaces::{
-    config::{Configuration, Duration, Fault},
-    packet::BUFFER_SIZE,
-};
+use interfaces::config::{Configuration, Duration, Fault};
 use serde::{Deserialize, Serialize};
 
-/// Ethernet header with one VLAN tag.
-pub const HEADER: u16 = 14 + TAG;
+/// Of Ethernet.
+pub const HEADER: u16 = 14;
+/// A VLAN's tag.
 pub const TAG: u16 = 4;
-/// The longest frame fits into one buffer.
-const LARGEST_MTU: u16 = BUFFER_SIZE as u16 - HEADER;
+/// Of a frame, behind all else.
+pub const CHECK_SEQUENCE: u16 = 4;
+/// The longest frame that a member of the family takes or sends, with all of these (82599 §1.3: 15.5 KiB).
+const LONGEST_FRAME: u16 = 15_872;
+const LARGEST_MTU: u16 = LONGEST_FRAME - HEADER - TAG - CHECK_SEQUENCE;
 /// RFC 791: every link carries 68 bytes.
 const SMALLEST_MTU: u16 = 68;
 /// Receive addresses besides the device's own (82599 §8.2.3.7.8; the first 16 are where all members of the family have them).
@@ -111,13 +112,7 @@ impl Configuration for Config {
             }
         }
         if !(SMALLEST_MTU..=LARGEST_MTU).contains(&self.mtu) {
-            wrong(
-                "mtu",
-                format!(
-                    "{} bytes: from {SMALLEST_MTU} to {LARGEST_MTU}, so that a frame fits into one buffer",
-                    self.mtu
-                ),
-            );
+            wrong("mtu", format!("{} bytes: the device takes from {SMALLEST_MTU} to {LARGEST_MTU}", self.mtu));
         }
         if self.interrupt_interval > LONGEST_INTERVAL {
             wrong(
@@ -143,6 +138,11 @@ impl Configuration for Config {
         }
         faults
     }
+
+    /// With a tag, which is in what comes unless the device takes it out.
+    fn longest_frame(&self) -> u16 {
+        self.mtu.saturating_add(HEADER + TAG)
+    }
 }
 
 #[cfg(test)]
@@ -160,7 +160,7 @@ mod tests {
         let config = Config {
             rx_ring: 100,
             tx_ring: 8192,
-            mtu: 9000,
+            mtu: LARGEST_MTU + 1,
             interrupt_interval: Duration::from_millis(2),
             stations: alloc::vec![Station([1, 0, 0x5E, 0, 0, 1])],
             groups: alloc::vec![Station([2, 0, 0, 0, 0, 7])],

@@ -9,7 +9,7 @@ use runtime::time::now;
 
 use crate::{
     card::pause,
-    config::{Config, HEADER, Station},
+    config::{CHECK_SEQUENCE, Config, HEADER, Station, TAG},
     family::Variant,
     link,
     registers::*,
@@ -18,11 +18,10 @@ use crate::{
 
 /// For the EEPROM's auto-read and the like; the silicon needs some 10 ms.
 const STEP_LIMIT: u64 = 1_000_000_000;
-/// KiB of transmit packet buffer, and how full it may get before the DMA pauses: one frame of 10 KiB less (Linux's ixgbe_set_rxpba).
+/// KiB of transmit packet buffer.
 const TX_BUFFER_KIB: u32 = 160;
-const TX_BUFFER_THRESHOLD_KIB: u32 = TX_BUFFER_KIB - 10;
-/// Bytes of FCS.
-const CHECK_SEQUENCE: u32 = 4;
+/// How many KiB of it are left when the DMA pauses, at least: one frame of 10 KiB (Linux's ixgbe_set_rxpba, whose frames are no longer).
+const TX_BUFFER_LEFT_KIB: u32 = 10;
 
 type Device = Port<dyn IxgbeDevice>;
 
@@ -55,7 +54,8 @@ fn frames(device: Device, config: &Config) -> Result<(), DeviceError> {
     let jumbo = if config.mtu > 1500 { HLREG0_JUMBO } else { 0 };
     let hlreg0 = device.read(HLREG0)? & !HLREG0_JUMBO;
     device.write(HLREG0, hlreg0 | HLREG0_TX_CRC | HLREG0_RX_CRC_STRIP | HLREG0_TX_PAD | jumbo)?;
-    device.write(MAXFRS, (u32::from(config.mtu + HEADER) + CHECK_SEQUENCE) << 16)?;
+    // A tag comes on top: the device allows for it by itself (§8.2.3.22.13, MFS).
+    device.write(MAXFRS, u32::from(config.mtu + HEADER + CHECK_SEQUENCE) << 16)?;
     // No flow control: a balancer that stops its switch port stops everybody's traffic.
     device.write(FCCFG, 0)?;
     device.write(MFLCN, MFLCN_DISCARD_PAUSE)
@@ -129,9 +129,11 @@ fn transmit(device: Device, config: &Config, queues: u16) -> Result<(), DeviceEr
     let rttdcs = device.read(RTTDCS)?;
     device.write(RTTDCS, rttdcs | RTTDCS_ARBITER_OFF)?;
     device.write(MTQC, 0)?;
+    let longest = u32::from(config.mtu + HEADER + TAG + CHECK_SEQUENCE).div_ceil(1 << 10);
+    let threshold = TX_BUFFER_KIB - longest.max(TX_BUFFER_LEFT_KIB);
     for buffer in 0..8 {
         device.write(TXPBSIZE + 4 * buffer, if buffer == 0 { TX_BUFFER_KIB << 10 } else { 0 })?;
-        device.write(TXPBTHRESH + 4 * buffer, if buffer == 0 { TX_BUFFER_THRESHOLD_KIB } else { 0 })?;
+        device.write(TXPBTHRESH + 4 * buffer, if buffer == 0 { threshold } else { 0 })?;
     }
     device.write(DTXMXSZRQ, 0xFFF)?;
     device.write(RTTDCS, rttdcs & !RTTDCS_ARBITER_OFF)?;

@@ -10,10 +10,11 @@ use bench::{Bench, SORTS, frame, number, unfinished};
 use generation::{Generation, receive};
 use interfaces::{
     RRef,
+    config::Configuration,
     control::{ControlError, Text},
     device::ixgbe::Identity,
     net::{Link, MacAddress, NetError},
-    packet::{Batch, PacketFlags},
+    packet::{Batch, PacketFlags, buffer_for},
 };
 use ixgbe::Config;
 use model::NicConfig;
@@ -41,7 +42,7 @@ fn a_start_shows_address_queues_and_link() {
     let driver = start(&bench);
     let info = driver.net.info().unwrap();
     assert_eq!(info.mac, MacAddress(NicConfig::default().mac));
-    assert_eq!((info.queues, info.max_frame), (2, 1518));
+    assert_eq!((info.queues, info.max_frame), (2, 1514));
     soon("link up", || driver.net.info().unwrap().link == Link::Up { mbps: 10_000 });
     assert!(matches!(driver.net.open_queue(2), Err(NetError::NoSuchQueue)));
 }
@@ -304,24 +305,73 @@ fn broadcast_is_heard_other_stations_and_groups_only_on_demand() {
     }
 }
 
-/// A tagged frame of full size arrives whole: the tag is the service's to read.
+/// A bench whose buffers are as large as a builder makes them for this config.
+fn bench_for(config: &Config) -> Bench {
+    Bench::with_buffers_of(buffer_for(config.longest_frame()), NicConfig::default().device, BUFFERS)
+}
+
+const MTUS: [u16; 5] = [1500, 2030, 2031, 9000, 15_850];
+
+/// Frames of full size arrive whole and leave whole, with or without a tag, which is the service's to read; longer ones the card drops and counts.
 #[test]
 fn the_mtu_counts_without_header_and_tag() {
-    for mtu in [1500, 2030] {
-        let bench = Bench::new(BUFFERS);
+    for mtu in MTUS {
         let config = Config { mtu, ..Config::default() };
+        let bench = bench_for(&config);
         let driver = Generation::start(&bench.lease(), &CPUS[..1], config).unwrap();
+        assert_eq!(driver.net.info().unwrap().max_frame, mtu + 14);
         let mut queue = driver.open(0);
-        let mut tagged = frame(0, 5, usize::from(mtu) + 18);
-        tagged[12..14].copy_from_slice(&[0x81, 0x00]);
+        for (number, tag) in [(1, 0), (2, 4)] {
+            let of = |length| {
+                let mut frame = frame(0, number, length);
+                if tag > 0 {
+                    frame[12..14].copy_from_slice(&[0x81, 0x00]);
+                }
+                frame
+            };
+            let longest = of(usize::from(mtu) + 14 + tag);
+            bench.peer_send(&longest);
+            bench.peer_send(&of(longest.len() + 1));
+            bench.process();
+            let batch = receive(&mut queue);
+            let received: Vec<_> = batch.packets().iter().map(|packet| packet.data()).collect();
+            assert!(received == [&longest[..]], "mtu {mtu}, {tag} bytes of tag: {} received", received.len());
+            assert!(queue.send(batch).unwrap().is_empty());
+            assert!(bench.peer_receive() == Some(longest), "mtu {mtu}, {tag} bytes of tag");
+        }
+        soon("too long ones are counted", || driver.counter("device.rx.oversize") == 2);
+        assert_eq!(bench.violations(), 0);
+    }
+}
+
+/// In a VLAN the tag comes on top, both ways.
+#[test]
+fn the_mtu_counts_without_the_tag_that_the_card_sees_to() {
+    for mtu in MTUS {
+        let config = Config { mtu, vlan: Some(10), ..Config::default() };
+        let bench = bench_for(&config);
+        let driver = Generation::start(&bench.lease(), &CPUS[..1], config).unwrap();
+        assert_eq!(driver.net.info().unwrap().max_frame, mtu + 14);
+        let mut queue = driver.open(0);
+        let plain = frame(0, 1, usize::from(mtu) + 14);
+        let tagged = [&plain[..12], &[0x81, 0x00, 0, 10], &plain[12..]].concat();
         bench.peer_send(&tagged);
         bench.process();
         let batch = receive(&mut queue);
-        assert_eq!(batch.packets().first().map(|packet| packet.data()), Some(&*tagged), "mtu {mtu}");
+        assert!(batch.packets().len() == 1 && batch.packets()[0].data() == plain, "mtu {mtu}");
         assert!(queue.send(batch).unwrap().is_empty());
-        assert_eq!(bench.peer_receive(), Some(tagged));
+        assert!(bench.peer_receive() == Some(tagged), "mtu {mtu}");
         assert_eq!(bench.violations(), 0);
     }
+}
+
+/// A driver whose frames this box's buffers wouldn't hold says so, instead of losing the long ones for ever.
+#[test]
+fn frames_that_buffers_do_not_hold_are_refused_at_the_start() {
+    let config = Config { mtu: 9000, ..Config::default() };
+    let refused = Generation::start(&Bench::new(BUFFERS).lease(), &CPUS[..1], config.clone()).map(drop).unwrap_err();
+    assert!(refused.0.contains("mtu = 9000") && refused.0.contains("2048"), "{}", refused.0);
+    assert!(Generation::start(&bench_for(&config).lease(), &CPUS[..1], config).is_ok());
 }
 
 #[test]

@@ -35,8 +35,17 @@ pub struct Config {
 pub struct Response {
     /// By image.
     pub ports: BTreeMap<String, Ports>,
-    /// By domain: postcard bytes, or what is wrong.
-    pub configs: BTreeMap<String, Result<Vec<u8>, Vec<ConfigFault>>>,
+    /// By domain: what it was read as, or what is wrong.
+    pub configs: BTreeMap<String, Result<Accepted, Vec<ConfigFault>>>,
+}
+
+/// A config table that its domain's type accepts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// As postcard has it.
+    pub bytes: Vec<u8>,
+    /// The longest frame that the domain's card may bring; 0 of one that drives none.
+    pub longest_frame: u16,
 }
 
 /// What a domain's crate says about itself, in the order in which its entry takes them.

@@ -1,6 +1,6 @@
 //! The generated program's side: domains' types behind one face.
 
-use crate::{Config, ConfigFault, Port, Ports, Request, Response, UnknownField};
+use crate::{Accepted, Config, ConfigFault, Port, Ports, Request, Response, UnknownField};
 use interfaces::config::Configuration;
 use interfaces::folder::Folder;
 use runtime::env::{Env, StartError};
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
-type ReadConfig = fn(Config) -> Result<Vec<u8>, Vec<ConfigFault>>;
+type ReadConfig = fn(Config) -> Result<Accepted, Vec<ConfigFault>>;
 
 /// One domain's crate.
 pub struct Subject {
@@ -61,7 +61,7 @@ const MAX_FAULTS: usize = 50;
 
 /// Reads a table as a `C`. serde stops at the first fault; so what is at fault is taken out and the rest is read again, until nothing more is
 /// found, or only that what was taken out is now missing.
-fn read<C: Configuration>(Config { mut table, beside, .. }: Config) -> Result<Vec<u8>, Vec<ConfigFault>> {
+fn read<C: Configuration>(Config { mut table, beside, .. }: Config) -> Result<Accepted, Vec<ConfigFault>> {
     let mut faults: Vec<ConfigFault> = Vec::new();
     let mut removed: Vec<String> = Vec::new();
     while faults.len() < MAX_FAULTS {
@@ -79,7 +79,8 @@ fn read<C: Configuration>(Config { mut table, beside, .. }: Config) -> Result<Ve
                     faults.extend(pack_folders(&mut config, &beside));
                 }
                 if faults.is_empty() {
-                    return postcard::to_stdvec(&config).map_err(|error| vec![whole(error.to_string())]);
+                    let bytes = postcard::to_stdvec(&config).map_err(|error| vec![whole(error.to_string())])?;
+                    return Ok(Accepted { bytes, longest_frame: config.longest_frame() });
                 }
                 break;
             }
@@ -190,7 +191,7 @@ mod tests {
         }
     }
 
-    fn read_sample(table: Value) -> Result<Vec<u8>, Vec<ConfigFault>> {
+    fn read_sample(table: Value) -> Result<Accepted, Vec<ConfigFault>> {
         read::<Sample>(Config { image: "sample".into(), table, beside: BTreeMap::new() })
     }
 
@@ -230,9 +231,9 @@ mod tests {
     /// What goes into the bundle is what the domain reads back.
     #[test]
     fn bytes_round_trip() {
-        let bytes =
+        let accepted =
             read_sample(json!({ "hosts": [{ "address": "10.0.0.3", "weight": 2 }], "think-time": "5ms" })).unwrap();
-        let sample: Sample = postcard::from_bytes(&bytes).unwrap();
+        let sample: Sample = postcard::from_bytes(&accepted.bytes).unwrap();
         assert_eq!((sample.hosts[0].weight, sample.think_time), (2, Some(Duration::from_millis(5))));
     }
 }

@@ -19,6 +19,8 @@ pub struct Inquiry {
     pub ports: BTreeMap<String, Ports>,
     /// By domain: the config as its own type wrote it.
     pub configs: BTreeMap<String, Vec<u8>>,
+    /// The longest frame that any domain's card may bring.
+    pub longest_frame: u16,
     /// By domain, where its own type refused the table.
     pub faults: BTreeMap<String, Vec<ConfigFault>>,
 }
@@ -43,7 +45,10 @@ pub fn inquire(workspace: &Workspace, appliance: &Appliance, sources: &Sources) 
     let mut inquiry = Inquiry { ports: response.ports, ..Inquiry::default() };
     for (domain, answer) in response.configs {
         match answer {
-            Ok(bytes) => _ = inquiry.configs.insert(domain, bytes),
+            Ok(accepted) => {
+                inquiry.longest_frame = inquiry.longest_frame.max(accepted.longest_frame);
+                inquiry.configs.insert(domain, accepted.bytes);
+            }
             Err(faults) => _ = inquiry.faults.insert(domain, faults),
         }
     }

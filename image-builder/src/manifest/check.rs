@@ -5,17 +5,16 @@ use super::diagnostic::{Diagnostic, Diagnostics};
 use super::source::{locate, locate_key};
 use bundle::manifest::{KERNEL_THREADS, THREADS, is_device_interface};
 use inquiry::{ConfigFault, Ports};
+use interfaces::{config::Size, packet::buffer_for};
 use std::collections::BTreeMap;
 
 /// Memory that isn't the domains': the kernel itself, its tables and stacks.
 const KERNEL_RESERVE: u64 = 16 << 20;
-/// Of one packet buffer.
-const PACKET_BUFFER: u64 = 2048;
 
-/// What can be said without knowing the crates.
-pub fn structure(appliance: &Appliance, diagnostics: &mut Diagnostics) {
+/// What can be said without knowing the crates, but for the longest frame that any of them brings.
+pub fn structure(appliance: &Appliance, longest_frame: u16, diagnostics: &mut Diagnostics) {
     devices(appliance, diagnostics);
-    quotas(appliance, diagnostics);
+    quotas(appliance, buffer_for(longest_frame), diagnostics);
     threads(appliance, diagnostics);
     packet_buffers(appliance, diagnostics);
     for domain in &appliance.domains {
@@ -167,18 +166,19 @@ fn devices(appliance: &Appliance, diagnostics: &mut Diagnostics) {
     }
 }
 
-fn quotas(appliance: &Appliance, diagnostics: &mut Diagnostics) {
+fn quotas(appliance: &Appliance, buffer: u16, diagnostics: &mut Diagnostics) {
     let machine = &appliance.machine;
     let domains = appliance.domains.iter().map(|domain| domain.memory.value.0.saturating_add(domain.exchange.value.0));
     let domains = domains.fold(0u64, u64::saturating_add);
-    let packets = u64::from(machine.packet_buffers) * PACKET_BUFFER;
+    let packets = u64::from(machine.packet_buffers) * u64::from(buffer);
     let needed = domains.saturating_add(packets).saturating_add(KERNEL_RESERVE);
     if needed > machine.memory.value.0 {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        let (buffers, size) = (machine.packet_buffers, Size(buffer.into()));
         diagnostics.push(
             Diagnostic::new("the quotas are beyond the box's memory").at(machine.memory.at.clone(), format!("{} MiB", mib(machine.memory.value.0))).help(
                 format!(
-                    "needed are {} MiB: {} for the domains (memory and exchange), {} for packet buffers, {} for the kernel",
+                    "needed are {} MiB: {} for the domains (memory and exchange), {} for packet buffers ({buffers} of {size}), {} for the kernel",
                     mib(needed),
                     mib(domains),
                     mib(packets),

@@ -6,7 +6,10 @@ use bundle::manifest::{
     Bytes, Console, Domain, Export, Import, Machine, Manifest, Nanos, Restart, SCHEMA, Source, is_device_interface,
 };
 use inquiry::Ports;
-use interfaces::config::{Duration, Size};
+use interfaces::{
+    config::{Duration, Size},
+    packet::buffer_for,
+};
 use std::collections::BTreeMap;
 
 /// What else goes into a compiled manifest.
@@ -16,6 +19,8 @@ pub struct Parts<'a> {
     pub ports: &'a BTreeMap<String, Ports>,
     /// By domain.
     pub configs: &'a BTreeMap<String, Vec<u8>>,
+    /// The longest that a packet buffer is to hold.
+    pub longest_frame: u16,
     /// In the order of the bundle.
     pub images: Vec<bundle::manifest::ImageRef>,
 }
@@ -80,6 +85,7 @@ pub fn compile(appliance: &Appliance, parts: Parts<'_>) -> Manifest {
             memory: bytes(appliance.machine.memory.value),
             cpus: appliance.machine.cpus.value,
             packet_buffers: appliance.machine.packet_buffers,
+            packet_bytes: buffer_for(parts.longest_frame),
             on_panic: appliance.machine.on_panic,
             iommu: appliance.machine.iommu,
         },

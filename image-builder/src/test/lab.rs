@@ -25,6 +25,8 @@ const IOMMU: &str = "configs/maglev-iommu.toml";
 const SHADOW: &str = "configs/maglev-shadow.toml";
 const TIGHT: &str = "configs/maglev-tight.toml";
 const TWO_FILTERS: &str = "configs/maglev-two-filters.toml";
+const JUMBO: &str = "configs/maglev-jumbo.toml";
+const ECHO_JUMBO: &str = "testbed/appliances/echo-jumbo.toml";
 const VLAN: &str = "configs/maglev-vlan.toml";
 /// Longer than any run here takes, builds included.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -41,6 +43,11 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
     tally.check("in a VLAN, through crashes of the card's driver and the balancer", || {
         Outcome::from(by_repetition(|| lab.across_generations(VLAN)))
     });
+    for manifest in [JUMBO, ECHO_JUMBO] {
+        tally.check(&format!("{manifest}: frames of 9,000 bytes, through crashes of the card's driver"), || {
+            Outcome::from(by_repetition(|| lab.jumbo(manifest)))
+        });
+    }
     tally.check("the card confined by the IOMMU, through crashes of its driver", || {
         Outcome::from(by_repetition(|| lab.across_generations(IOMMU)))
     });
@@ -445,6 +452,22 @@ impl Lab<'_> {
             2 => well(report),
             other => Err(format!("{other} crashes of 2")),
         }
+    }
+
+    /// Clients of balanced backends and of the box's own service send packets as long as their links take, in segments and datagrams, and the box what it has of that length: none of them is lost, whoever
+    /// drives the card.
+    fn jumbo(&self, manifest: &str) -> Result<(), String> {
+        let crashes = ["--duration", "12s", "--crash", "ixgbe0@4s", "--crash", "ixgbe0:page-fault@8s"];
+        let report = self.report(manifest, &crashes)?;
+        let (received, sent) = (report.nic.rx_longest, report.nic.tx_longest);
+        // With Ethernet's header: the balancer's clients fill every segment but the last; of a service's, whose questions are of any length, many do.
+        if (received, sent) != (9_014, 9_014) || report.crashes.len() != 2 {
+            return Err(format!(
+                "{} crashes of 2; the longest frames: {received} in, {sent} out",
+                report.crashes.len()
+            ));
+        }
+        well(report)
     }
 
     /// The lab judges the answers about shared keys, too; here, that clients of every kind were served, and that every crash came to pass.

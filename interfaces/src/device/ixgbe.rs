@@ -94,6 +94,9 @@ pub struct Losses {
 pub trait IxgbeDevice {
     fn identity(&self) -> Identity;
 
+    /// Bytes that this box's packet buffers have for a frame: a longer one that the device takes is dropped.
+    fn buffer_bytes(&self) -> u16;
+
     /// Reads the 32-bit register at byte `offset` of BAR 0.
     fn read(&self, offset: u32) -> Result<u32, DeviceError>;
 

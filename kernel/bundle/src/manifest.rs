@@ -6,6 +6,7 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::RangeInclusive;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
@@ -29,8 +30,12 @@ pub struct Bytes(pub u64);
 pub const THREADS: u32 = 512;
 pub const KERNEL_THREADS: u32 = 96;
 
+/// How large a packet buffer may be, in a unit that devices know (`interfaces::packet`: `buffer_for`).
+pub const PACKET_BYTES: RangeInclusive<u16> = 2 << 10..=16 << 10;
+pub const PACKET_UNIT: u16 = 1 << 10;
+
 /// Which incarnation of the manifest's types this is; the kernel refuses others.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -54,6 +59,8 @@ pub struct Machine {
     pub cpus: u32,
     /// Packet buffers in the kernel's pool.
     pub packet_buffers: u32,
+    /// Bytes that each of them has for a frame.
+    pub packet_bytes: u16,
     pub on_panic: PanicAction,
     pub iommu: Iommu,
 }
@@ -226,6 +233,8 @@ pub enum ManifestError {
     QuotasBeyondMemory { quotas: u64, memory: u64 },
     /// The domains' threads add up to more than the box has.
     ThreadsBeyondBox { threads: u32 },
+    /// No device could be told of packet buffers of that size.
+    PacketBytes { bytes: u16 },
     /// A domain without a thread can't even be started.
     NoThread { domain: String },
     /// A domain may run nowhere, or on a CPU that the manifest doesn't count on.
@@ -264,6 +273,10 @@ impl fmt::Display for ManifestError {
             Self::ThreadsBeyondBox { threads } => {
                 let (all, kernel) = (THREADS, KERNEL_THREADS);
                 write!(f, "the domains may have {threads} threads, the box has {all}, {kernel} of them the kernel's")
+            }
+            Self::PacketBytes { bytes } => {
+                let (least, most) = (PACKET_BYTES.start(), PACKET_BYTES.end());
+                write!(f, "packet buffers of {bytes} bytes: from {least} to {most}, in multiples of {PACKET_UNIT}")
             }
             Self::NoThread { domain } => write!(f, "domain {domain}: not even the thread that starts it is admitted"),
             Self::NoCpu { domain } => write!(f, "domain {domain}: no CPU, or one that the box needn't have"),
@@ -316,6 +329,10 @@ impl Manifest {
             quotas = quotas.saturating_add(domain.memory.0).saturating_add(domain.exchange.0);
             threads = threads.saturating_add(domain.threads);
             domain.check_ports(earlier)?;
+        }
+        let bytes = self.machine.packet_bytes;
+        if !PACKET_BYTES.contains(&bytes) || !bytes.is_multiple_of(PACKET_UNIT) {
+            return Err(ManifestError::PacketBytes { bytes });
         }
         if threads > THREADS - KERNEL_THREADS {
             return Err(ManifestError::ThreadsBeyondBox { threads });

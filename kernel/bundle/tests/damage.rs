@@ -43,6 +43,7 @@ fn manifest(images: &[ImageSource<'_>]) -> Manifest {
             memory: Bytes(256 << 20),
             cpus: 2,
             packet_buffers: 4096,
+            packet_bytes: 2048,
             on_panic: PanicAction::Halt,
             iommu: Iommu::Use,
         },
@@ -223,6 +224,13 @@ fn content_is_checked_again() {
     assert!(matches!(refused(|m| m.domains[0].threads = 0), ManifestError::NoThread { .. }));
     let crowd = ManifestError::ThreadsBeyondBox { threads: THREADS - KERNEL_THREADS + 1 };
     assert_eq!(refused(|m| m.domains[0].threads = THREADS - KERNEL_THREADS + 1 - m.domains[1].threads), crowd);
+    for (refused, bytes) in [
+        (refused(|m| m.machine.packet_bytes = 1024), 1024),
+        (refused(|m| m.machine.packet_bytes = 2049), 2049),
+        (refused(|m| m.machine.packet_bytes = 17 << 10), 17 << 10),
+    ] {
+        assert_eq!(refused, ManifestError::PacketBytes { bytes });
+    }
     assert!(matches!(refused(|m| m.domains[0].cpus.clear()), ManifestError::NoCpu { .. }));
 }
 

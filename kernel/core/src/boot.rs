@@ -113,8 +113,9 @@ fn prepare(manifest: &Manifest) -> Result<(), BootError> {
             ));
         }
     }
-    if !packets::make(manifest.machine.packet_buffers as usize) {
-        return Err(BootError::Machine(format!("no memory for {} packet buffers", manifest.machine.packet_buffers)));
+    let (buffers, bytes) = (manifest.machine.packet_buffers, manifest.machine.packet_bytes);
+    if !packets::make(buffers as usize, bytes) {
+        return Err(BootError::Machine(format!("no memory for {buffers} packet buffers of {bytes} bytes")));
     }
     log::kernel(Level::Info, format_args!("{}: {} domains, {there} CPUs", manifest.name, manifest.domains.len()));
     Ok(())

@@ -1,15 +1,15 @@
-//! The packet pool: buffers of one size in memory that devices reach, made once at boot.
+//! The packet pool: buffers of one size, the manifest's, in memory that devices reach, made once at boot.
 //!
 //! A buffer is in the pool, in a device's ring, or in one batch. Every thread keeps some free ones for itself, so that forwarding takes no lock.
 
 use alloc::vec::Vec;
 use core::{
     ptr::NonNull,
-    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering},
 };
 
 use interfaces::abi::Reason;
-use interfaces::packet::{BUFFER_SIZE, Batch, BufferHead, HEADROOM, PacketFlags, trusted};
+use interfaces::packet::{Batch, BufferHead, HEADROOM, PacketFlags, trusted};
 
 use crate::{
     domain, exchange,
@@ -21,8 +21,6 @@ use crate::{
     supervisor, thread,
 };
 
-/// Bytes from one buffer's head to the next.
-const STRIDE: usize = size_of::<BufferHead>() + HEADROOM + BUFFER_SIZE;
 /// Pages that are asked for at once.
 const CHUNK_PAGES: usize = 64;
 /// Free buffers that one thread keeps at most; half of it moves at once. Half must be more than a usual transmit ring holds: what a slow device keeps
@@ -47,6 +45,14 @@ unsafe impl Send for FreeBuffer {}
 static POOL: Lock<Vec<FreeBuffer>> = Lock::new(Vec::new());
 static MEMORY: Pool = Pool::new();
 static TOTAL: AtomicU32 = AtomicU32::new(0);
+/// Bytes of each, behind its headroom. Said once, before there are any.
+static BYTES: AtomicU16 = AtomicU16::new(0);
+
+/// Bytes that a buffer has behind its headroom: the same of all, as long as the box lives.
+#[inline]
+pub fn bytes() -> u16 {
+    BYTES.load(Ordering::Relaxed)
+}
 
 /// Free buffers that a thread keeps for itself.
 pub(crate) struct BufferCache {
@@ -135,9 +141,12 @@ pub(crate) fn audit(audited: &mut u64) -> u64 {
     NEVER
 }
 
-/// Makes the pool. False if memory is short: then it is as large as it got.
-pub(crate) fn make(buffers: usize) -> bool {
-    let in_chunk = CHUNK_PAGES * PAGE / STRIDE;
+/// Makes the pool, of buffers that have `bytes` behind their headroom. False if memory is short: then it is as large as it got.
+pub(crate) fn make(buffers: usize, bytes: u16) -> bool {
+    BYTES.store(bytes, Ordering::Relaxed);
+    // From one buffer's head to the next, at a place as aligned as the one before.
+    let stride = (size_of::<BufferHead>() + HEADROOM + usize::from(bytes)).next_multiple_of(align_of::<BufferHead>());
+    let in_chunk = CHUNK_PAGES * PAGE / stride;
     let mut pool = POOL.lock();
     pool.reserve(buffers);
     let mut made = 0;
@@ -149,9 +158,9 @@ pub(crate) fn make(buffers: usize) -> bool {
             break;
         }
         for index in 0..in_chunk.min(buffers - made) {
-            // SAFETY: a chunk has room for `in_chunk` strides, and `STRIDE` keeps the head's alignment.
-            let head = unsafe { memory.address.as_ptr().add(index * STRIDE).cast::<BufferHead>() };
-            let bus = memory.bus + (index * STRIDE + size_of::<BufferHead>()) as u64;
+            // SAFETY: a chunk has room for `in_chunk` strides, and a stride keeps the head's alignment.
+            let head = unsafe { memory.address.as_ptr().add(index * stride).cast::<BufferHead>() };
+            let bus = memory.bus + (index * stride + size_of::<BufferHead>()) as u64;
             // SAFETY: as above.
             unsafe { head.write(BufferHead { bus, index: made as u32 }) };
             pool.extend(NonNull::new(head).map(FreeBuffer));
@@ -208,12 +217,12 @@ pub unsafe fn give(from: &mut [Option<NonNull<BufferHead>>]) {
 
 /// Puts up to `count` empty packets at the end of `batch`.
 pub(crate) fn fill(batch: &mut Batch, count: usize) -> usize {
-    let mut buffers = [None; Batch::CAPACITY];
+    let (mut buffers, bytes) = ([None; Batch::CAPACITY], bytes());
     let wanted = count.min(Batch::CAPACITY - batch.len());
     let added = take(&mut buffers[..wanted]);
     for head in buffers.into_iter().take(added).flatten() {
         // SAFETY: the buffer is ours, and the batch has room for it.
-        unsafe { trusted::push(batch, head, 0, PacketFlags::empty(), 0) };
+        unsafe { trusted::push(batch, head, bytes, 0, PacketFlags::empty(), 0) };
     }
     added
 }
@@ -225,7 +234,7 @@ pub(crate) fn release(batch: &mut Batch, mask: u32) {
     let limit = limit();
     // SAFETY: a packet's buffer is its batch's alone, and not in a device's reach.
     unsafe {
-        trusted::take(batch, mask, |head, _, _, _, _| {
+        trusted::take(batch, mask, |head, _, _, _| {
             cache.put(head, limit);
             true
         });
@@ -234,12 +243,8 @@ pub(crate) fn release(batch: &mut Batch, mask: u32) {
 
 /// Moves packets between two batches of one owner.
 pub(crate) fn transfer(from: &mut Batch, mask: u32, to: &mut Batch) -> usize {
-    // SAFETY: `put` takes the buffer over exactly if it returns true.
-    unsafe {
-        trusted::take(from, mask, |head, start, len, flags, hash| {
-            trusted::put(to, head, start as u16, len as u16, flags, hash)
-        })
-    }
+    // SAFETY: we are the kernel.
+    unsafe { trusted::transfer(from, mask, to) }
 }
 
 /// Buffers that exist, and those that are free. Exact while nothing moves.

@@ -78,7 +78,7 @@ impl Card {
     }
 }
 
-// SAFETY: `Function::allocate` gives zeroed pages of nobody else's at one bus address; `packets` gives buffers of the pool that nobody else has, each behind
+// SAFETY: `Function::allocate` gives zeroed pages of nobody else's at one bus address; `packets` gives buffers of the pool that nobody else has, each of the one size and behind
 // its head, in memory that is never unmapped; and a function whose bus mastering is off sends no requests.
 unsafe impl Hardware for Card {
     fn identity(&self) -> Identity {
@@ -108,6 +108,11 @@ unsafe impl Hardware for Card {
         let DmaMemory { address, bus, bytes } = memory;
         // SAFETY: what `allocate` gave, and by the caller's contract out of the device's use.
         unsafe { self.0.free(platform::DmaMemory { address, bus, pages: bytes / PAGE }) }
+    }
+
+    #[inline]
+    fn buffer_bytes(&self) -> u16 {
+        packets::bytes()
     }
 
     #[inline]

@@ -9,7 +9,7 @@ use interfaces::{
 };
 use netstack::stack::ClientId;
 use smoltcp::{
-    socket::tcp::State,
+    socket::{tcp::State, udp},
     wire::{EthernetFrame, Ipv4Packet, TcpPacket},
 };
 
@@ -73,6 +73,64 @@ fn a_connection_is_accepted_talks_and_ends() {
     assert_eq!(world.socket(peer).state(), State::TimeWait);
     assert_eq!((events(&mut world, client), world.stack.statistics.live.get()), (vec![], 0));
     assert_eq!(resets(&world), 0);
+}
+
+/// What a card takes in one frame the stack sends and receives in one: segments, datagrams and answers to a ping are as long as that, and no longer.
+#[test]
+fn frames_are_as_long_as_the_card_takes_them() {
+    for longest in [1_514, 9_014, 15_864] {
+        let extra = "receive-buffer = '256KiB'\nsend-buffer = '256KiB'";
+        let mut world = World::on_cable(longest, true, config(extra));
+        let client = world.stack.attach();
+        world.stack.listen(client, Local::port(80), 8).unwrap();
+        let bound = world.stack.bind(client, Local::port(53)).unwrap();
+        let (stream, datagrams) = (world.connect(80), world.bind(4_000));
+        let (mut to_send, datagram) = (vec![7; 200_000], vec![8; usize::from(longest) - 14 - 20 - 8]);
+        let peer: &mut udp::Socket = world.sockets.get_mut(datagrams);
+        peer.send_slice(&datagram, (STACK, 53)).unwrap();
+        let (mut accepted, mut to_return, mut back, mut place) = (None, Vec::new(), 0, vec![0; 65_536]);
+        // The peer asks for a neighbour once a second.
+        for _ in 0..3_000 {
+            if let Ok(taken) = world.socket(stream).send_slice(&to_send) {
+                to_send.drain(..taken);
+            }
+            world.run(1);
+            let (mut said, mut answer) = (Round::allocate().unwrap(), Round::allocate().unwrap());
+            world.stack.report(client, &mut said, world.now);
+            for event in said.events() {
+                match *event {
+                    Event::Accepted { socket, .. } => accepted = Some(socket),
+                    Event::Received { bytes, .. } => to_return.extend_from_slice(said.bytes(bytes)),
+                    Event::Datagram { from, bytes, .. } => answer.send_to(bound, from, said.bytes(bytes)).unwrap(),
+                    Event::Writable { .. } => {}
+                    event => panic!("{event:?}"),
+                }
+            }
+            if let Some(socket) = accepted {
+                let taken = answer.send(socket, &to_return);
+                to_return.drain(..taken);
+            }
+            world.stack.serve(client, &answer, world.now);
+            let came = world.socket(stream).recv_slice(&mut place).unwrap_or(0);
+            assert!(place[..came].iter().all(|byte| *byte == 7));
+            back += came;
+            let peer: &mut udp::Socket = world.sockets.get_mut(datagrams);
+            if back == 200_000 && peer.can_recv() {
+                break;
+            }
+        }
+        assert_eq!(back, 200_000, "frames of {longest}");
+        let peer: &mut udp::Socket = world.sockets.get_mut(datagrams);
+        assert!(peer.recv().unwrap().0 == datagram);
+        let of_segments = |frames: &[Vec<u8>]| frames.iter().filter(|frame| frame[23] == 6).map(Vec::len).max();
+        assert_eq!(of_segments(&world.sent), Some(longest.into()), "what the stack sends");
+        assert_eq!(world.received.iter().max(), Some(&longest.into()), "what the peer does");
+        let before = world.sent.len();
+        world.ping_with(&vec![9; usize::from(longest) - 14 - 20 - 8]);
+        world.run(2);
+        assert!(world.sent[before..].iter().any(|frame| frame[23] == 1 && frame.len() == usize::from(longest)));
+        assert!(world.sent.iter().all(|frame| frame.len() <= longest.into()));
+    }
 }
 
 #[test]

@@ -71,7 +71,8 @@ impl Default for RouterNet {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct SegmentNet {
-    pub mtu: u32,
+    /// Of the hosts' links; the box's, if nothing is said.
+    pub mtu: Option<u32>,
     /// What DHCP tells a box whose manifest leaves its address to the network, with the length of the segment's prefix.
     pub leased: Ipv4Addr,
     pub prefix: u8,
@@ -82,7 +83,7 @@ pub struct SegmentNet {
 impl Default for SegmentNet {
     fn default() -> Self {
         Self {
-            mtu: 1500,
+            mtu: None,
             leased: Ipv4Addr::new(10, 0, 1, 3),
             prefix: 24,
             advertised: Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0),

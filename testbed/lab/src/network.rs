@@ -42,13 +42,13 @@ pub struct Network {
     cable_mtu: u32,
 }
 
-/// The cable's MTU where frames too long for the box's card are to reach it.
-const JUMBO_MTU: u32 = 3900;
+/// By how much rubbish is longer than what the box's card takes.
+pub const TOO_LONG_BY: u32 = 2400;
 
-/// MTU of the box's own cable.
+/// MTU of the box's own cable: frames too long for the box's card are to reach it where rubbish is asked for.
 pub fn cable_mtu(options: &RunOptions) -> u32 {
-    let mtu = options.lab.segment.mtu;
-    if options.rubbish.is_some() { mtu.max(JUMBO_MTU) } else { mtu }
+    let own = u32::from(options.box_settings.mtu);
+    options.mtu().max(if options.rubbish.is_some() { own + TOO_LONG_BY } else { own })
 }
 
 impl Network {
@@ -65,7 +65,7 @@ impl Network {
                 .collect::<Result<_, _>>()?,
             cable_mtu: cable_mtu(options),
         };
-        let mtu = options.lab.segment.mtu;
+        let mtu = options.mtu();
         for host in network.hosts() {
             host.run(|| quiet(host.name()))?;
         }

@@ -59,6 +59,8 @@ impl Nic {
             tx: seen.tx_wire,
             rx_control: seen.rx_control,
             rx_queues: queues,
+            rx_longest: seen.rx_longest,
+            tx_longest: seen.tx_longest,
         }
     }
 

@@ -51,6 +51,13 @@ pub struct RunOptions {
     pub tools: Tools,
 }
 
+impl RunOptions {
+    /// Of the hosts' links: as the lab's file says, or else the box's.
+    pub fn mtu(&self) -> u32 {
+        self.lab.segment.mtu.unwrap_or(self.box_settings.mtu.into())
+    }
+}
+
 /// How the box comes to life.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Boot {
@@ -146,6 +153,8 @@ pub struct BoxSettings {
     #[serde(default)]
     pub told: Told,
     pub mac: [u8; 6],
+    /// The longest packet that its card's driver takes and sends.
+    pub mtu: u16,
     /// The VLAN that the box is in, if it is in one; its hosts are in it, too.
     #[serde(default)]
     pub vlan: Option<u16>,
@@ -342,6 +351,7 @@ pub(crate) mod tests {
                 ip6: None,
                 told: Told::default(),
                 mac: [2, 0, 0, 0, 0, 1],
+                mtu: 1500,
                 vlan: None,
                 cpus: 2,
                 memory: 256 << 20,

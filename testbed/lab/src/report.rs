@@ -209,6 +209,11 @@ pub struct NicReport {
     /// `rx` by queue, up to the last that got anything.
     #[serde(default)]
     pub rx_queues: Vec<u64>,
+    /// Bytes of the longest frame of `rx` and of `tx`, as they were on the cable, without check sequence.
+    #[serde(default)]
+    pub rx_longest: u64,
+    #[serde(default)]
+    pub tx_longest: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -94,6 +94,7 @@ pub struct Customers {
 struct Customer {
     service: Service,
     number: usize,
+    mtu: usize,
     dealings: Arc<Mutex<Dealings>>,
     stop: Arc<AtomicBool>,
 }
@@ -105,13 +106,13 @@ impl Service {
         self.addresses.iter().map(at).collect::<Vec<_>>().join(" and ")
     }
 
-    /// Whether it answers, at each of its addresses.
-    pub fn answers(&self) -> bool {
+    /// Whether it answers, at each of its addresses, over links of that MTU.
+    pub fn answers(&self, mtu: usize) -> bool {
         let mut random = fastrand::Rng::new();
         self.addresses.iter().all(|&address| {
             let mut attempt = || {
                 let mut stream = connect(self, address, FIRST_PATIENCE)?;
-                Speaker { kind: self.kind, history: None }.exchange(&mut stream, &mut random)?;
+                Speaker { kind: self.kind, history: None, mtu }.exchange(&mut stream, &mut random)?;
                 finish(&mut stream)
             };
             attempt().is_ok()
@@ -131,7 +132,8 @@ impl Customers {
         let mut threads = Vec::new();
         let load = &options.lab.load;
         for (number, service) in options.services.iter().enumerate() {
-            let one = Customer { service: service.clone(), number, dealings: dealings.clone(), stop: stop.clone() };
+            let (dealings, stop) = (dealings.clone(), stop.clone());
+            let one = Customer { service: service.clone(), number, mtu: options.mtu() as usize, dealings, stop };
             for turn in 0..load.keep_alive as usize {
                 let (one, think) = (one.clone(), load.think_time);
                 threads.push(client.spawn(&format!("keep{turn}"), move || one.keep_alive(turn, think))?);
@@ -178,7 +180,8 @@ impl Customer {
     }
 
     fn speaker(&self) -> Speaker<'_> {
-        Speaker { kind: self.service.kind, history: Some(Recorder { dealings: &self.dealings, service: self.number }) }
+        let history = Some(Recorder { dealings: &self.dealings, service: self.number });
+        Speaker { kind: self.service.kind, history, mtu: self.mtu }
     }
 
     fn count(&self, kind: Kind, begun: Moment, was_open: bool, failure: Option<String>) {
@@ -267,9 +270,9 @@ impl Customer {
         let socket = UdpSocket::bind((here, 0)).map_err(failed("datagram socket"))?;
         socket.connect(to).map_err(failed("datagram socket"))?;
         socket.set_read_timeout(Some(DATAGRAM_PATIENCE)).map_err(failed("datagram socket"))?;
-        let (question, wanted) = self.service.kind.datagram(random);
+        let (question, wanted) = self.service.kind.datagram(self.mtu, random);
         socket.send(&question).map_err(failed("send a datagram"))?;
-        let mut answer = vec![0; 2048];
+        let mut answer = vec![0; wanted.len() + 1];
         match socket.recv(&mut answer) {
             Ok(length) if answer[..length] == wanted => Ok(()),
             Ok(_) => Err("the answer to a datagram isn't what is due".into()),

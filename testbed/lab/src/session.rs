@@ -13,7 +13,7 @@ use crate::load::{self, Load};
 use crate::machine::{self, Lines, Machine};
 use crate::network::{Network, cable_mtu};
 use crate::nic::Nic;
-use crate::options::{Boot, Protocol, RunOptions, Service, Vip};
+use crate::options::{Boot, Protocol, RunOptions, Vip};
 use crate::probe::Probe;
 use crate::programs::Programs;
 use crate::report::{Exchange, NicReport, Report};
@@ -350,13 +350,13 @@ impl Session<'_> {
     /// Waits until the box says that it is up, a probe came through, and each service has answered; `None` with reasons if it doesn't come to that.
     fn wait_for_box(&mut self, started: Moment, text: &Receiver<String>, probed: bool) -> Option<Moment> {
         let deadline = started + self.options.lab.limits.boot;
-        let mut silent: Vec<&Service> = self.options.services.iter().collect();
+        let (mtu, mut silent) = (self.options.mtu() as usize, self.options.services.iter().collect::<Vec<_>>());
         while self.pump(text, None) {
             let booted = self.facts.booted.is_some();
             let arrived = !probed || !self.watch.witness().arrivals.is_empty();
             if booted {
                 let client = &self.network.client;
-                silent.retain(|one| !client.run(|| Ok(one.answers())).unwrap_or(false));
+                silent.retain(|one| !client.run(|| Ok(one.answers(mtu))).unwrap_or(false));
             }
             if booted && arrived && silent.is_empty() {
                 return Some(Moment::now());
@@ -469,11 +469,11 @@ impl Session<'_> {
             return self.reasons.push(format!("{}the box did not boot again: {error}", since(Some(up))));
         }
         let deadline = lost + self.options.lab.limits.boot;
-        let mut silent: Vec<&Service> = self.options.services.iter().collect();
+        let (mtu, mut silent) = (self.options.mtu() as usize, self.options.services.iter().collect::<Vec<_>>());
         while self.pump(text, Some(up)) {
             if self.facts.booted.is_some() {
                 let client = &self.network.client;
-                silent.retain(|one| !client.run(|| Ok(one.answers())).unwrap_or(false));
+                silent.retain(|one| !client.run(|| Ok(one.answers(mtu))).unwrap_or(false));
                 if silent.is_empty() {
                     let back = Moment::now();
                     self.dark.pop();

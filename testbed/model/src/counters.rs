@@ -28,6 +28,13 @@ impl Cell {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
+    /// Makes it `n`, unless it is more.
+    pub(crate) fn raise(&self, n: u64) {
+        if n > self.0.load(Relaxed) {
+            self.0.store(n, Relaxed);
+        }
+    }
+
     pub(crate) fn set(&self, n: u64) {
         self.0.store(n, Relaxed);
     }
@@ -86,6 +93,8 @@ counters! {
     /// Frames written back to some ring.
     rx_delivered,
     rx_delivered_bytes,
+    /// Bytes of the longest of them.
+    rx_longest,
     /// Dropped: link down or receiver off (RXCTRL.RXEN).
     rx_missed_off,
     /// Dropped: the queue chosen is not enabled.
@@ -111,6 +120,8 @@ counters! {
     /// Frames sent to the wire.
     tx_wire,
     tx_wire_bytes,
+    /// Bytes of the longest of them.
+    tx_longest,
     /// Pause frames sent; not in `tx_wire`, which counts what drivers sent.
     tx_pause,
     /// Frames that a ring asked for and that couldn't be sent (bad descriptor, too long, link down).

@@ -19,8 +19,9 @@ use crate::vfio_user::PollableWire;
 
 /// Frames that wait to be sent in one system call.
 const SEND_BATCH: usize = 64;
-/// Frames that the host can hold for us: at 1 Gb/s of small frames more than 20 ms.
+/// Frames that the host can hold for us: at 1 Gb/s of small frames more than 20 ms. Fewer where they are so long that the ring would have more than this.
 const RING_FRAMES: usize = 8192;
+const RING_BYTES: usize = 64 << 20;
 /// Shortest frame without FCS (IEEE 802.3 §3.2.8).
 const SHORTEST: usize = 60;
 
@@ -54,6 +55,7 @@ pub struct PacketSocket {
     socket: OwnedFd,
     ring: *mut u8,
     slot: usize,
+    frames: usize,
     next: usize,
     /// The slot that the last frame returned lies in; given back at the next call.
     lent: Option<usize>,
@@ -109,18 +111,19 @@ impl PacketSocket {
         set(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, &1i32).map_err(refused("passing by the queueing"))?;
         let slot = (longest + 128).next_power_of_two().max(2048);
         let block = slot.max(64 * 1024);
+        let frames = RING_FRAMES.min(RING_BYTES / slot);
         let request = libc::tpacket_req {
             tp_block_size: block as u32,
-            tp_block_nr: (RING_FRAMES * slot / block) as u32,
+            tp_block_nr: (frames * slot / block) as u32,
             tp_frame_size: slot as u32,
-            tp_frame_nr: RING_FRAMES as u32,
+            tp_frame_nr: frames as u32,
         };
         set(&socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &request).map_err(refused("making the ring"))?;
         // SAFETY: [mapping] a fresh mapping of exactly the ring that was asked for.
         let ring = unsafe {
             libc::mmap(
                 ptr::null_mut(),
-                RING_FRAMES * slot,
+                frames * slot,
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED,
                 socket.as_raw_fd(),
@@ -134,6 +137,7 @@ impl PacketSocket {
             socket,
             ring: ring.cast(),
             slot,
+            frames,
             next: 0,
             lent: None,
             rebuilt: Vec::new(),
@@ -175,7 +179,7 @@ impl PacketSocket {
     }
 
     fn header(&self, index: usize) -> *mut libc::tpacket2_hdr {
-        // SAFETY: [shared ring] `index` is below RING_FRAMES, so the slot lies in the mapping.
+        // SAFETY: [shared ring] `index` is below `frames`, so the slot lies in the mapping.
         unsafe { self.ring.add(index * self.slot).cast() }
     }
 
@@ -270,7 +274,7 @@ impl Wire for PacketSocket {
             }
             return None;
         }
-        self.next = if index + 1 == RING_FRAMES { 0 } else { index + 1 };
+        self.next = if index + 1 == self.frames { 0 } else { index + 1 };
         self.lent = Some(index);
         if status & libc::TP_STATUS_LOSING != 0 {
             self.collect_overruns();
@@ -330,6 +334,6 @@ impl Drop for PacketSocket {
         self.flush();
         self.collect_overruns();
         // SAFETY: [mapping] made in `open` with this size; no slice of it outlives `&mut self`.
-        unsafe { libc::munmap(self.ring.cast(), RING_FRAMES * self.slot) };
+        unsafe { libc::munmap(self.ring.cast(), self.frames * self.slot) };
     }
 }

@@ -78,7 +78,7 @@ fn address_accepted(bank: &Bank, to: &[u8; 6]) -> bool {
     bank.get(table + 4 * (hash >> 5)) >> (hash & 31) & 1 != 0
 }
 
-/// The longest frame, with FCS, that the MAC takes (82599 §8.2.3.22.11, HLREG0.JUMBOEN).
+/// The longest frame, with FCS, that the MAC takes (82599 §8.2.3.22.8, HLREG0.JUMBOEN; §8.2.3.22.13, MFS): a VLAN's tag comes on top.
 fn longest(bank: &Bank, tagged: bool) -> usize {
     let limit = if bank.has(HLREG0, HLREG0_JUMBOEN) { (bank.get(MAXFRS) >> 16) as usize } else { 1518 };
     limit + if tagged { 4 } else { 0 }
@@ -276,6 +276,7 @@ impl Receiver {
         } else {
             counters.rx_delivered.add(1);
             counters.rx_delivered_bytes.add(frame.len() as u64);
+            counters.rx_longest.raise(frame.len() as u64);
             counters.rx_queue[queue].add(1);
             count_queue(through.bank, statistic::RQSMR, statistic::QPRC, queue);
             let counter = statistics_counter(through.bank, statistic::RQSMR, queue);

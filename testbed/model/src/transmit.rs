@@ -205,6 +205,7 @@ fn count(bank: &mut Bank, counters: &Counters, queue: usize, frame: &[u8]) {
     let length = frame.len() + 4;
     counters.tx_wire.add(1);
     counters.tx_wire_bytes.add(frame.len() as u64);
+    counters.tx_longest.raise(frame.len() as u64);
     counters.tx_queue[queue].add(1);
     bank.count(statistic::GPTC, 1);
     bank.count(statistic::TPT, 1);

@@ -16,7 +16,7 @@ use bundle::{
     },
     write::{ImageSource, SigningKey, bundle},
 };
-use interfaces::{Interface, Port};
+use interfaces::{Interface, Port, packet::buffer_for};
 use kernel_core::{
     boot::{Boot, boot},
     capability,
@@ -110,6 +110,8 @@ pub struct Settings {
     /// The machine's memory.
     pub pages: usize,
     pub packet_buffers: u32,
+    /// The longest that a packet buffer is to hold.
+    pub longest_frame: u16,
     pub domains: Vec<DomainSpec>,
     /// What has happened to which image, by its name.
     pub damage: Vec<(&'static str, Damage)>,
@@ -123,6 +125,7 @@ impl Default for Settings {
             cpus: 2,
             pages: 64 << 10,
             packet_buffers: 256,
+            longest_frame: 0,
             domains: vec![],
             damage: vec![],
             functions: vec![],
@@ -197,7 +200,7 @@ impl Rig {
 
     /// The same, without waiting.
     pub fn boot(settings: Settings) -> Rig {
-        let Settings { cpus, pages, packet_buffers, mut domains, damage, functions, devices } = settings;
+        let Settings { cpus, pages, packet_buffers, longest_frame, mut domains, damage, functions, devices } = settings;
         let mut starts: Vec<Start> = Vec::new();
         for domain in &mut domains {
             let place = starts.iter().position(|start| *start == domain.image);
@@ -234,6 +237,7 @@ impl Rig {
                 memory: Bytes(pages as u64 * 4096),
                 cpus: cpus as u32,
                 packet_buffers,
+                packet_bytes: buffer_for(longest_frame),
                 on_panic: PanicAction::Halt,
                 iommu: Iommu::Use,
             },

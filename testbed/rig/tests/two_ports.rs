@@ -1,4 +1,4 @@
-//! A card with two ports: two functions, two drivers of one image, each with its own lease. Both carry traffic, one of them in a VLAN, and what happens to one is no matter of the other's.
+//! A card with two ports: two functions, two drivers of one image, each with its own lease. Both carry traffic, one of them long frames in a VLAN, and what happens to one is no matter of the other's.
 
 use std::sync::{
     Arc,
@@ -7,6 +7,7 @@ use std::sync::{
 
 use bundle::manifest::{DeviceMatch, Import, PciAddress, Source};
 use interfaces::{
+    config::Configuration,
     net::{MacAddress, Net},
     packet::Batch,
 };
@@ -21,7 +22,9 @@ fn mac(port: u8) -> [u8; 6] {
     [2, 0, 0, 0, 0, 1 + port]
 }
 
-/// The first port is on a trunk.
+/// The first port is on a trunk, whose frames are as long as its driver takes them.
+const MTUS: [u16; 2] = [9000, 1500];
+
 fn vlan(port: u8) -> Option<u16> {
     (port == 0).then_some(10)
 }
@@ -30,21 +33,25 @@ fn card(port: u8) -> &'static Card<Tester> {
     let mut tester = Tester::new(64);
     if let Some(vlan) = vlan(port) {
         tester.set_vlan(vlan);
+        tester.resize(usize::from(MTUS[usize::from(port)]) + 18);
     }
     let card = Card::new(0, NicConfig { port, ports: 2, mac: mac(port), ..NicConfig::default() }, tester);
     card.serve(true);
     card
 }
 
-fn driver(name: &str, port: u8, device: DeviceMatch) -> DomainSpec {
+fn config(port: u8) -> ixgbe::Config {
+    let (mtu, vlan) = (MTUS[usize::from(port)], vlan(port));
     // The tester's frames are to one address, whichever port they come in by.
-    let config =
-        ixgbe::Config { promiscuous: true, rx_ring: 128, tx_ring: 256, vlan: vlan(port), ..ixgbe::Config::default() };
+    ixgbe::Config { promiscuous: true, rx_ring: 128, tx_ring: 256, mtu, vlan, ..ixgbe::Config::default() }
+}
+
+fn driver(name: &str, port: u8, device: DeviceMatch) -> DomainSpec {
     DomainSpec::new(name, IXGBE).export("net", "Net").export("control", "Control").with(|spec| {
         spec.device = Some(device);
         spec.imports.push(Import { port: "device".into(), from: Source::Device, interface: "IxgbeDevice".into() });
         spec.cpus = vec![0];
-        spec.config = postcard::to_allocvec(&config).unwrap();
+        spec.config = postcard::to_allocvec(&config(port)).unwrap();
     })
 }
 
@@ -79,6 +86,7 @@ fn both_ports_carry_traffic_and_crash_alone() {
         functions: vec![cards[0], cards[1]],
         devices: devices::CLASSES,
         packet_buffers: 2048,
+        longest_frame: config(0).longest_frame(),
         ..Settings::default()
     });
     let domains = ["ixgbe0", "ixgbe1"];

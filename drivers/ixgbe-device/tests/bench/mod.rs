@@ -19,7 +19,7 @@ use std::{
 
 use interfaces::{
     device::ixgbe::{DeviceError, Identity, Interrupt},
-    packet::{BufferHead, PacketFlags},
+    packet::{BufferHead, PacketFlags, USUAL_BUFFER},
 };
 use ixgbe_device::{Device, DmaMemory, Hardware, Lease};
 use model::{Interrupts, Nic, NicConfig, Wire};
@@ -109,8 +109,13 @@ impl Bench {
 
     /// The same with another member of the family.
     pub fn with_device(device: u16, buffers: usize) -> Self {
+        Bench::with_buffers_of(USUAL_BUFFER, device, buffers)
+    }
+
+    /// The same with packet buffers that have `bytes` for a frame.
+    pub fn with_buffers_of(bytes: u16, device: u16, buffers: usize) -> Self {
         pool::connect();
-        let pool = Pool::new(buffers);
+        let pool = Pool::new(buffers, bytes);
         let (bus, messages) = (Bus::new(pool), Messages::default());
         let config = NicConfig { device, ..NicConfig::default() };
         let identity = Identity { vendor: 0x8086, device: config.device, revision: 1, vectors: QUEUES + 1 };
@@ -217,6 +222,10 @@ unsafe impl Hardware for Bench {
 
     unsafe fn free(&self, memory: DmaMemory) {
         self.bus.free(memory);
+    }
+
+    fn buffer_bytes(&self) -> u16 {
+        self.pool.bytes
     }
 
     fn take_buffers(&self, into: &mut [Option<NonNull<BufferHead>>]) -> usize {

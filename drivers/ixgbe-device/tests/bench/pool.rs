@@ -9,13 +9,14 @@ use std::{
 
 use interfaces::{
     abi::KernelTable,
-    packet::{BUFFER_SIZE, Batch, BufferHead, HEADROOM, PacketFlags, trusted},
+    packet::{Batch, BufferHead, HEADROOM, LARGEST_BUFFER, PacketFlags, trusted},
 };
 
 #[repr(C)]
 struct Buffer {
     head: BufferHead,
-    bytes: [u8; HEADROOM + BUFFER_SIZE],
+    /// As many as any pool's buffers have; the pool's own size is what counts.
+    bytes: [u8; HEADROOM + LARGEST_BUFFER as usize],
     pool: &'static Pool,
 }
 
@@ -23,6 +24,8 @@ struct Buffer {
 pub struct Pool {
     buffers: NonNull<Buffer>,
     count: usize,
+    /// Bytes that each has for a frame.
+    pub bytes: u16,
     free: Mutex<Free>,
 }
 
@@ -42,13 +45,13 @@ thread_local! {
 }
 
 impl Pool {
-    /// A pool of `count` buffers, which from now on is this thread's.
-    pub fn new(count: usize) -> &'static Pool {
+    /// A pool of `count` buffers that have `bytes` for a frame, which from now on is this thread's.
+    pub fn new(count: usize, bytes: u16) -> &'static Pool {
         // SAFETY: the size isn't 0.
         let memory = unsafe { alloc_zeroed(Layout::array::<Buffer>(count.max(1)).unwrap()) };
         let buffers = NonNull::new(memory.cast::<Buffer>()).expect("memory for a test's pool");
         let free = Free { list: (0..count).rev().collect(), is_free: vec![true; count] };
-        let pool: &'static Pool = Box::leak(Box::new(Pool { buffers, count, free: Mutex::new(free) }));
+        let pool: &'static Pool = Box::leak(Box::new(Pool { buffers, count, bytes, free: Mutex::new(free) }));
         for index in 0..count {
             // SAFETY: inside the allocation, written before anybody reads it.
             unsafe {
@@ -96,15 +99,15 @@ impl Pool {
         drop(free);
         // Whoever still reads it reads this.
         // SAFETY: the buffer is the pool's.
-        unsafe { head.add(1).cast::<u8>().write_bytes(0xDB, HEADROOM + BUFFER_SIZE) };
+        unsafe { head.add(1).cast::<u8>().write_bytes(0xDB, HEADROOM + usize::from(self.bytes)) };
     }
 
     /// Whether the bytes lie in one buffer, behind its head, that is not in the pool.
     pub fn device_may_touch(&self, address: u64, length: usize) -> bool {
         let Some(offset) = address.checked_sub(self.buffers.as_ptr().addr() as u64) else { return false };
         let (index, within) = (offset as usize / size_of::<Buffer>(), offset as usize % size_of::<Buffer>());
-        let fits =
-            within >= size_of::<BufferHead>() && within + length <= size_of::<BufferHead>() + HEADROOM + BUFFER_SIZE;
+        let end = size_of::<BufferHead>() + HEADROOM + usize::from(self.bytes);
+        let fits = within >= size_of::<BufferHead>() && within + length <= end;
         index < self.count && fits && !self.free().is_free[index]
     }
 }
@@ -114,10 +117,11 @@ unsafe extern "C" fn packets_allocate(batch: *mut Batch, count: usize) -> usize 
     let batch = unsafe { &mut *batch };
     let mut heads = [None; Batch::CAPACITY];
     let wanted = count.min(Batch::CAPACITY - batch.len());
-    let taken = POOL.get().expect("this thread has a pool").take(&mut heads[..wanted]);
+    let pool = POOL.get().expect("this thread has a pool");
+    let taken = pool.take(&mut heads[..wanted]);
     for head in heads.into_iter().flatten() {
         // SAFETY: the buffer is ours to give, and the batch has a place for it.
-        unsafe { trusted::push(batch, head, 0, PacketFlags::empty(), 0) };
+        unsafe { trusted::push(batch, head, pool.bytes, 0, PacketFlags::empty(), 0) };
     }
     taken
 }
@@ -125,7 +129,7 @@ unsafe extern "C" fn packets_allocate(batch: *mut Batch, count: usize) -> usize 
 unsafe extern "C" fn packets_release(batch: *mut Batch, mask: u32) {
     // SAFETY: the caller's batch, exclusively; every buffer in it is a bench pool's.
     unsafe {
-        trusted::take(&mut *batch, mask, |head, _, _, _, _| {
+        trusted::take(&mut *batch, mask, |head, _, _, _| {
             head.cast::<Buffer>().as_ref().pool.give(head);
             true
         });

@@ -88,6 +88,10 @@ impl IxgbeDevice for Gated {
         self.device.identity()
     }
 
+    fn buffer_bytes(&self) -> u16 {
+        self.device.buffer_bytes()
+    }
+
     fn read(&self, offset: u32) -> Result<u32, DeviceError> {
         self.alive()?.read(offset)
     }

@@ -24,9 +24,12 @@ pub const STACK: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 pub const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 pub const PEER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 
-/// Frames to and from the peer.
-#[derive(Default)]
+/// Ethernet's longest.
+const USUAL_FRAME: u16 = 1514;
+
+/// Frames to and from the peer, up to `longest` bytes.
 pub struct Cable {
+    longest: u16,
     to_peer: VecDeque<Vec<u8>>,
     from_peer: VecDeque<Vec<u8>>,
 }
@@ -40,6 +43,8 @@ pub struct World {
     next_port: u16,
     /// Every frame that the stack sent.
     pub sent: Vec<Vec<u8>>,
+    /// Of every frame of the peer's that it got, the length.
+    pub received: Vec<usize>,
     /// What the stack has left to the card, of each sort.
     pub left_to_card: Vec<PacketFlags>,
 }
@@ -55,8 +60,14 @@ impl World {
 
     /// With a card that does or doesn't fill in checksums.
     pub fn behind(fills_checksums: bool, config: Config) -> World {
+        World::on_cable(USUAL_FRAME, fills_checksums, config)
+    }
+
+    /// The same on a cable for frames of up to so many bytes.
+    pub fn on_cable(longest: u16, fills_checksums: bool, config: Config) -> World {
         host::connect();
-        let mut cable = Cable::default();
+        host::set_longest_frame(longest);
+        let mut cable = Cable { longest, to_peer: VecDeque::new(), from_peer: VecDeque::new() };
         let mac = HardwareAddress::Ethernet(EthernetAddress([2, 0, 0, 0, 0, 2]));
         let mut peer = Interface::new(smoltcp::iface::Config::new(mac), &mut cable, Instant::ZERO);
         peer.update_ip_addrs(|addresses| {
@@ -64,10 +75,20 @@ impl World {
             addresses.push(IpCidr::new(PEER6.into(), 64)).unwrap();
         });
         let mac = MacAddress([2, 0, 0, 0, 0, 1]);
-        let card = NetInfo { mac, queues: 1, max_frame: 1514, fills_checksums, link: Link::Down };
+        let card = NetInfo { mac, queues: 1, max_frame: longest, fills_checksums, link: Link::Down };
         let stack = Stack::new(Arc::new(config), &card, 0);
         let sockets = SocketSet::new(Vec::new());
-        World { stack, now: 0, cable, peer, sockets, next_port: 50_000, sent: Vec::new(), left_to_card: Vec::new() }
+        World {
+            stack,
+            now: 0,
+            cable,
+            peer,
+            sockets,
+            next_port: 50_000,
+            sent: Vec::new(),
+            received: Vec::new(),
+            left_to_card: Vec::new(),
+        }
     }
 
     /// A connection of the peer's, asked for.
@@ -76,7 +97,7 @@ impl World {
     }
 
     pub fn connect_to(&mut self, to: IpAddr, port: u16) -> SocketHandle {
-        let buffer = || tcp::SocketBuffer::new(vec![0; 8192]);
+        let buffer = || tcp::SocketBuffer::new(vec![0; self.peers_buffer()]);
         let mut socket = tcp::Socket::new(buffer(), buffer());
         self.next_port += 1;
         socket.connect(self.peer.context(), (to, port), self.next_port).unwrap();
@@ -85,10 +106,15 @@ impl World {
 
     /// A socket of the peer's for datagrams.
     pub fn bind(&mut self, port: u16) -> SocketHandle {
-        let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 16], vec![0; 8192]);
+        let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 16], vec![0; self.peers_buffer()]);
         let mut socket = udp::Socket::new(buffer(), buffer());
         socket.bind(port).unwrap();
         self.sockets.add(socket)
+    }
+
+    /// Some frames' worth.
+    fn peers_buffer(&self) -> usize {
+        if self.cable.longest == USUAL_FRAME { 8192 } else { 65_535 }
     }
 
     pub fn socket(&mut self, handle: SocketHandle) -> &mut tcp::Socket<'static> {
@@ -101,6 +127,7 @@ impl World {
             self.now += 1_000_000;
             self.peer.poll(Instant::from_micros((self.now / 1_000) as i64), &mut self.cable, &mut self.sockets);
             while let Some(frame) = self.cable.from_peer.pop_front() {
+                self.received.push(frame.len());
                 self.input(&frame);
             }
             self.stack.output(self.now);
@@ -166,7 +193,11 @@ impl World {
 
     /// The peer sends an echo request.
     pub fn ping(&mut self) {
-        let echo = Icmpv4Repr::EchoRequest { ident: 1, seq_no: 1, data: b"ping" };
+        self.ping_with(b"ping");
+    }
+
+    pub fn ping_with(&mut self, data: &[u8]) {
+        let echo = Icmpv4Repr::EchoRequest { ident: 1, seq_no: 1, data };
         let mut frame = ethernet(20 + echo.buffer_len());
         let ip = ipv4(IpProtocol::Icmp, echo.buffer_len());
         ip.emit(&mut Ipv4Packet::new_unchecked(&mut frame[14..]), &ChecksumCapabilities::default());
@@ -228,7 +259,7 @@ impl Device for Cable {
 
     fn capabilities(&self) -> DeviceCapabilities {
         let mut capabilities = DeviceCapabilities::default();
-        (capabilities.medium, capabilities.max_transmission_unit) = (Medium::Ethernet, 1514);
+        (capabilities.medium, capabilities.max_transmission_unit) = (Medium::Ethernet, self.longest.into());
         capabilities
     }
 }

@@ -1,14 +1,11 @@
 //! What rubbish is made of: each sort spoils another layer of a frame that is otherwise right, so that it gets as deep into the box as that layer.
 
 use crate::frame::TAGS;
-use crate::network::router_on_segment;
+use crate::network::{TOO_LONG_BY, router_on_segment};
 use crate::options::{Protocol, Rubbish, RunOptions};
 use fastrand::Rng;
 use std::net::Ipv4Addr;
 
-/// Longest frame without FCS that an ordinary network carries, and that rubbish goes up to.
-const LONGEST: usize = 1514;
-const JUMBO: usize = 3900;
 /// A tag, the type behind it: a host's kernel throws away tagged frames that end before, and no card would see them.
 const TAGGED_LEAST: usize = 20;
 
@@ -93,6 +90,8 @@ pub struct Generator {
     /// Whom the box has to find: backends, or else its router.
     neighbours: Vec<Ipv4Addr>,
     only: Option<Sort>,
+    /// The longest frame without FCS that the box's card takes, and that most rubbish goes up to.
+    longest: usize,
 }
 
 impl Generator {
@@ -106,6 +105,7 @@ impl Generator {
         let backends: Vec<Ipv4Addr> = options.backends.iter().map(|backend| backend.ip).collect();
         Self {
             only: asked.only.as_ref().and_then(|name| Sort::ALL.into_iter().find(|sort| sort.name() == name)),
+            longest: usize::from(options.box_settings.mtu) + 14,
             rng: Rng::with_seed(asked.seed),
             to: options.box_settings.mac,
             own: options.box_settings.ip,
@@ -128,7 +128,7 @@ impl Generator {
     fn make(&mut self, sort: Sort) -> Vec<u8> {
         match sort {
             Sort::Noise => {
-                let bytes = self.noise(2, LONGEST - 12);
+                let bytes = self.noise(2, self.longest - 12);
                 [&self.addresses()[..], &bytes].concat()
             }
             Sort::Ethertype => self.ethertype(),
@@ -147,7 +147,8 @@ impl Generator {
             Sort::Icmp => self.icmp(),
             Sort::Jumbo => {
                 let (source, destination) = (self.client(), self.target().0);
-                let room = self.rng.usize(LONGEST - 34 + 1..JUMBO - 34);
+                let too_long = self.longest - 14 + TOO_LONG_BY as usize;
+                let room = self.rng.usize(self.longest - 34 + 1..too_long - 34);
                 let datagram = self.datagram(source, destination, room);
                 self.packet(source, destination, UDP, &datagram)
             }
@@ -447,7 +448,7 @@ impl Generator {
                 break;
             }
         }
-        frame.truncate(LONGEST);
+        frame.truncate(self.longest);
         frame
     }
 }
@@ -541,16 +542,21 @@ mod tests {
     /// Rubbish that all ends in the same place tests nothing else.
     #[test]
     fn every_sort_comes_and_much_of_it_gets_as_far_as_a_vip() {
-        let mut generator = Generator::new(&options(), &asked(1));
-        let (mut sorts, mut to_vip) = (HashSet::new(), 0);
+        let mut options = options();
+        options.box_settings.mtu = 9000;
+        let mut generator = Generator::new(&options, &asked(1));
+        let (mut sorts, mut to_vip, mut longest) = (HashSet::new(), 0, 0);
         for _ in 0..2_000 {
             let (sort, frame) = generator.next();
-            assert!((14..=JUMBO + 14).contains(&frame.len()), "{sort:?}: {} bytes", frame.len());
+            assert!((14..=9000 + TOO_LONG_BY as usize + 14).contains(&frame.len()), "{sort:?}: {} bytes", frame.len());
+            assert!(sort == Sort::Jumbo || frame.len() <= 9014, "{sort:?}: {} bytes", frame.len());
+            longest = longest.max(frame.len());
             sorts.insert(sort.name());
             let Kind::Ip(ip) = Frame::parse(&frame, false).kind else { continue };
-            to_vip += u32::from(options().vips.iter().any(|vip| vip.address == ip.destination));
+            to_vip += u32::from(options.vips.iter().any(|vip| vip.address == ip.destination));
         }
         assert_eq!(sorts.len(), Sort::ALL.len());
+        assert!(longest > 9018, "nothing is too long for the card: {longest} bytes");
         assert!(to_vip > 800, "{to_vip} of 2000");
     }
 

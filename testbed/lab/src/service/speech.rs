@@ -9,11 +9,16 @@ use std::net::TcpStream;
 /// Of a shared key's value: short, so that what is measured is the store and not the wire.
 const SHARED_KEYS: u8 = 6;
 
+/// IPv6 and UDP.
+const HEADERS: usize = 40 + 8;
+
 /// A client's way with one kind of service.
 pub struct Speaker<'a> {
     pub kind: ServiceKind,
     /// Where operations on shared keys are written down; without it there are none.
     pub history: Option<Recorder<'a>>,
+    /// Of the link: requests and answers have up to three packets of it, or four.
+    pub mtu: usize,
 }
 
 impl Speaker<'_> {
@@ -21,7 +26,7 @@ impl Speaker<'_> {
     pub fn exchange(&self, stream: &mut TcpStream, random: &mut fastrand::Rng) -> Result<(), String> {
         match self.kind {
             ServiceKind::Echo => {
-                let sent: Vec<u8> = (0..random.usize(1..6_000)).map(|_| random.u8(..)).collect();
+                let sent: Vec<u8> = (0..random.usize(1..4 * self.mtu)).map(|_| random.u8(..)).collect();
                 say(stream, &sent)?;
                 let mut back = vec![0; sent.len()];
                 stream.read_exact(&mut back).map_err(|error| format!("receive: {error}"))?;
@@ -29,7 +34,7 @@ impl Speaker<'_> {
             }
             ServiceKind::Memcached => {
                 let key = format!("lab-{:016x}", random.u64(..));
-                let value: String = (0..random.usize(1..4_000)).map(|_| random.alphanumeric()).collect();
+                let value: String = (0..random.usize(1..3 * self.mtu)).map(|_| random.alphanumeric()).collect();
                 say(stream, format!("set {key} 0 60 {}\r\n{value}\r\n", value.len()).as_bytes())?;
                 expect(stream, b"STORED\r\n")?;
                 say(stream, format!("get {key}\r\n").as_bytes())?;
@@ -113,8 +118,8 @@ impl Speaker<'_> {
 }
 
 impl ServiceKind {
-    /// A datagram that asks something, and the answer to it.
-    pub fn datagram(self, random: &mut fastrand::Rng) -> (Vec<u8>, Vec<u8>) {
+    /// A datagram that asks something on a link of that MTU, and the answer to it.
+    pub fn datagram(self, mtu: usize, random: &mut fastrand::Rng) -> (Vec<u8>, Vec<u8>) {
         match self {
             ServiceKind::Memcached => {
                 // protocol.txt, "UDP protocol": request id, number of this datagram, how many there are, and a reserved word.
@@ -124,7 +129,7 @@ impl ServiceKind {
                 (framed(&format!("set {key} 0 60 5\r\nvalue\r\n")), framed("STORED\r\n"))
             }
             ServiceKind::Echo | ServiceKind::Http => {
-                let bytes: Vec<u8> = (0..random.usize(1..1_400)).map(|_| random.u8(..)).collect();
+                let bytes: Vec<u8> = (0..random.usize(1..mtu - HEADERS)).map(|_| random.u8(..)).collect();
                 (bytes.clone(), bytes)
             }
         }

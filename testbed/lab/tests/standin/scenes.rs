@@ -59,6 +59,7 @@ fn options(misbehaviour: Option<&str>, seconds: u64) -> RunOptions {
             ip6: None,
             told: lab::Told::default(),
             mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
             vlan: None,
             cpus: 1,
             memory: 0,
