@@ -1,5 +1,6 @@
 //! `redleaf bench`: measurements as programs of their own, built for speed and run natively.
 
+pub mod disk;
 mod peer;
 mod plot;
 mod rows;

@@ -9,6 +9,7 @@ pub mod campaign;
 pub mod flash;
 pub mod graph;
 pub mod image;
+mod machine;
 pub mod manifest;
 pub mod progress;
 pub mod run;

@@ -193,6 +193,9 @@ enum BenchKind {
     },
     /// What an I/O costs in the NVMe driver, natively, alone and through a shadow
     Nvme {
+        /// Count the guest's instructions in QEMU instead, beside Linux's driver under fio on the same device
+        #[arg(long)]
+        in_qemu: bool,
         #[command(flatten)]
         output: bench::Output,
     },
@@ -334,8 +337,9 @@ impl From<RunError> for Failure {
             RunError::Image(error) => error.into(),
             RunError::Prefix(ref lack) if lack.is_lack() => Failure::Lack(error.to_string()),
             RunError::Lab(ref lack) if lack.is_lack() => Failure::Lack(error.to_string()),
+            RunError::Counter(counter::Error::NoCompiler(_)) => Failure::Lack(error.to_string()),
             RunError::LabFile { .. } | RunError::Unsuitable(_) => Failure::Manifest(error.to_string()),
-            RunError::Prefix(_) | RunError::Lab(_) => Failure::Job(error.to_string()),
+            RunError::Prefix(_) | RunError::Lab(_) | RunError::Counter(_) => Failure::Job(error.to_string()),
         }
     }
 }
@@ -492,8 +496,11 @@ fn perform(job: Job) -> Result<(), Failure> {
         Job::Bench { kind: BenchKind::Ipc { output } } => {
             all_well(bench::ipc(&workspace, &output)?)?;
         }
-        Job::Bench { kind: BenchKind::Nvme { output } } => {
-            all_well(bench::nvme(&workspace, &output)?)?;
+        Job::Bench { kind: BenchKind::Nvme { in_qemu, output } } => {
+            all_well(match in_qemu {
+                true => bench::disk::beside_linux(&workspace, &output)?,
+                false => bench::nvme(&workspace, &output)?,
+            })?;
         }
         Job::Bench { kind: BenchKind::Net { crashes, output } } => {
             all_well(bench::net(&workspace, crashes, &output)?)?;

@@ -56,6 +56,8 @@ pub enum RunError {
     #[error("{0}")]
     Unsuitable(String),
     #[error(transparent)]
+    Counter(#[from] counter::Error),
+    #[error(transparent)]
     Lab(#[from] lab::Error),
 }
 

@@ -10,7 +10,6 @@ mod host;
 mod image;
 mod isolation;
 mod lab;
-mod machine;
 mod qemu;
 mod sabotage;
 

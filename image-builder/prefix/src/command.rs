@@ -6,8 +6,13 @@ use std::process::Command;
 
 /// Where programs and libraries lie in an unpacked Debian tree.
 const PROGRAM_FOLDERS: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];
-const LIBRARY_FOLDERS: [&str; 4] =
-    ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib", "usr/lib/x86_64-linux-gnu/pulseaudio"];
+const LIBRARY_FOLDERS: [&str; 5] = [
+    "usr/lib/x86_64-linux-gnu",
+    "lib/x86_64-linux-gnu",
+    "usr/lib",
+    "usr/lib/x86_64-linux-gnu/pulseaudio",
+    "usr/lib/x86_64-linux-gnu/ceph",
+];
 const LOADERS: [&str; 3] =
     ["usr/lib64/ld-linux-x86-64.so.2", "lib64/ld-linux-x86-64.so.2", "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"];
 /// Where QEMU's firmware and option ROMs lie.

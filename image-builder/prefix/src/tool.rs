@@ -22,6 +22,8 @@ pub enum Tool {
     Disk,
     /// A Linux kernel with its modules and a static busybox: the guest that judges our device model.
     Linux,
+    /// Loads disks: what `drivers/nvme` is compared with is Linux's driver under it.
+    Fio,
     /// DPDK with testpmd.
     Dpdk,
     /// `debootstrap` and Debian's keys: makes the roots of fresh machines.
@@ -29,7 +31,7 @@ pub enum Tool {
 }
 
 impl Tool {
-    pub const ALL: [Tool; 11] = [
+    pub const ALL: [Tool; 12] = [
         Tool::Qemu,
         Tool::Grub,
         Tool::Nginx,
@@ -39,6 +41,7 @@ impl Tool {
         Tool::Network,
         Tool::Disk,
         Tool::Linux,
+        Tool::Fio,
         Tool::Dpdk,
         Tool::Debootstrap,
     ];
@@ -55,6 +58,7 @@ impl Tool {
             Tool::Network => "network-1",
             Tool::Disk => "disk-1",
             Tool::Linux => "linux-1",
+            Tool::Fio => "fio-1",
             Tool::Dpdk => "dpdk-1",
             Tool::Debootstrap => "debootstrap-1",
         }
@@ -81,6 +85,7 @@ impl Tool {
             Tool::Network => &["iproute2", "ethtool"],
             Tool::Disk => &["gdisk", "dosfstools"],
             Tool::Linux => &["linux-image-amd64", "busybox-static"],
+            Tool::Fio => &["fio"],
             Tool::Dpdk => &["dpdk", "dpdk-dev"],
             Tool::Debootstrap => &["debootstrap", "debian-archive-keyring"],
         }
@@ -108,6 +113,7 @@ impl fmt::Display for Tool {
             Tool::Network => "iproute2 and ethtool",
             Tool::Disk => "gdisk and dosfstools",
             Tool::Linux => "a Linux kernel",
+            Tool::Fio => "fio",
             Tool::Dpdk => "DPDK",
             Tool::Debootstrap => "debootstrap",
         })

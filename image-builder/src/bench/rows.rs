@@ -62,14 +62,17 @@ pub struct Place {
 }
 
 impl Place {
-    /// `net.DIRECTION.PATH.batch-N`, likewise `nvme` and `maglev`; the cost of `kv.WORKLOAD.SIDE` and `httpd.WORKLOAD.SIDE`; and that of calls.
+    /// `net.DIRECTION.PATH.batch-N`, likewise `nvme` and `maglev`; the cost of `kv.WORKLOAD.SIDE` and `httpd.WORKLOAD.SIDE`, in QEMU (and `maglev`'s there) in instructions; and that of calls.
     pub fn of(row: &Row) -> Option<Place> {
         let parts: Vec<&str> = row.row.split('.').collect();
         let (path, column) = match parts[..] {
-            ["net" | "nvme" | "maglev", direction, path, batch, ..] => {
+            ["net" | "nvme" | "maglev", direction, path, batch, ..]
+                if ["cost", INSTRUCTIONS].contains(&row.metric.as_str()) =>
+            {
                 (path, format!("{direction} × {}", batch.strip_prefix("batch-")?))
             }
             ["kv" | "httpd", workload, side] if row.metric == "cost" => (workload, side.to_owned()),
+            ["kv" | "httpd" | "maglev", workload, side] if row.metric == INSTRUCTIONS => (workload, side.to_owned()),
             ["call", path] => (path, "call".to_owned()),
             ["linux", path @ "syscall"] => (path, "call".to_owned()),
             _ => return None,
@@ -86,8 +89,10 @@ pub struct Grid {
     cells: Vec<(Place, f64)>,
 }
 
+/// What is counted in QEMU.
+const INSTRUCTIONS: &str = "instructions";
 /// Our side, beside one that we did not write.
-const OURS: &str = "ours";
+pub const OURS: &str = "ours";
 
 impl Grid {
     pub fn new(rows: &[Row]) -> Grid {
@@ -101,8 +106,11 @@ impl Grid {
                 columns.push(place.column.clone());
             }
         }
+        let counted = rows.iter().any(|row| Place::of(row).is_some() && row.metric == INSTRUCTIONS);
         let benchmark = rows.iter().find(|row| Place::of(row).is_some()).and_then(|row| row.row.split('.').next());
         let title = match benchmark {
+            Some("nvme") if counted => "instructions an I/O of 4 KiB, of the whole guest in QEMU",
+            _ if counted => "instructions a request, of the whole guest in QEMU",
             Some("call") => "cycles a call",
             Some("nvme") => "cycles an I/O of 4 KiB",
             Some("kv" | "httpd") => "cycles a request",
@@ -176,6 +184,21 @@ pub(crate) mod tests {
             let grid = Grid::new(&[row("part.publish", 7.0), row(name, 3.5)]);
             assert_eq!((grid.title, grid.cell(path, column)), (title, Some(3.5)), "{name}");
         }
+    }
+
+    /// What was counted in QEMU is never shown as cycles, nor beside what idling and latencies come to.
+    #[test]
+    fn instructions_are_called_so() {
+        let counted = |name: &str, metric: &str, median| Row { metric: metric.into(), ..row(name, median) };
+        let rows = [
+            counted("maglev.short.ours", "instructions", 9000.0),
+            counted("maglev.short.ours", "instructions_idle", 77.0),
+            counted("maglev.short.ipvs", "instructions", 18000.0),
+        ];
+        let grid = Grid::new(&rows);
+        assert!(grid.title.starts_with("instructions a request"), "{}", grid.title);
+        assert_eq!((&grid.paths[..], grid.columns.len()), (&["short".to_owned()][..], 2));
+        assert!(table(&rows).contains("0.50") && table(&rows).contains("77.0"));
     }
 
     /// Who is measured beside a peer is compared with it, also where a row of the peer's is missing; what a cost is made of is no cost to compare.

@@ -3,9 +3,9 @@
 //! The client says in the console's log which pass over its region is safe (`flushed`), verified, or found at a start. What is judged here is what it says, across
 //! crashes of the driver and across QEMU's death in the midst of writing.
 
-use super::machine::Machine;
 use super::{Outcome, Tally};
 use crate::build::build;
+use crate::machine::Machine;
 use crate::manifest::check;
 use crate::workspace::Workspace;
 use std::collections::BTreeSet;

@@ -1,9 +1,9 @@
 //! The part of the qemu tier that is about isolation on the metal: the exam (`testbed/domains/examiner`), the very same that the rig's tests have run
 //! (`testbed/rig/tests/exam.rs`). The operator is played from here, and what a round leaves behind is looked for in the console's own table.
 
-use super::machine::Machine;
 use super::{Outcome, Tally};
 use crate::build::build;
+use crate::machine::Machine;
 use crate::manifest::check;
 use crate::workspace::Workspace;
 use std::collections::BTreeSet;

@@ -73,12 +73,18 @@ impl Counter {
 
     /// How many instructions each virtual CPU has executed since the machine was switched on.
     pub fn read(&self) -> Result<Vec<u64>, Error> {
+        Ok(self.read_halves()?.iter().map(|halves| halves.iter().sum()).collect())
+    }
+
+    /// The same, those in the lower half of the address space (on Linux, programs') and those in the upper one (its kernel's) for themselves.
+    pub fn read_halves(&self) -> Result<Vec<[u64; 2]>, Error> {
         let mut bytes = Vec::new();
         let mut socket = UnixStream::connect(&self.socket).map_err(Error::Silent)?;
         socket.read_to_end(&mut bytes).map_err(Error::Silent)?;
-        if bytes.is_empty() || bytes.len() % 8 != 0 {
+        if bytes.is_empty() || bytes.len() % 16 != 0 {
             return Err(Error::Silent(io::ErrorKind::UnexpectedEof.into()));
         }
-        Ok(bytes.chunks_exact(8).map(|count| u64::from_le_bytes(count.try_into().expect("eight bytes"))).collect())
+        let count = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+        Ok(bytes.chunks_exact(16).map(|halves| [count(&halves[..8]), count(&halves[8..])]).collect())
     }
 }

@@ -1,4 +1,4 @@
-//! A box in QEMU that is played with from its console, and judged by what it says there.
+//! A machine in QEMU that is played with from its console, and judged by what it says there: a box, or what stands in its place and has its prompt.
 
 use prefix::{Prefix, Tool};
 use std::io::{Read, Write};
@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(120);
 const PROMPT: &str = "redleaf> ";
 
-/// A running box of two CPUs; killed, as a power cut would, when dropped.
+/// A running machine of two CPUs; killed, as a power cut would, when dropped.
 pub struct Machine {
     process: Child,
     console: ChildStdin,
     said: Arc<Mutex<String>>,
-    /// Shows the log, or a part of it.
+    /// Shows the log, or a part of it; empty: it isn't shown.
     follow: &'static str,
 }
 
 impl Machine {
-    /// Boots with these devices (QEMU's arguments), and has the log shown by the line `follow`.
+    /// Boots with these devices (QEMU's arguments, which go before ours), and has the log shown by the line `follow`.
     pub fn boot(kernel: &Path, bundle: &Path, devices: &[String], follow: &'static str) -> Result<Machine, String> {
         let prefix = Prefix::ensure(&[Tool::Qemu]).map_err(|error| error.to_string())?;
         let mut command = prefix.command("qemu-system-x86_64").map_err(|error| error.to_string())?;
