@@ -605,6 +605,22 @@ mod tests {
         }
     }
 
+    /// Nor is a packet longer than that because a device has said so.
+    #[test]
+    fn a_length_is_cut_at_the_buffers_end() {
+        connect();
+        let mut batch = Batch::allocate().unwrap();
+        batch.fill(1);
+        // SAFETY: this table is the kernel here, and the buffer goes back to where it was.
+        unsafe {
+            let batch = trusted::batch(&mut batch);
+            let mut buffer = None;
+            trusted::take(batch, 1, |head, _, _, _| buffer.replace(head).is_none());
+            trusted::push(batch, buffer.unwrap(), USUAL_BUFFER, u16::MAX, PacketFlags::empty(), 0);
+        }
+        assert_eq!(batch.packets()[0].data().len(), usize::from(USUAL_BUFFER));
+    }
+
     #[test]
     fn a_transferred_packet_keeps_bytes_and_start() {
         connect();
