@@ -1,6 +1,7 @@
 //! `redleaf bench`: measurements as programs of their own, built for speed and run natively.
 
 pub mod disk;
+pub mod in_qemu;
 mod peer;
 mod plot;
 mod rows;

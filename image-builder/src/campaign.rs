@@ -6,7 +6,6 @@ pub mod power;
 pub mod rig;
 
 use crate::{
-    build::Flavour,
     run::{self, Request},
     workspace::Workspace,
 };
@@ -120,7 +119,7 @@ pub fn run<Q: Question>(
     while record.events() < campaign.count {
         let count = question.leg_size().min(campaign.count - record.events());
         let seed = leg_seed(question.seed(), record.legs.len());
-        let report = run_leg(workspace, question.request(seed, count, quiet(&campaign.manifest)))?;
+        let report = run_leg(workspace, question.request(seed, count, Request::quiet(campaign.manifest.clone())))?;
         record.legs.push(question.judge(seed, count, &report));
         write(&campaign.record, &record)?;
         each(&record);
@@ -144,27 +143,6 @@ fn leg_seed(seed: u64, number: usize) -> u64 {
     mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ mixed >> 31
-}
-
-/// A run in which nothing is done to the box.
-fn quiet(manifest: &Path) -> Request {
-    Request {
-        target: manifest.into(),
-        duration: None,
-        crashes: Vec::new(),
-        commands: Vec::new(),
-        pauses: Vec::new(),
-        outages: Vec::new(),
-        power_losses: Vec::new(),
-        faults: Vec::new(),
-        rubbish: None,
-        programs: Vec::new(),
-        flavour: Flavour::Plain,
-        report: None,
-        format: lab::Format::Json,
-        firmware: lab::Firmware::Uefi,
-        keep_disks: None,
-    }
 }
 
 /// Median, 99 % and longest of some milliseconds; `None` of none.

@@ -1,7 +1,7 @@
 //! `redleaf`, the one command. Exit status: 0 well; 1 the job failed; 2 usage or manifest; 3 the machine lacks something.
 
 use clap::{Parser, Subcommand, ValueEnum};
-use image_builder::bench;
+use image_builder::bench::{self, in_qemu::Subject};
 use image_builder::build::{BuildError, Flavour, build};
 use image_builder::campaign::{self, Campaign, CampaignError, Question, crashes, power, rig};
 use image_builder::flash::{self, Consent, FlashError};
@@ -208,10 +208,7 @@ enum BenchKind {
         output: bench::Output,
     },
     /// What forwarding by Maglev costs a packet, natively, with a lean C program on DPDK beside it
-    Maglev {
-        #[command(flatten)]
-        output: bench::Output,
-    },
+    Maglev(ServiceBench),
     /// What a request costs in the key-value store, natively, with memcached on Linux beside it
     Kv(ServiceBench),
     /// What a request costs in the web server, natively, with nginx on Linux beside it
@@ -221,10 +218,18 @@ enum BenchKind {
 #[derive(clap::Args)]
 struct ServiceBench {
     /// Requests of each sample
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     requests: Option<u64>,
     #[command(flatten)]
+    load: bench::in_qemu::Load,
+    #[command(flatten)]
     output: bench::Output,
+}
+
+impl ServiceBench {
+    fn in_qemu(&self, workspace: &Workspace, subject: Subject) -> Result<bool, RunError> {
+        bench::in_qemu::beside_linux(workspace, subject, self.load, self.requests, &self.output)
+    }
 }
 
 #[derive(Subcommand)]
@@ -505,14 +510,26 @@ fn perform(job: Job) -> Result<(), Failure> {
         Job::Bench { kind: BenchKind::Net { crashes, output } } => {
             all_well(bench::net(&workspace, crashes, &output)?)?;
         }
-        Job::Bench { kind: BenchKind::Maglev { output } } => {
-            all_well(bench::maglev(&workspace, &output)?)?;
+        Job::Bench { kind: BenchKind::Maglev(asked) } => {
+            if asked.requests.is_some() && !asked.load.in_qemu {
+                return Err(Failure::Manifest("natively packets are measured: --requests goes with --in-qemu".into()));
+            }
+            all_well(match asked.load.in_qemu {
+                true => asked.in_qemu(&workspace, Subject::Maglev)?,
+                false => bench::maglev(&workspace, &asked.output)?,
+            })?;
         }
-        Job::Bench { kind: BenchKind::Kv(ServiceBench { requests, output }) } => {
-            all_well(bench::service(&workspace, bench::Service::Kv, requests, &output)?)?;
+        Job::Bench { kind: BenchKind::Kv(asked) } => {
+            all_well(match asked.load.in_qemu {
+                true => asked.in_qemu(&workspace, Subject::Kv)?,
+                false => bench::service(&workspace, bench::Service::Kv, asked.requests, &asked.output)?,
+            })?;
         }
-        Job::Bench { kind: BenchKind::Httpd(ServiceBench { requests, output }) } => {
-            all_well(bench::service(&workspace, bench::Service::Httpd, requests, &output)?)?;
+        Job::Bench { kind: BenchKind::Httpd(asked) } => {
+            all_well(match asked.load.in_qemu {
+                true => asked.in_qemu(&workspace, Subject::Httpd)?,
+                false => bench::service(&workspace, bench::Service::Httpd, asked.requests, &asked.output)?,
+            })?;
         }
         Job::Unsafe { files } => {
             let counts = unsafe_lines::count(&workspace).map_err(Failure::Job)?;

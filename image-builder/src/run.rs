@@ -41,6 +41,29 @@ pub struct Request {
     pub keep_disks: Option<PathBuf>,
 }
 
+impl Request {
+    /// A run in which nothing is done to the box.
+    pub(crate) fn quiet(target: PathBuf) -> Request {
+        Request {
+            target,
+            duration: None,
+            crashes: Vec::new(),
+            commands: Vec::new(),
+            pauses: Vec::new(),
+            outages: Vec::new(),
+            power_losses: Vec::new(),
+            faults: Vec::new(),
+            rubbish: None,
+            programs: Vec::new(),
+            flavour: Flavour::Plain,
+            report: None,
+            format: lab::Format::Json,
+            firmware: Firmware::Uefi,
+            keep_disks: None,
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error(transparent)]
@@ -118,7 +141,7 @@ pub fn run(workspace: &Workspace, request: Request) -> Result<lab::Report, RunEr
 }
 
 /// Builds what is to be booted, and says so in the lab's own terms.
-fn options(workspace: &Workspace, request: Request) -> Result<RunOptions, RunError> {
+pub(crate) fn options(workspace: &Workspace, request: Request) -> Result<RunOptions, RunError> {
     let from_image = request.target.extension().is_some_and(|extension| extension == "img");
     let (name, appliance, table, lab, boot) = match from_image {
         true => of_image(workspace, &request)?,
@@ -153,6 +176,7 @@ fn options(workspace: &Workspace, request: Request) -> Result<RunOptions, RunErr
         rubbish: request.rubbish,
         live: request.duration.is_none() && request.programs.is_empty(),
         programs: request.programs,
+        counter: Vec::new(),
         report: request.report,
         format: request.format,
         tools: Tools::ensure(box_settings.told)?,

@@ -24,6 +24,8 @@ pub enum Tool {
     Linux,
     /// Loads disks: what `drivers/nvme` is compared with is Linux's driver under it.
     Fio,
+    /// Sets up the balancer in Linux's kernel, which `services/maglev` is compared with.
+    Ipvs,
     /// DPDK with testpmd.
     Dpdk,
     /// `debootstrap` and Debian's keys: makes the roots of fresh machines.
@@ -31,7 +33,7 @@ pub enum Tool {
 }
 
 impl Tool {
-    pub const ALL: [Tool; 12] = [
+    pub const ALL: [Tool; 13] = [
         Tool::Qemu,
         Tool::Grub,
         Tool::Nginx,
@@ -42,6 +44,7 @@ impl Tool {
         Tool::Disk,
         Tool::Linux,
         Tool::Fio,
+        Tool::Ipvs,
         Tool::Dpdk,
         Tool::Debootstrap,
     ];
@@ -59,6 +62,7 @@ impl Tool {
             Tool::Disk => "disk-1",
             Tool::Linux => "linux-1",
             Tool::Fio => "fio-1",
+            Tool::Ipvs => "ipvs-1",
             Tool::Dpdk => "dpdk-1",
             Tool::Debootstrap => "debootstrap-1",
         }
@@ -86,6 +90,7 @@ impl Tool {
             Tool::Disk => &["gdisk", "dosfstools"],
             Tool::Linux => &["linux-image-amd64", "busybox-static"],
             Tool::Fio => &["fio"],
+            Tool::Ipvs => &["ipvsadm"],
             Tool::Dpdk => &["dpdk", "dpdk-dev"],
             Tool::Debootstrap => &["debootstrap", "debian-archive-keyring"],
         }
@@ -114,6 +119,7 @@ impl fmt::Display for Tool {
             Tool::Disk => "gdisk and dosfstools",
             Tool::Linux => "a Linux kernel",
             Tool::Fio => "fio",
+            Tool::Ipvs => "ipvsadm",
             Tool::Dpdk => "DPDK",
             Tool::Debootstrap => "debootstrap",
         })

@@ -156,6 +156,7 @@ fn qemu(options: &RunOptions, console: &Path, feed: &Path) -> Result<Command, Er
     // Multi-threaded translation: real KVM can't be relied on, and a guest CPU each has a host thread.
     command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-no-reboot"]);
     command.args(["-nodefaults", "-display", "none"]);
+    command.args(&options.counter);
     command.args(["-smp", &settings.cpus.to_string()]);
     // The model reaches guest memory by mapping it.
     command.args(["-m", &format!("{}B", settings.memory)]);
@@ -181,6 +182,9 @@ fn qemu(options: &RunOptions, console: &Path, feed: &Path) -> Result<Command, Er
     match &options.boot {
         Boot::Kernel { kernel, bundle } => {
             command.arg("-kernel").arg(kernel).arg("-initrd").arg(bundle);
+        }
+        Boot::Linux { kernel, initramfs, parameters } => {
+            command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs).args(["-append", parameters]);
         }
         Boot::Image { image, firmware } => {
             // The image is what gets flashed: never written to here.

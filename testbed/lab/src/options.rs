@@ -43,6 +43,9 @@ pub struct RunOptions {
     /// Lines for the shell, run where the client is once the box is up.
     #[serde(default)]
     pub programs: Vec<String>,
+    /// What QEMU is told so that it counts the guest's instructions (`counter`); nothing if nobody asks for them.
+    #[serde(default)]
+    pub counter: Vec<String>,
     /// Where the JSON report goes.
     pub report: Option<PathBuf>,
     pub format: Format,
@@ -65,6 +68,8 @@ pub enum Boot {
     Kernel { kernel: PathBuf, bundle: PathBuf },
     /// A disk image under firmware, as on a real machine.
     Image { image: PathBuf, firmware: Firmware },
+    /// A Linux host in the box's place, on the same card: what ours is measured beside. It says on the feed that it is up.
+    Linux { kernel: PathBuf, initramfs: PathBuf, parameters: String },
     /// Any program that plays the box: how the lab tests itself without one.
     Program(Program),
 }
@@ -371,6 +376,7 @@ pub(crate) mod tests {
             faults: Vec::new(),
             rubbish: None,
             programs: Vec::new(),
+            counter: Vec::new(),
             report: None,
             format: Format::Human,
             live: false,

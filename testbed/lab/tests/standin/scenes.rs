@@ -79,6 +79,7 @@ fn options(misbehaviour: Option<&str>, seconds: u64) -> RunOptions {
         faults: Vec::new(),
         rubbish: None,
         programs: Vec::new(),
+        counter: Vec::new(),
         report: None,
         format: Format::Human,
         live: false,

@@ -7,10 +7,13 @@
 //! - `bench-services kv|httpd peer [--requests N] [--report FILE] -- PROGRAM [ARGUMENT]...`: memcached or nginx on Linux, behind a TAP device ([`linux`]). Exit status 3 if
 //!   the machine can't.
 //!
+//! - `bench-services lab kv|httpd|maglev SIDE --server ADDRESS:PORT …`: whoever is in the box's place of the lab, counted from outside ([`lab`]).
+//!
 //! Rows are printed, and written as a JSON list of `{"row", "metric", "median", "unit"}`. A wrong answer fails the run.
 
 mod appliance;
 mod client;
+mod lab;
 mod link;
 mod linux;
 mod split;
@@ -49,7 +52,9 @@ const REQUESTS: usize = 4_096;
 /// A 64 KiB file is a long answer: so many times fewer of it.
 const FEWER: usize = 8;
 const USAGE: &str = "bench-services kv|httpd ours [--requests N] [--report FILE]
-bench-services kv|httpd peer [--requests N] [--report FILE] -- PROGRAM [ARGUMENT]...";
+bench-services kv|httpd peer [--requests N] [--report FILE] -- PROGRAM [ARGUMENT]...
+bench-services lab kv|httpd|maglev SIDE --server ADDRESS:PORT --counter FOLDER [--content FILE] [--rate N] [--requests N] [--report FILE]
+bench-services site FOLDER";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Service {
@@ -198,7 +203,7 @@ fn conduct<L: Link>(link: L, question: &Question) -> Result<(Vec<Workload>, Vec<
     client.connect(CONNECTIONS, port)?;
     let workloads = match question.service {
         Service::Kv => workload::of_store(),
-        Service::Httpd => workload::of_site(&mut client)?,
+        Service::Httpd => workload::of_site(&mut |request, complete| client.ask(request, complete))?,
     };
     if question.service == Service::Kv {
         for stores in &workloads[..2] {
@@ -308,19 +313,50 @@ impl Drop for Folder {
     }
 }
 
+/// Whatever the command line asks for.
+enum Job {
+    Native(Question),
+    Lab(lab::Request),
+    /// Writes the site that is asked for into a folder.
+    Site(PathBuf),
+}
+
+impl Job {
+    fn read(mut arguments: impl Iterator<Item = String> + Clone) -> Option<Job> {
+        match arguments.clone().next()?.as_str() {
+            "lab" => lab::Request::read(arguments.skip(1)).map(Job::Lab),
+            "site" => arguments.nth(1).map(|folder| Job::Site(folder.into())),
+            _ => Question::read(arguments).map(Job::Native),
+        }
+    }
+}
+
 fn main() {
-    let Some(question) = Question::read(std::env::args().skip(1)) else {
-        eprintln!("{USAGE}");
-        std::process::exit(2)
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let question = match Job::read(arguments.into_iter()) {
+        Some(Job::Native(question)) => question,
+        Some(Job::Lab(request)) => end(lab::measure(&request).map_err(Failure::Wrong), request.report.as_deref()),
+        Some(Job::Site(folder)) => {
+            let written = workload::write_files(&folder).map_err(|error| format!("{}: {error}", folder.display()));
+            end(written.map(|()| vec![]).map_err(Failure::Wrong), None)
+        }
+        None => {
+            eprintln!("{USAGE}");
+            std::process::exit(2)
+        }
     };
     let rows = match (available_parallelism().map_or(1, usize::from), question.ours) {
         (1, _) => Err(Failure::Lack("two CPUs are needed: one for the server, one for the load".into())),
         (_, true) => ours(&question).map_err(Failure::Wrong),
         (_, false) => peer(&question),
     };
-    // The box's threads have no end of their own.
+    end(rows, question.report.as_deref())
+}
+
+/// Says what came out, and ends: the box's threads have no end of their own.
+fn end(rows: Result<Vec<Row>, Failure>, report: Option<&Path>) -> ! {
     std::process::exit(match rows {
-        Ok(rows) => i32::from(!bench::report(&rows, question.report.as_deref())),
+        Ok(rows) => i32::from(!bench::report(&rows, report)),
         Err(Failure::Lack(what)) => {
             eprintln!("{what}");
             3

@@ -1,13 +1,10 @@
 //! What is asked, and what is right: by workload.
 
-use std::path::Path;
+use std::{ops::Range, path::Path};
 
 use interfaces::folder::{self, Coding, File, Representation};
 
-use crate::{
-    client::{Client, Question},
-    link::Link,
-};
+use crate::client::{Question, Wrong};
 
 pub struct Workload {
     pub name: &'static str,
@@ -104,12 +101,23 @@ fn head_end(answer: &[u8]) -> Option<usize> {
     answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").map(|at| at + 4)
 }
 
-fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    let same = |line: &&str| line.split_once(": ").is_some_and(|(given, _)| given.eq_ignore_ascii_case(name));
-    head.lines().find(same).and_then(|line| line.split_once(": ")).map(|(_, value)| value)
+/// Where the value of a head's field is.
+fn place(head: &str, name: &str) -> Option<Range<usize>> {
+    let mut next = 0;
+    head.split_inclusive("\r\n").find_map(|line| {
+        let begin = next;
+        next += line.len();
+        let (given, value) = line.split_once(": ")?;
+        let at = begin + given.len() + ": ".len();
+        given.eq_ignore_ascii_case(name).then(|| at..at + value.trim_end().len())
+    })
 }
 
-/// The first answer to a request, looked at closely; all later ones are to be the same, but for their date.
+fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.get(place(head, name)?)
+}
+
+/// The first answer to a request, looked at closely; all later ones are to be the same, but for their date and the backend's name.
 fn learn(request: Vec<u8>, answer: Vec<u8>, status: &str, content: &[u8]) -> Result<Question, String> {
     let wrong = |what: &str| format!("{what} in {:?}", String::from_utf8_lossy(&answer[..answer.len().min(300)]));
     let end = head_end(&answer).ok_or_else(|| wrong("no end of the head"))?;
@@ -121,16 +129,20 @@ fn learn(request: Vec<u8>, answer: Vec<u8>, status: &str, content: &[u8]) -> Res
     if !content.is_empty() && field(head, "content-length") != Some(&length) || answer[end..] != *content {
         return Err(wrong("another content"));
     }
-    let date = field(head, "date").and_then(|date| head.find(date).map(|at| at..at + date.len()));
-    Ok(Question { request, free: date.unwrap_or(0..0), answer })
+    // When it was said, and by which of several backends.
+    let free = ["date", "x-backend"].into_iter().filter_map(|name| place(head, name)).collect();
+    Ok(Question { request, free, answer })
 }
 
+/// How something is asked for the first time: gives what has come when the other says that it is all.
+pub type First<'a> = dyn FnMut(&[u8], &dyn Fn(&[u8]) -> bool) -> Result<Vec<u8>, Wrong> + 'a;
+
 /// What a web server is asked; its own first answers say what is right, if they are.
-pub fn of_site(client: &mut Client<impl Link>) -> Result<Vec<Workload>, String> {
+pub fn of_site(ask: &mut First<'_>) -> Result<Vec<Workload>, String> {
     let [(large, _, large_bytes), (small, _, small_bytes)] = files();
     let mut first = |request: &[u8], content: usize| {
         let complete = |got: &[u8]| head_end(got).is_some_and(|end| got.len() >= end + content);
-        client.ask(request, complete).map_err(|wrong| wrong.to_string())
+        ask(request, &complete).map_err(|wrong| wrong.to_string())
     };
     let answer = first(&request(small, ""), small_bytes.len())?;
     let head = String::from_utf8_lossy(&answer[..head_end(&answer).unwrap_or(0)]).into_owned();
@@ -146,6 +158,16 @@ pub fn of_site(client: &mut Client<impl Link>) -> Result<Vec<Workload>, String> 
         Workload { name: "64k", questions: vec![large_question] },
         Workload { name: "not-modified", questions: vec![conditional] },
     ])
+}
+
+// --- The load balancer ---
+
+/// What the backends are asked; the first answer says what is right, if it has this content.
+pub fn of_backends(ask: &mut First<'_>, content: &[u8]) -> Result<Question, String> {
+    let request = request("small", "");
+    let complete = |got: &[u8]| head_end(got).is_some_and(|end| got.len() >= end + content.len());
+    let answer = ask(&request, &complete).map_err(|wrong| wrong.to_string())?;
+    learn(request, answer, "200", content)
 }
 
 #[cfg(test)]
@@ -169,14 +191,16 @@ mod tests {
         assert!(got.answer.windows(SMALL.1).any(|bytes| stored.request.ends_with(&[bytes, b"\r\n"].concat())));
     }
 
-    /// An answer that isn't the file's, or says something else of itself, is none to measure by; only the date may change.
+    /// An answer that isn't the file's, or says something else of itself, is none to measure by; only the date may change, and which of several backends answers.
     #[test]
     fn a_wrong_first_answer_is_refused() {
         let answer = |length: &str, body: &str| {
-            format!("HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov\r\nContent-Length: {length}\r\n\r\n{body}").into_bytes()
+            format!("HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov\r\nContent-Length: {length}\r\nX-Backend: b2\r\n\r\n{body}")
+                .into_bytes()
         };
         let learned = learn(vec![], answer("4", "body"), "200", b"body").unwrap();
-        assert_eq!(&learned.answer[learned.free.clone()], b"Sun, 06 Nov");
+        let free: Vec<&[u8]> = learned.free.iter().map(|free| &learned.answer[free.clone()]).collect();
+        assert_eq!(free, [&b"Sun, 06 Nov"[..], b"b2"]);
         assert!(learn(vec![], answer("4", "bodY"), "200", b"body").is_err());
         assert!(learn(vec![], answer("5", "body"), "200", b"body").is_err());
         assert!(learn(vec![], answer("4", "body"), "304", b"body").is_err());
