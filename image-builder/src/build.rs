@@ -125,7 +125,15 @@ pub fn build_as(
     }
     let abi = abi_hash(workspace)?;
     let elves = shims::build(workspace, &crates)?;
+    let mut safe = crates.clone();
     for domain in &crates {
+        for library in abi::libraries(workspace, domain)? {
+            if !safe.contains(&library) {
+                safe.push(library);
+            }
+        }
+    }
+    for domain in safe {
         expanded::check(workspace, domain)?;
     }
     let mut images = Vec::new();

@@ -3,7 +3,7 @@
 
 use crate::build::{BuildError, Flavour, build_as};
 use crate::image::{self, ImageError};
-use crate::manifest::appliance::{self, Appliance};
+use crate::manifest::appliance::{self, Appliance, Domain};
 use crate::manifest::diagnostic::Diagnostics;
 use crate::manifest::{CheckError, Checked, check, source};
 use crate::workspace::Workspace;
@@ -236,6 +236,15 @@ fn config_of(table: &toml::Table, domain: &str) -> Option<toml::Value> {
     table.get("domains")?.get(domain)?.get("config").cloned()
 }
 
+/// The config of a network stack in this domain, if there is one: the domain's own, or, in a service that has the stack in its domain, the table `stack` in it.
+fn stack_config(domain: &Domain, table: &toml::Table) -> Option<toml::Value> {
+    let config = config_of(table, &domain.name.value);
+    match domain.image.value == STACK {
+        true => Some(config.unwrap_or(toml::Value::Table(toml::Table::new()))),
+        false => SERVICES.iter().find(|(image, ..)| *image == domain.image.value).and(config?.get("stack").cloned()),
+    }
+}
+
 /// A network stack's own addresses.
 struct Stack {
     ip: Ipv4Addr,
@@ -252,17 +261,17 @@ impl Stack {
     }
 }
 
-/// The box's own addresses, by the name of the network stack that has them. What the manifest leaves to the network is as the lab will tell it.
+/// The box's own addresses, by the name of the domain with the network stack that has them. What the manifest leaves to the network is as the lab will tell it.
 fn stacks(
     appliance: &Appliance,
     table: &toml::Table,
     segment: &SegmentNet,
 ) -> Result<BTreeMap<String, Stack>, RunError> {
     let mut stacks = BTreeMap::new();
-    for domain in appliance.domains.iter().filter(|domain| domain.image.value == STACK) {
+    for domain in &appliance.domains {
+        let Some(config) = stack_config(domain, table) else { continue };
         let name = &domain.name.value;
-        let config = config_of(table, name);
-        let text = |key: &str| config.as_ref().and_then(|config| config.get(key)?.as_str());
+        let text = |key: &str| config.get(key)?.as_str();
         let address =
             text("address").ok_or(RunError::Unsuitable(format!("the lab speaks IPv4, and {name} has no `address`")))?;
         let (ip, prefix) = match address {
@@ -315,8 +324,9 @@ fn services(
         let Some((_, kind, port)) = SERVICES.iter().find(|(image, ..)| *image == domain.image.value) else { continue };
         let name = &domain.name.value;
         let below = table.get("domains").and_then(|domains| domains.get(name)?.get("imports")?.get("stack")?.as_str());
-        let below = below.and_then(|import| import.split_once('.')).map(|(stack, _)| stack);
-        let Some((stack, own)) = below.and_then(|stack| stacks.get_key_value(stack)) else { continue };
+        // In another domain, or in its own.
+        let below = below.and_then(|import| import.split_once('.')).map_or(name.as_str(), |(stack, _)| stack);
+        let Some((stack, own)) = stacks.get_key_value(below) else { continue };
         let port = match config_of(table, name).and_then(|config| config.get("port")?.as_integer()) {
             Some(port) => u16::try_from(port).map_err(|error| RunError::Unsuitable(format!("{name}: {error}")))?,
             None => *port,
@@ -390,7 +400,7 @@ fn box_settings(
         (None, Some(stack)) => (stack.ip, stack.prefix),
         (None, None) => {
             return Err(RunError::Unsuitable(format!(
-                "the lab needs something to load, and no domain has the image `{BALANCER}` or `{STACK}`"
+                "the lab needs something to load, and no domain has the image `{BALANCER}` or `{STACK}`, or a network stack in it (`config.stack`)"
             )));
         }
     };
@@ -607,6 +617,23 @@ mod tests {
         };
         assert_eq!(card(""), (1500, None));
         assert_eq!(card("[domains.nic.config]\nmtu = 9000\nvlan = 10\n"), (9000, Some(10)));
+    }
+
+    /// A service is reached at the addresses of the stack that it uses, in whichever domain that is, its own included; a crash of that domain is then the service's.
+    #[test]
+    fn a_stack_in_its_services_domain() {
+        let text = "[box]\nmemory = \"64MiB\"\ncpus = 1\n[domains.stack]\nimage = \"netstack\"\n[domains.stack.config]\naddress = \"10.0.1.3/24\"\n\
+                    [domains.kv]\nimage = \"kv\"\nimports = { stack = \"stack.stack\" }\n\
+                    [domains.web]\nimage = \"httpd\"\nimports = { net = \"ixgbe1.net\" }\n[domains.web.config.stack]\naddress = \"10.0.1.4/24\"\n";
+        let table: toml::Table = text.parse().unwrap();
+        let appliance = Appliance::read(&source::from_toml(&table), &mut Diagnostics::default()).unwrap();
+        let stacks = stacks(&appliance, &table, &SegmentNet::default()).unwrap();
+        let services = services(&appliance, &table, &stacks).unwrap();
+        let seen: Vec<(&str, &str, String)> = services
+            .iter()
+            .map(|service| (service.domain.as_str(), service.stack.as_str(), service.addresses[0].to_string()))
+            .collect();
+        assert_eq!(seen, [("kv", "stack", "10.0.1.3".into()), ("web", "web", "10.0.1.4".into())]);
     }
 
     /// A drive for each domain that drives one, as it names it; what the lab's file says of others is refused, and so is a drive that the lab hasn't.

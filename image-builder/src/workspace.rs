@@ -8,9 +8,10 @@ pub struct Workspace {
     root: PathBuf,
     target: PathBuf,
     domains: Vec<DomainCrate>,
+    libraries: Vec<DomainCrate>,
 }
 
-/// A crate that is built as a domain's image.
+/// A crate that is built as a domain's image, or a library of such crates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DomainCrate {
     pub name: String,
@@ -26,6 +27,10 @@ impl DomainCrate {
 
 /// Where domains' crates lie. Those of the testbed are for tests.
 const DOMAIN_FOLDERS: [&str; 3] = ["drivers", "services", "testbed/domains"];
+/// The trusted part of a driver is beside it, named as such, and no domain.
+const TRUSTED_PART: &str = "-device";
+/// What several domains link is beside them, named as such, and held to what they are held to.
+const LIBRARY: &str = "-library";
 
 impl Workspace {
     /// The clone that this very program was built from, unless `REDLEAF_ROOT` says otherwise.
@@ -38,8 +43,10 @@ impl Workspace {
     }
 
     pub fn at(root: PathBuf, target: PathBuf) -> Workspace {
-        let domains = DOMAIN_FOLDERS.iter().flat_map(|folder| crates_in(&root.join(folder))).collect();
-        Workspace { root, target, domains }
+        let crates = DOMAIN_FOLDERS.iter().flat_map(|folder| crates_in(&root.join(folder)));
+        let crates = crates.filter(|one| !one.name.ends_with(TRUSTED_PART));
+        let (libraries, domains) = crates.partition(|one| one.name.ends_with(LIBRARY));
+        Workspace { root, target, domains, libraries }
     }
 
     pub fn root(&self) -> &Path {
@@ -70,6 +77,11 @@ impl Workspace {
     pub fn domain_crate(&self, name: &str) -> Option<&DomainCrate> {
         self.domains.iter().find(|domain| domain.name == name)
     }
+
+    /// The library of that name that domains may link.
+    pub fn library(&self, name: &str) -> Option<&DomainCrate> {
+        self.libraries.iter().find(|library| library.name == name)
+    }
 }
 
 fn crates_in(folder: &Path) -> Vec<DomainCrate> {
@@ -79,8 +91,7 @@ fn crates_in(folder: &Path) -> Vec<DomainCrate> {
             let folder = entry.path();
             let manifest: toml::Table = std::fs::read_to_string(folder.join("Cargo.toml")).ok()?.parse().ok()?;
             let name = manifest.get("package")?.get("name")?.as_str()?.to_owned();
-            // The trusted part of a driver is beside it, named as such, and no domain.
-            (!name.ends_with("-device")).then_some(DomainCrate { name, folder })
+            Some(DomainCrate { name, folder })
         })
         .collect();
     crates.sort_by(|a, b| a.name.cmp(&b.name));
@@ -91,12 +102,15 @@ fn crates_in(folder: &Path) -> Vec<DomainCrate> {
 mod tests {
     use super::*;
 
-    /// The parts of a driver that link into the kernel can't be named as an image.
+    /// The parts of a driver that link into the kernel can't be named as an image, and neither can what domains link.
     #[test]
-    fn trusted_crates_are_no_domains() {
+    fn trusted_crates_and_libraries_are_no_domains() {
         let workspace = Workspace::find();
         assert!(workspace.domain_crate("ixgbe").is_some());
         assert!(workspace.domain_crate("maglev").is_some());
-        assert!(workspace.domain_crate("ixgbe-device").is_none());
+        assert!(workspace.domain_crate("ixgbe-device").is_none() && workspace.library("ixgbe-device").is_none());
+        assert!(
+            workspace.domain_crate("netstack-library").is_none() && workspace.library("netstack-library").is_some()
+        );
     }
 }

@@ -140,6 +140,12 @@ pub trait Configuration: for<'de> Deserialize<'de> + Serialize {
         0
     }
 
+    /// What is wrong with the manifest's wiring beside this table, `wired` being the names of the imports that are wired: for domains with imports that may be left unwired. In
+    /// words for who wrote the manifest; at build time, after `validate`.
+    fn wiring_faults(&self, _wired: &[&str]) -> alloc::vec::Vec<alloc::string::String> {
+        alloc::vec::Vec::new()
+    }
+
     /// The folders that go with the table into the bundle, each with the dotted path where it is named; the builder packs them.
     fn folders(&mut self) -> alloc::vec::Vec<(alloc::string::String, &mut crate::folder::Folder)> {
         alloc::vec::Vec::new()

@@ -27,6 +27,8 @@ pub struct Request {
 pub struct Config {
     pub image: String,
     pub table: serde_json::Value,
+    /// The names of the domain's imports that the manifest wires.
+    pub wired: Vec<String>,
     /// By the path of each text in the table: the folder of the file that says it. What lies beside a manifest stays there for whoever inherits from it.
     pub beside: BTreeMap<String, PathBuf>,
 }
@@ -64,13 +66,22 @@ pub struct Port {
     pub optional: bool,
 }
 
-/// Something that the domain's own type found wrong with its config table.
+/// Something that the domain's own type found wrong with its config table, or with what is wired beside it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigFault {
     /// Such as `vips[1].address`; empty for the table itself. For an unknown field: the table that has it.
     pub path: String,
     pub message: String,
-    pub unknown: Option<UnknownField>,
+    pub concern: Concern,
+}
+
+/// What a fault is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Concern {
+    Value,
+    Unknown(UnknownField),
+    /// The domain's imports: which are wired, and which aren't.
+    Wiring,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! The generated program's side: domains' types behind one face.
 
-use crate::{Accepted, Config, ConfigFault, Port, Ports, Request, Response, UnknownField};
+use crate::{Accepted, Concern, Config, ConfigFault, Port, Ports, Request, Response, UnknownField};
 use interfaces::config::Configuration;
 use interfaces::folder::Folder;
 use runtime::env::{Env, StartError};
@@ -61,7 +61,7 @@ const MAX_FAULTS: usize = 50;
 
 /// Reads a table as a `C`. serde stops at the first fault; so what is at fault is taken out and the rest is read again, until nothing more is
 /// found, or only that what was taken out is now missing.
-fn read<C: Configuration>(Config { mut table, beside, .. }: Config) -> Result<Accepted, Vec<ConfigFault>> {
+fn read<C: Configuration>(Config { mut table, wired, beside, .. }: Config) -> Result<Accepted, Vec<ConfigFault>> {
     let mut faults: Vec<ConfigFault> = Vec::new();
     let mut removed: Vec<String> = Vec::new();
     while faults.len() < MAX_FAULTS {
@@ -72,8 +72,11 @@ fn read<C: Configuration>(Config { mut table, beside, .. }: Config) -> Result<Ac
                     faults.extend(config.validate().into_iter().map(|fault| ConfigFault {
                         path: fault.path,
                         message: fault.message,
-                        unknown: None,
+                        concern: Concern::Value,
                     }));
+                    let wired: Vec<&str> = wired.iter().map(String::as_str).collect();
+                    let of_wiring = config.wiring_faults(&wired).into_iter();
+                    faults.extend(of_wiring.map(|message| ConfigFault { concern: Concern::Wiring, ..whole(message) }));
                 }
                 if faults.is_empty() {
                     faults.extend(pack_folders(&mut config, &beside));
@@ -92,7 +95,8 @@ fn read<C: Configuration>(Config { mut table, beside, .. }: Config) -> Result<Ac
         if let Some(unknown) = UnknownField::parse(&message) {
             let parent = parent_of(&path, &unknown.name).to_owned();
             let found = take_out(&mut table, &join(&parent, &unknown.name));
-            faults.push(ConfigFault { path: parent, message: "unknown field".into(), unknown: Some(unknown) });
+            let concern = Concern::Unknown(unknown);
+            faults.push(ConfigFault { path: parent, message: "unknown field".into(), concern });
             if !found {
                 break;
             }
@@ -103,7 +107,7 @@ fn read<C: Configuration>(Config { mut table, beside, .. }: Config) -> Result<Ac
         if missing.as_ref().is_some_and(|field| removed.contains(&join(&path, field))) {
             break;
         }
-        faults.push(ConfigFault { path: path.clone(), message, unknown: None });
+        faults.push(ConfigFault { path: path.clone(), message, concern: Concern::Value });
         if missing.is_some() || !take_out(&mut table, &path) {
             break;
         }
@@ -117,13 +121,17 @@ fn pack_folders(config: &mut impl Configuration, beside: &BTreeMap<String, PathB
     let pack = |(path, folder): (String, &mut Folder)| {
         let place = beside.get(&path).map_or(folder.path().into(), |place| place.join(folder.path()));
         let packed = crate::pack::pack(&place);
-        packed.map(|packed| *folder = packed).err().map(|message| ConfigFault { path, message, unknown: None })
+        packed.map(|packed| *folder = packed).err().map(|message| ConfigFault {
+            path,
+            message,
+            concern: Concern::Value,
+        })
     };
     config.folders().into_iter().filter_map(pack).collect()
 }
 
 fn whole(message: String) -> ConfigFault {
-    ConfigFault { path: String::new(), message, unknown: None }
+    ConfigFault { path: String::new(), message, concern: Concern::Value }
 }
 
 fn join(path: &str, field: &str) -> String {
@@ -192,14 +200,17 @@ mod tests {
     }
 
     fn read_sample(table: Value) -> Result<Accepted, Vec<ConfigFault>> {
-        read::<Sample>(Config { image: "sample".into(), table, beside: BTreeMap::new() })
+        read::<Sample>(Config { image: "sample".into(), table, wired: vec![], beside: BTreeMap::new() })
     }
 
     fn faults(table: Value) -> Vec<(String, String)> {
         let faults = read_sample(table).unwrap_err();
         faults
             .into_iter()
-            .map(|fault| (fault.path, fault.unknown.map_or(fault.message, |unknown| unknown.name)))
+            .map(|fault| match fault.concern {
+                Concern::Unknown(unknown) => (fault.path, unknown.name),
+                Concern::Value | Concern::Wiring => (fault.path, fault.message),
+            })
             .collect()
     }
 

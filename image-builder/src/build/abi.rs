@@ -109,18 +109,35 @@ pub fn abi_hash(workspace: &Workspace) -> Result<Hash, BuildError> {
     Ok(Hash(hash.finalize().into()))
 }
 
-/// Where an image came from: its own sources and dependencies, over the ABI.
+/// Where an image came from: its own sources, its libraries' and dependencies, over the ABI.
 pub fn build_hash(workspace: &Workspace, domain: &DomainCrate, abi: Hash) -> Result<Hash, BuildError> {
     let mut hash = Sha256::new();
     hash.update(abi.0);
-    for (path, bytes) in sources(&domain.folder)? {
-        hash.update(path);
-        hash.update(Sha256::digest(&bytes));
+    for own in std::iter::once(domain).chain(libraries(workspace, domain)?) {
+        for (path, bytes) in sources(&own.folder)? {
+            hash.update(path);
+            hash.update(Sha256::digest(&bytes));
+        }
     }
     for package in Lock::read(workspace)?.closure(std::slice::from_ref(&domain.name)) {
         hash.update(format!("{package:?}"));
     }
     Ok(Hash(hash.finalize().into()))
+}
+
+/// The clone's libraries that this domain's crate links, each once.
+pub fn libraries<'a>(workspace: &'a Workspace, domain: &DomainCrate) -> Result<Vec<&'a DomainCrate>, BuildError> {
+    let lock = Lock::read(workspace)?;
+    let mut libraries: Vec<&DomainCrate> = Vec::new();
+    let (mut next, mut looked_at) = (Some(domain), 0);
+    while let Some(one) = next {
+        for name in normal_dependencies(&lock, &one.name, &one.folder)?.keys() {
+            libraries.extend(workspace.library(name).filter(|library| !libraries.contains(library)));
+        }
+        next = libraries.get(looked_at).copied();
+        looked_at += 1;
+    }
+    Ok(libraries)
 }
 
 /// What the crate `name` in `folder` links or is expanded by, tests left out: each name in its `[dependencies]`, those of single targets included, with what the lock
@@ -181,6 +198,30 @@ mod tests {
         let of = |name| build_hash(&workspace, workspace.domain_crate(name).unwrap(), abi).unwrap();
         assert_eq!(of("maglev"), of("maglev"));
         assert_ne!(of("maglev"), of("filter"));
+    }
+
+    /// An image is told from another by the sources of what it links, too.
+    #[test]
+    fn a_library_is_part_of_the_build() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("Cargo.lock", "");
+        let on = "[dependencies]\nsome-library = { path = \"../some-library\" }\n";
+        write("services/made-up/Cargo.toml", &format!("[package]\nname = \"made-up\"\nversion = \"0.1.0\"\n{on}"));
+        write("services/some-library/Cargo.toml", "[package]\nname = \"some-library\"\nversion = \"0.1.0\"\n");
+        write("services/some-library/src/lib.rs", "pub fn f() {}");
+        let hash = || {
+            let workspace = Workspace::at(folder.path().to_owned(), folder.path().join("target"));
+            build_hash(&workspace, workspace.domain_crate("made-up").unwrap(), Hash([0; 32])).unwrap()
+        };
+        let before = hash();
+        assert_eq!(hash(), before);
+        write("services/some-library/src/lib.rs", "pub fn g() {}");
+        assert_ne!(hash(), before);
     }
 
     /// What the hash is made of, in a folder of its own.

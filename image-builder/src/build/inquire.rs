@@ -38,7 +38,8 @@ pub fn inquire(workspace: &Workspace, appliance: &Appliance, sources: &Sources) 
     let configs = appliance.domains.iter().map(|domain| {
         let (table, mut beside) = (to_json(&domain.config), BTreeMap::new());
         note_texts(&domain.config, String::new(), sources, &mut beside);
-        let config = Config { image: domain.image.value.clone(), table, beside };
+        let wired = domain.imports.iter().map(|import| import.port.value.clone()).collect();
+        let config = Config { image: domain.image.value.clone(), table, wired, beside };
         (domain.name.value.clone(), config)
     });
     let response = ask(&program, &Request { configs: configs.collect() })?;

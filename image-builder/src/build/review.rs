@@ -1,4 +1,4 @@
-//! What a domain may be made of: safe code, no build script of its own, and dependencies that somebody has read.
+//! What a domain may be made of: safe code, no build script of its own, and dependencies that somebody has read; or libraries of the clone's that are made of the same.
 
 use super::BuildError;
 use super::abi::{Lock, normal_dependencies};
@@ -32,6 +32,15 @@ struct ReviewedCrate {
 
 /// Refuses a domain's crate that isn't made as domains are.
 pub fn review(workspace: &Workspace, domain: &DomainCrate) -> Result<(), BuildError> {
+    let faults = crate_faults(workspace, domain)?;
+    match faults.is_empty() {
+        true => Ok(()),
+        false => Err(BuildError::Refused { image: domain.name.clone(), faults }),
+    }
+}
+
+/// What is wrong with a domain's crate, or with a library's.
+fn crate_faults(workspace: &Workspace, domain: &DomainCrate) -> Result<Vec<String>, BuildError> {
     let mut faults = Vec::new();
     let source = domain.folder.join("src/lib.rs");
     let text = fs::read_to_string(&source).map_err(BuildError::file("reading", &source))?;
@@ -51,10 +60,7 @@ pub fn review(workspace: &Workspace, domain: &DomainCrate) -> Result<(), BuildEr
         faults.push("it has a build script; a domain has none".to_owned());
     }
     faults.extend(dependency_faults(workspace, domain)?);
-    match faults.is_empty() {
-        true => Ok(()),
-        false => Err(BuildError::Refused { image: domain.name.clone(), faults }),
-    }
+    Ok(faults)
 }
 
 fn forbids_unsafe(file: &syn::File) -> bool {
@@ -85,6 +91,11 @@ fn dependency_faults(workspace: &Workspace, domain: &DomainCrate) -> Result<Vec<
         if TRUSTED.contains(&name.as_str()) {
             continue;
         }
+        if let Some(library) = workspace.library(&name) {
+            let of_library = crate_faults(workspace, library)?.into_iter();
+            faults.extend(of_library.map(|fault| format!("{name}, which it links: {fault}")));
+            continue;
+        }
         if locked.is_empty() {
             faults.push(format!(
                 "it depends on {name}, which Cargo.lock doesn't know of; type: cargo metadata --format-version 1 > /dev/null"
@@ -97,7 +108,7 @@ fn dependency_faults(workspace: &Workspace, domain: &DomainCrate) -> Result<Vec<
             match (&package.checksum, known) {
                 (None, _) if TRUSTED.contains(&package.name.as_str()) => {}
                 (None, _) => faults.push(format!(
-                    "it depends on {}; imports go downhill, to interfaces and runtime only",
+                    "it depends on {}; imports go downhill, to interfaces, runtime and libraries of domains only",
                     package.name
                 )),
                 (Some(_), None) => faults.push(format!(
@@ -231,7 +242,35 @@ mod tests {
         let lock = package("made-up", "0.1.0", "", "\"own-macros\"") + &package("own-macros", "0.1.0", "", "");
         assert_eq!(
             faults_of("[dependencies]\nown-macros = { path = \"macros\" }\n", &lock, &[]),
-            ["it depends on own-macros; imports go downhill, to interfaces and runtime only"]
+            ["it depends on own-macros; imports go downhill, to interfaces, runtime and libraries of domains only"]
+        );
+    }
+
+    /// A library of domains is held to what a domain is held to, wherever its fault is.
+    #[test]
+    fn a_library_is_reviewed_with_who_links_it() {
+        let on_library = "[dependencies]\nsome-library = { path = \"../some-library\" }\n";
+        let lock = package("made-up", "0.1.0", "", "\"some-library\"")
+            + &package("some-library", "0.1.0", "", "\"derive-things\", \"listed\"")
+            + &package("listed", "1.0.0", "c1.0.0", "")
+            + &package("derive-things", "0.3.0", "d", "");
+        let library = |dependencies: &str, text: &str, more: &[(&str, &str)]| {
+            let manifest = format!("[package]\nname = \"some-library\"\nversion = \"0.1.0\"\n{dependencies}");
+            let own =
+                [("services/some-library/Cargo.toml", manifest.as_str()), ("services/some-library/src/lib.rs", text)];
+            faults_of(on_library, &lock, &[&own, more].concat())
+        };
+        let safe = "#![no_std]\n#![forbid(unsafe_code)]";
+        // What a library's tests need isn't linked.
+        let tested = format!("{ON_LISTED}[dev-dependencies]\nderive-things = \"0.3\"\n");
+        assert_eq!(library(&tested, safe, &[]), [""; 0]);
+        let refused = |fault: &str| [format!("some-library, which it links: {fault}")];
+        assert_eq!(library("", "#![no_std]", &[]), refused("src/lib.rs doesn't say #![forbid(unsafe_code)]"));
+        let script = [("services/some-library/build.rs", "fn main() {}")];
+        assert_eq!(library("", safe, &script), refused("it has a build script; a domain has none"));
+        assert_eq!(
+            library("[dependencies]\nderive-things = \"0.3\"\n", safe, &[]),
+            refused("derive-things 0.3.0 isn't on the reviewed list (image-builder/reviewed.toml)")
         );
     }
 

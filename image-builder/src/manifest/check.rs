@@ -4,7 +4,7 @@ use super::appliance::{Appliance, DEFAULT_THREADS, Domain, Import};
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::source::{locate, locate_key};
 use bundle::manifest::{KERNEL_THREADS, THREADS, is_device_interface};
-use inquiry::{ConfigFault, Ports};
+use inquiry::{Concern, ConfigFault, Ports};
 use interfaces::{config::Size, packet::buffer_for};
 use std::collections::BTreeMap;
 
@@ -84,7 +84,7 @@ pub fn ports(appliance: &Appliance, ports: &BTreeMap<String, Ports>, diagnostics
     }
 }
 
-/// Config tables as the domains' own types see them.
+/// Config tables, and what is wired beside them, as the domains' own types see them.
 pub fn configs(appliance: &Appliance, faults: &BTreeMap<String, Vec<ConfigFault>>, diagnostics: &mut Diagnostics) {
     for domain in &appliance.domains {
         for fault in faults.get(&domain.name.value).into_iter().flatten() {
@@ -92,14 +92,19 @@ pub fn configs(appliance: &Appliance, faults: &BTreeMap<String, Vec<ConfigFault>
                 "" => format!("the config of domain {}", domain.name.value),
                 path => format!("`{path}` in the config of domain {}", domain.name.value),
             };
-            let mut at = locate(&domain.config, &fault.path);
-            if let Some(unknown) = &fault.unknown {
-                at = locate_key(&domain.config, &fault.path, &unknown.name).unwrap_or(at);
-            }
-            let diagnostic = Diagnostic::new(format!("{what} is refused")).at(at, fault.message.clone());
-            diagnostics.push(match &fault.unknown {
-                Some(unknown) => diagnostic.meant(&unknown.name, unknown.known.iter().map(String::as_str)),
-                None => diagnostic,
+            let at = locate(&domain.config, &fault.path);
+            let refused = |at| Diagnostic::new(format!("{what} is refused")).at(at, fault.message.clone());
+            diagnostics.push(match &fault.concern {
+                Concern::Value => refused(at),
+                Concern::Unknown(unknown) => {
+                    refused(locate_key(&domain.config, &fault.path, &unknown.name).unwrap_or(at))
+                        .meant(&unknown.name, unknown.known.iter().map(String::as_str))
+                }
+                Concern::Wiring => {
+                    let at = domain.imports.first().map_or(&domain.name.at, |import| &import.port.at);
+                    Diagnostic::new(format!("domain {} can't work as it is wired", domain.name.value))
+                        .at(at.clone(), fault.message.clone())
+                }
             });
         }
     }

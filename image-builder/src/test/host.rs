@@ -101,7 +101,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("devices", &["interfaces", "ixgbe-device", "nvme-device", "kernel-core"]),
     ("kernel", &["bundle", "devices", "interfaces", "kernel-core"]),
 ];
-/// The same for every domain.
+/// The same for every domain, and for the libraries of domains, which they may use besides.
 const DOMAINS_MAY_USE: &[&str] = &["interfaces", "runtime"];
 
 /// Drivers and services are safe code without exception.
@@ -113,11 +113,12 @@ fn safe_tiers(workspace: &Workspace) -> Outcome {
     }
 }
 
-/// Services and drivers know `interfaces` and `runtime`, never each other and never the kernel; `interfaces` knows nobody.
+/// Services and drivers know `interfaces`, `runtime` and libraries of domains, never each other and never the kernel; `interfaces` knows nobody.
 fn layering(workspace: &Workspace) -> Outcome {
     match crates_of_the_clone(workspace.root()) {
         Ok(crates) => {
-            let wrong = uphill(&crates, &|name| workspace.domain_crate(name).is_some());
+            let is_domain = |name: &str| workspace.domain_crate(name).is_some();
+            let wrong = uphill(&crates, &is_domain, &|name| workspace.library(name).is_some());
             if wrong.is_empty() { Outcome::Passed } else { Outcome::Failed(wrong.join("; ")) }
         }
         Err(error) => Outcome::Failed(error),
@@ -157,14 +158,20 @@ fn crates_of_the_clone(root: &Path) -> Result<BTreeMap<String, Vec<String>>, Str
     Ok(crates.collect())
 }
 
-fn uphill(crates: &BTreeMap<String, Vec<String>>, is_domain: &dyn Fn(&str) -> bool) -> Vec<String> {
+fn uphill(
+    crates: &BTreeMap<String, Vec<String>>,
+    is_domain: &dyn Fn(&str) -> bool,
+    is_library: &dyn Fn(&str) -> bool,
+) -> Vec<String> {
     let mut wrong = Vec::new();
     for (name, dependencies) in crates {
         let named = MAY_USE.iter().find(|(own, _)| own == name).map(|(_, allowed)| *allowed);
-        let Some(allowed) = named.or(is_domain(name).then_some(DOMAINS_MAY_USE)) else {
+        let safe = is_domain(name) || is_library(name);
+        let Some(allowed) = named.or(safe.then_some(DOMAINS_MAY_USE)) else {
             continue;
         };
-        for dependency in dependencies.iter().filter(|dependency| !allowed.contains(&dependency.as_str())) {
+        let may = |dependency: &str| allowed.contains(&dependency) || (safe && is_library(dependency));
+        for dependency in dependencies.iter().filter(|dependency| !may(dependency)) {
             wrong.push(format!("{name} links {dependency}"));
         }
     }
@@ -188,7 +195,8 @@ mod tests {
         assert_eq!(parse("running 3 tests"), None);
     }
 
-    /// The check itself: a service that links another, or the kernel, is found; the host's crates may link what they like.
+    /// The check itself: a service that links another, or the kernel, is found, and so is a library that does, or that is linked by whoever is no domain; the host's crates may link what
+    /// they like.
     #[test]
     fn uphill_is_found() {
         let crates = |list: &[(&str, &[&str])]| {
@@ -197,13 +205,27 @@ mod tests {
                 .collect()
         };
         let domain = |name: &str| ["lb", "filter"].contains(&name);
+        let library = |name: &str| name == "tables";
         let good = crates(&[
-            ("lb", &["runtime", "interfaces"]),
+            ("lb", &["runtime", "interfaces", "tables"]),
+            ("tables", &["interfaces"]),
             ("lab", &["model", "lb"]),
             ("interfaces", &["interfaces-macros"]),
         ]);
-        assert_eq!(uphill(&good, &domain), Vec::<String>::new());
-        let bad = crates(&[("lb", &["filter", "kernel-core"]), ("interfaces", &["runtime"])]);
-        assert_eq!(uphill(&bad, &domain), ["interfaces links runtime", "lb links filter", "lb links kernel-core"]);
+        assert_eq!(uphill(&good, &domain, &library), Vec::<String>::new());
+        let bad = crates(&[
+            ("lb", &["filter", "kernel-core"]),
+            ("tables", &["lb"]),
+            ("interfaces", &["runtime"]),
+            ("runtime", &["tables"]),
+        ]);
+        let found = [
+            "interfaces links runtime",
+            "lb links filter",
+            "lb links kernel-core",
+            "runtime links tables",
+            "tables links lb",
+        ];
+        assert_eq!(uphill(&bad, &domain, &library), found);
     }
 }

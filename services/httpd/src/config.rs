@@ -4,6 +4,9 @@
 //! content = "site"      # a folder, from this file
 //! port = 80
 //! access-log = true
+//!
+//! [domains.web.config.stack]  # if import `net` is wired, and `stack` isn't: the network stack in this domain
+//! address = "10.0.1.3/24"
 //! ```
 
 use alloc::{format, string::String, vec::Vec};
@@ -12,6 +15,7 @@ use interfaces::{
     config::{Configuration, Duration, Fault, Size},
     folder::Folder,
 };
+use netstack_library::placement;
 use serde::{Deserialize, Serialize};
 
 use crate::{connection::Limits, head::HeadLimits};
@@ -47,6 +51,9 @@ pub struct Config {
     /// Between requests.
     #[serde(default = "default::idle")]
     pub idle_time: Duration,
+    /// Of the network stack, if it is in this domain.
+    #[serde(default)]
+    pub stack: Option<netstack_library::Config>,
 }
 
 mod default {
@@ -88,7 +95,12 @@ impl Configuration for Config {
         ];
         let fault =
             |(path, value, least)| Fault { path: String::from(path), message: format!("{value} is less than {least}") };
-        at_least.into_iter().filter(|&(_, value, least)| value < least).map(fault).collect()
+        let own = at_least.into_iter().filter(|&(_, value, least)| value < least).map(fault);
+        own.chain(placement::faults(self.stack.as_ref())).collect()
+    }
+
+    fn wiring_faults(&self, wired: &[&str]) -> Vec<String> {
+        placement::wiring_fault(wired, self.stack.as_ref()).into_iter().collect()
     }
 
     fn folders(&mut self) -> Vec<(String, &mut Folder)> {

@@ -1,11 +1,12 @@
 //! What the operator sees of this domain.
 
-use alloc::sync::Arc;
+use alloc::{string::String, sync::Arc};
 
 use interfaces::{
     RRef,
     control::{Control, ControlError, Counters, Text},
 };
+use netstack_library::Placement;
 use runtime::{serving::Tallies, tally::Tally};
 
 use crate::server::Answers;
@@ -18,11 +19,15 @@ pub struct Counts {
 }
 
 /// The domain's `control` port.
-pub struct Console(pub Arc<[Counts]>);
+pub struct Console {
+    /// Of each thread.
+    pub counts: Arc<[Counts]>,
+    pub placement: Placement,
+}
 
 impl Control for Console {
     fn counters(&self, first: u32, mut page: RRef<Counters>) -> Result<RRef<Counters>, ControlError> {
-        let sum = |of: fn(&Counts) -> &Tally| self.0.iter().map(|counts| of(counts).get()).sum::<u64>();
+        let sum = |of: fn(&Counts) -> &Tally| self.counts.iter().map(|counts| of(counts).get()).sum::<u64>();
         let counters = [
             ("connections.accepted", sum(|counts| &counts.clients.accepted)),
             ("connections.open", sum(|counts| &counts.clients.open)),
@@ -39,7 +44,9 @@ impl Control for Console {
             ("answers.client-errors", sum(|counts| &counts.answers.client_errors)),
             ("answers.server-errors", sum(|counts| &counts.answers.server_errors)),
         ];
-        counters.into_iter().skip(first as usize).all(|(name, value)| page.push(name, value));
+        let counters = counters.map(|(name, value)| (String::from(name), value)).into_iter();
+        let counters = counters.chain(self.placement.counters());
+        counters.skip(first as usize).all(|(name, value)| page.push(&name, value));
         Ok(page)
     }
 

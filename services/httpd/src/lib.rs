@@ -1,5 +1,5 @@
 //! A web server for static content: HTTP/1.1 as RFC 9110 and RFC 9112 want it. It serves a folder that is in the bundle, with a thread on each of its CPUs,
-//! each on an instance of the network stack.
+//! each on an instance of the network stack, which is in a domain of its own or in this one.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -23,8 +23,10 @@ use interfaces::{
     Port,
     control::Control,
     folder::Files,
+    net::Net,
     socket::{Local, NetStack},
 };
+use netstack_library::Placement;
 use runtime::{
     env::{Env, StartError},
     serving::{self, Server},
@@ -39,7 +41,9 @@ use crate::{
 
 #[derive(runtime::Imports)]
 pub struct Imports {
-    pub stack: Port<dyn NetStack>,
+    /// One of these two: a stack, or a card for one in this domain.
+    pub stack: Option<Port<dyn NetStack>>,
+    pub net: Option<Port<dyn Net>>,
 }
 
 #[derive(runtime::Exports)]
@@ -53,12 +57,13 @@ pub fn start(env: Env, imports: Imports, config: Config) -> Result<Exports, Star
     // Read once for the log, and so that a damaged archive stops the start; each thread reads its own index of it.
     let files = Files::read(config.content.archive()).map_err(|damaged| StartError(format!("{damaged}")))?;
     log::info!("{} files, {} KiB, on port {}", files.files().len(), config.content.archive().len() >> 10, config.port);
+    let placement = Placement::new(&env, imports.stack, imports.net, config.stack.clone())?;
     let counts: Arc<[Counts]> = env.cpus().iter().map(|_| Counts::default()).collect();
     for (index, &cpu) in env.cpus().iter().enumerate() {
-        let (config, counts, stack) = (config.clone(), counts.clone(), imports.stack);
+        let (config, counts, stack) = (config.clone(), counts.clone(), placement.stack);
         env.spawn("clients", cpu, move || serve(&config, &counts[index], stack, index as u16))?;
     }
-    Ok(Exports { control: Box::new(Console(counts)) })
+    Ok(Exports { control: Box::new(Console { counts, placement }) })
 }
 
 fn serve(config: &Config, counts: &Counts, stack: Port<dyn NetStack>, index: u16) {

@@ -35,6 +35,7 @@ fn config() -> Config {
         request_time: Duration::from_millis(300),
         answer_time: Duration::from_millis(500),
         idle_time: Duration::from_millis(700),
+        stack: None,
     }
 }
 
@@ -43,7 +44,8 @@ fn box_with(limits: Limits, config: Config) -> (Network, Exports) {
     host::connect();
     let network = Network::new(limits);
     let stack: &'static _ = Box::leak(network.stack());
-    let exports = start(Env::new("web", 1, &[0]), Imports { stack: Port::new(stack) }, config).unwrap();
+    let exports =
+        start(Env::new("web", 1, &[0]), Imports { stack: Some(Port::new(stack)), net: None }, config).unwrap();
     (network, exports)
 }
 

@@ -5,11 +5,15 @@
 //! memory = "64MiB"
 //! durable = true        # what is acknowledged survives; import `block` is the disk
 //! log-size = "256MiB"   # of it: from the first block of the namespace
+//!
+//! [domains.kv.config.stack]  # if import `net` is wired, and `stack` isn't: the network stack in this domain
+//! address = "10.0.1.3/24"
 //! ```
 
 use alloc::{format, string::String, vec::Vec};
 
 use interfaces::config::{Configuration, Duration, Fault, Size};
+use netstack_library::placement;
 use serde::{Deserialize, Serialize};
 
 use crate::store::Limits;
@@ -25,7 +29,7 @@ pub struct Config {
     /// The longest answer by UDP.
     #[serde(default = "default::longest_datagrams")]
     pub longest_udp_answer: Size,
-    /// For items, index included. The domain's own memory must hold this, and `incoming` and `waiting` besides.
+    /// For items, index included. The domain's own memory must hold this, `incoming` and `waiting` besides, and a stack's connections, if that is here.
     #[serde(default = "default::memory")]
     pub memory: Size,
     #[serde(default = "default::longest_value")]
@@ -57,6 +61,9 @@ pub struct Config {
     /// Between requests: clients keep connections open for long.
     #[serde(default = "default::idle")]
     pub idle_time: Duration,
+    /// Of the network stack, if it is in this domain.
+    #[serde(default)]
+    pub stack: Option<netstack_library::Config>,
 }
 
 mod default {
@@ -91,6 +98,10 @@ mod default {
     }
 }
 
+/// What the log's import must be to `durable`.
+pub const NO_DISK: &str = "`durable = true` wants a disk: wire import `block`";
+pub const IDLE_DISK: &str = "import `block` is wired, and `durable` is not true";
+
 /// What a shard needs to hold at least a few of the longest values.
 const VALUES_OF_A_SHARD: u64 = 4;
 
@@ -113,7 +124,17 @@ impl Configuration for Config {
         if longest > 128 << 20 {
             faults.push(Fault { path: "longest-value".into(), message: "more than 128MiB".into() });
         }
+        faults.extend(placement::faults(self.stack.as_ref()));
         faults
+    }
+
+    fn wiring_faults(&self, wired: &[&str]) -> Vec<String> {
+        let disk = match (self.durable, wired.contains(&"block")) {
+            (true, false) => Some(NO_DISK.into()),
+            (false, true) => Some(IDLE_DISK.into()),
+            _ => None,
+        };
+        disk.into_iter().chain(placement::wiring_fault(wired, self.stack.as_ref())).collect()
     }
 }
 

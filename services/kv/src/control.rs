@@ -1,11 +1,12 @@
 //! What the operator sees of this domain, and may ask of it.
 
-use alloc::sync::Arc;
+use alloc::{string::String, sync::Arc};
 
 use interfaces::{
     RRef,
     control::{Control, ControlError, Counters, Text},
 };
+use netstack_library::Placement;
 use runtime::{serving::Tallies, tally::Tally};
 
 use crate::{clock::Clock, statistics::Traffic, store::Store};
@@ -14,6 +15,7 @@ use crate::{clock::Clock, statistics::Traffic, store::Store};
 pub struct Console {
     pub store: Arc<Store>,
     pub traffic: Arc<[Traffic]>,
+    pub placement: Placement,
 }
 
 impl Control for Console {
@@ -63,7 +65,8 @@ impl Control for Console {
             ]
         });
         let counters = counters.into_iter().chain(log.into_iter().flatten());
-        counters.skip(first as usize).all(|(name, value)| page.push(name, value));
+        let counters = counters.map(|(name, value)| (String::from(name), value)).chain(self.placement.counters());
+        counters.skip(first as usize).all(|(name, value)| page.push(&name, value));
         Ok(page)
     }
 

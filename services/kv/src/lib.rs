@@ -1,5 +1,5 @@
 //! A key-value store that speaks memcached's protocol, so that existing clients just work: classic and meta commands, TCP and UDP. It has a thread on each of its
-//! CPUs, each on an instance of the network stack; the store itself is one, in shards.
+//! CPUs, each on an instance of the network stack, which is in a domain of its own or in this one; the store itself is one, in shards.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -29,8 +29,10 @@ use interfaces::{
     Port,
     block::Block,
     control::Control,
+    net::Net,
     socket::{Local, NetStack},
 };
+use netstack_library::Placement;
 use runtime::{
     env::{Env, StartError},
     random,
@@ -50,7 +52,9 @@ use crate::{
 
 #[derive(runtime::Imports)]
 pub struct Imports {
-    pub stack: Port<dyn NetStack>,
+    /// One of these two: a stack, or a card for one in this domain.
+    pub stack: Option<Port<dyn NetStack>>,
+    pub net: Option<Port<dyn Net>>,
     /// Where the log of a durable store lies.
     pub block: Option<Port<dyn Block>>,
 }
@@ -63,13 +67,15 @@ pub struct Exports {
 /// Starts the store: a thread on each CPU, on the instance of the stack of the same number. A durable one is what its log says first.
 pub fn start(env: Env, imports: Imports, config: Config) -> Result<Exports, StartError> {
     let started = time::now();
+    // First, so that whoever has lost a connection to the last generation is told so while the log is read.
+    let placement = Placement::new(&env, imports.stack, imports.net, config.stack.clone())?;
     // Strangers mustn't know which keys collide.
     let seed = random::number();
     let disk = match (config.durable, imports.block) {
         (false, None) => None,
         (true, Some(block)) => Some(Disk::open(block, 0, config.namespace, config.log_size.0)?),
-        (true, None) => return Err("`durable = true` wants a disk: wire import `block`".into()),
-        (false, Some(_)) => return Err("import `block` is wired, and `durable` is not true".into()),
+        (true, None) => return Err(config::NO_DISK.into()),
+        (false, Some(_)) => return Err(config::IDLE_DISK.into()),
     };
     let journal = disk.is_some().then(|| Arc::new(Journal::new(env.cpus().len())));
     let store = Arc::new(Store::new(config.limits(env.cpus().len()), seed, journal.clone()));
@@ -80,10 +86,10 @@ pub fn start(env: Env, imports: Imports, config: Config) -> Result<Exports, Star
     let traffic: Arc<[Traffic]> = env.cpus().iter().map(|_| Traffic::default()).collect();
     log::info!("{} for items in {} shards, on port {}", config.memory, store.shards(), config.port);
     for (index, &cpu) in env.cpus().iter().enumerate() {
-        let (config, store, traffic, stack) = (config.clone(), store.clone(), traffic.clone(), imports.stack);
+        let (config, store, traffic, stack) = (config.clone(), store.clone(), traffic.clone(), placement.stack);
         env.spawn("clients", cpu, move || serve(&config, &store, &traffic, index, stack, started))?;
     }
-    Ok(Exports { control: Box::new(Console { store, traffic }) })
+    Ok(Exports { control: Box::new(Console { store, traffic, placement }) })
 }
 
 fn serve(config: &Config, store: &Store, traffic: &[Traffic], index: usize, stack: Port<dyn NetStack>, started: u64) {

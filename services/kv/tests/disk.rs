@@ -174,7 +174,7 @@ fn store_on(disk: &MemoryDisk, config: Config) -> Result<(Network, Exports), Str
     let network = Network::new(Limits { instances: 2, ..Limits::default() });
     let stack: &'static _ = Box::leak(network.stack());
     let block: &'static dyn Block = Box::leak(Box::new(disk.clone()));
-    let imports = Imports { stack: Port::new(stack), block: Some(Port::new(block)) };
+    let imports = Imports { stack: Some(Port::new(stack)), net: None, block: Some(Port::new(block)) };
     let exports = start(Env::new("kv", 1, &[0, 1]), imports, config).map_err(|error| error.0)?;
     Ok((network, exports))
 }
@@ -395,7 +395,7 @@ fn what_cannot_be_served_is_refused_in_words() {
     assert!(words.contains("commit 3 is lost, and those up to 4 came after it"), "{words}");
     let network = Network::new(Limits::default());
     let stack: &'static _ = Box::leak(network.stack());
-    let imports = Imports { stack: Port::new(stack), block: None };
+    let imports = Imports { stack: Some(Port::new(stack)), net: None, block: None };
     let error = start(Env::new("kv", 1, &[0]), imports, config("2MiB")).err().unwrap();
     assert!(error.0.contains("wire import `block`"), "{}", error.0);
 }

@@ -1,47 +1,30 @@
-//! A network stack for services: IPv4 and IPv6, ARP and NDP, ICMP, UDP and TCP, by smoltcp, with an instance for each queue of the card.
+//! A network stack in a domain of its own, for any number of services: `netstack-library` behind a port. A service that wants no domain between itself and the card links the same
+//! library (`services/kv`, `services/httpd`).
 //!
-//! [`stack`] is the core, without card and threads; [`instance`] puts it at a queue and lets services' threads in; this file and [`handle`] are the domain round it. What
-//! services see is `interfaces::socket`.
-//!
-//! The box's addresses stand in the manifest, or the network tells them ([`learner`]: DHCP, router advertisements); names are looked up by [`resolver`].
-//!
-//! What isn't here: reassembly of fragments (counted), DHCP for IPv6, SYN cookies (the backlog is bounded instead, and the oldest gives way), selective acknowledgements
-//! beyond what smoltcp does.
+//! ```toml
+//! [domains.stack]
+//! image = "netstack"
+//! imports = { net = "ixgbe0.net" }
+//! cpus = [0, 1]              # as many as the card has queues: an instance for each
+//! [domains.stack.config]     # netstack_library::Config
+//! address = "10.0.1.3/24"
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
-pub mod addresses;
-pub mod bound;
-pub mod config;
-pub mod connection;
 pub mod control;
-pub mod flow;
-pub mod flows;
-pub mod handle;
-pub mod instance;
-pub mod learner;
-pub mod outbox;
-pub mod resolver;
-pub mod stack;
-pub mod statistics;
-pub mod sums;
 
-use alloc::{boxed::Box, format, string::String, sync::Arc, vec::Vec};
+use alloc::boxed::Box;
 
-use interfaces::{
-    Port,
-    config::{Configuration, Fault},
-    control::Control,
-    net::Net,
-    socket::NetStack,
-};
+use interfaces::{Port, control::Control, net::Net, socket::NetStack};
+use netstack_library::Services;
 use runtime::env::{Env, StartError};
 
-pub use config::Config;
+pub use netstack_library::Config;
 
-use crate::{control::Console, handle::Services, instance::Instances};
+use crate::control::Console;
 
 #[derive(runtime::Imports)]
 pub struct Imports {
@@ -54,19 +37,7 @@ pub struct Exports {
     pub control: Box<dyn Control>,
 }
 
-/// Starts an instance on each of the domain's CPUs; the i-th is at queue i.
 pub fn start(env: Env, imports: Imports, config: Config) -> Result<Exports, StartError> {
-    let faults = config.validate();
-    if !faults.is_empty() {
-        let lines: Vec<String> = faults.iter().map(|Fault { path, message }| format!("{path}: {message}")).collect();
-        return Err(StartError(lines.join("; ")));
-    }
-    let config = Arc::new(config);
-    let instances = Arc::new(Instances::new(imports.net, env.cpus().len() as u16, &config));
-    for (index, &cpu) in env.cpus().iter().enumerate() {
-        let (instances, config, index) = (instances.clone(), config.clone(), index as u16);
-        env.spawn(&instance::caretaker_name(index), cpu, move || instances.care(index, config))?;
-    }
-    let services = Services { instances: instances.clone(), config };
-    Ok(Exports { stack: Box::new(services), control: Box::new(Console { instances }) })
+    let services = Services::start(&env, imports.net, config)?;
+    Ok(Exports { stack: Box::new(services.clone()), control: Box::new(Console { services }) })
 }

@@ -120,7 +120,7 @@ pub struct Backend {
 /// A service of the box's own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
-    /// The domain that serves, and the network stack below it.
+    /// The domain that serves, and the one with the network stack below it: the same, if that is linked into the service.
     pub domain: String,
     pub stack: String,
     pub kind: ServiceKind,

@@ -8,7 +8,7 @@ use interfaces::{
     net::{Link, MacAddress, NetInfo},
     packet::PacketFlags,
 };
-use netstack::{Config, stack::Stack};
+use netstack_library::{Config, stack::Stack};
 use smoltcp::{
     iface::{Interface, SocketHandle, SocketSet},
     phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken},
@@ -209,7 +209,7 @@ impl World {
     }
 
     pub fn input(&mut self, frame: &[u8]) {
-        if let netstack::stack::Concerns::Asker(_) = self.stack.input(frame, PacketFlags::empty(), self.now) {
+        if let netstack_library::stack::Concerns::Asker(_) = self.stack.input(frame, PacketFlags::empty(), self.now) {
             self.stack.input_stray(frame);
         }
     }

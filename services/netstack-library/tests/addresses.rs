@@ -9,7 +9,7 @@ use interfaces::{
     packet::PacketFlags,
     socket::{End, Event, Local, Round},
 };
-use netstack::{Config, stack::ClientId};
+use netstack_library::{Config, stack::ClientId};
 use proptest::prelude::*;
 use smoltcp::{
     phy::ChecksumCapabilities,
@@ -293,7 +293,7 @@ fn another_instance_goes_by_what_was_learned() {
     let mut world = World::new(toml::from_str("address = 'dhcp'").unwrap());
     let answer = dhcp_answer(1, DhcpMessageType::Offer, 60);
     let concerns = world.stack.input(&answer, PacketFlags::empty(), 0);
-    assert_eq!(concerns, netstack::stack::Concerns::Learner);
+    assert_eq!(concerns, netstack_library::stack::Concerns::Learner);
     let mut learner = learning("address = 'dhcp'");
     let mut server = Server { lease: Some(60), heard: Vec::new(), seen: 0 };
     server.run(&mut learner, SECOND);

@@ -7,7 +7,7 @@ use interfaces::{
     RRef,
     socket::{End, Event, Local, Round, SocketError, SocketId},
 };
-use netstack::stack::ClientId;
+use netstack_library::stack::ClientId;
 use smoltcp::{
     socket::{tcp::State, udp},
     wire::{EthernetFrame, Ipv4Packet, TcpPacket},
