@@ -136,7 +136,9 @@ pub fn service(
         let status = command.status().map_err(|source| BuildError::Program { program: SERVICES, source })?;
         Ok((rows::read(&file)?, status.code()))
     };
-    let (mut rows, ours) = measure("ours", None)?;
+    let (mut rows, own_domain) = measure("ours", None)?;
+    let (more, library) = measure("ours-library", None)?;
+    rows.extend(more);
     let theirs = match Prefix::ensure(&[tool]).and_then(|prefix| prefix.command(peer)) {
         Ok(command) => {
             let (more, status) = measure("peer", Some(command))?;
@@ -153,7 +155,7 @@ pub fn service(
         eprintln!("so {name} is measured without {peer} beside it");
     }
     show(&rows, output)?;
-    Ok(ours == Some(0) && matches!(theirs, Some(0 | LACK)))
+    Ok([own_domain, library] == [Some(0); 2] && matches!(theirs, Some(0 | LACK)))
 }
 
 /// Builds a program of the rig.

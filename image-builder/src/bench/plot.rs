@@ -10,7 +10,7 @@ const LEFT: f64 = 190.0;
 const RIGHT: f64 = 60.0;
 const TOP: f64 = 56.0;
 const WIDTH: f64 = 860.0;
-/// Dark for batches of 32 and for ours, light for 1 and for the peer; a hue for each direction.
+/// Dark for batches of 32, light for 1, and a hue for each direction; or ours in one hue, and a peer in another.
 const COLOURS: [&str; 6] = ["#1b5e9c", "#9cc4e8", "#2e7d32", "#a5d6a7", "#b3541e", "#f0bd98"];
 
 /// The picture of all rows that are in the grid.

@@ -91,7 +91,7 @@ pub struct Grid {
 
 /// What is counted in QEMU.
 const INSTRUCTIONS: &str = "instructions";
-/// Our side, beside one that we did not write.
+/// How our sides' names begin, beside one that we did not write.
 pub const OURS: &str = "ours";
 
 impl Grid {
@@ -124,22 +124,25 @@ impl Grid {
         self.cells.iter().find(|(place, _)| is_it(place)).map(|(_, value)| *value)
     }
 
-    /// With two sides, what ours is of the other.
+    /// With sides of ours and another's, what each of ours is of that.
     fn table(&self) -> Table {
         let mut table = Table::new();
-        let peer =
-            self.columns.iter().find(|column| *column != OURS).filter(|_| self.columns.iter().any(|c| c == OURS));
-        let ratio = peer.map(|peer| format!("{OURS} / {peer}"));
-        let heads = std::iter::once(String::new()).chain(self.columns.iter().cloned()).chain(ratio);
+        let (ours, others): (Vec<&String>, Vec<&String>) =
+            self.columns.iter().partition(|column| column.starts_with(OURS));
+        let ratios: Vec<(&String, &String)> =
+            ours.iter().flat_map(|own| others.first().map(|peer| (*own, *peer))).collect();
+        let heads = ratios.iter().map(|(own, peer)| format!("{own} / {peer}"));
+        let heads = std::iter::once(String::new()).chain(self.columns.iter().cloned()).chain(heads);
         table.load_preset(presets::NOTHING).set_header(heads);
         for path in &self.paths {
             let value =
                 |column: &String| self.cell(path, column).map_or("–".to_owned(), |value| format!("{value:.1}"));
-            let ratio = peer.map(|peer| match (self.cell(path, OURS), self.cell(path, peer)) {
-                (Some(ours), Some(theirs)) => format!("{:.2}", ours / theirs),
+            let ratio = |(own, peer): &(&String, &String)| match (self.cell(path, own), self.cell(path, peer)) {
+                (Some(own), Some(theirs)) => format!("{:.2}", own / theirs),
                 _ => "–".to_owned(),
-            });
-            table.add_row(std::iter::once(path.clone()).chain(self.columns.iter().map(value)).chain(ratio));
+            };
+            let cells = self.columns.iter().map(value).chain(ratios.iter().map(ratio));
+            table.add_row(std::iter::once(path.clone()).chain(cells));
         }
         table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
         table
@@ -208,14 +211,16 @@ pub(crate) mod tests {
             row("kv.mix.ours", 3000.0),
             row("kv.mix.ours.stack", 2900.0),
             Row { metric: "latency".into(), ..row("kv.mix.ours", 77.0) },
+            row("kv.mix.ours-library", 2400.0),
             row("kv.mix.memcached", 12000.0),
             row("kv.get.ours", 1.0),
         ];
         let table = table(&rows);
         let line = |name: &str| table.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_default();
         assert!(table.starts_with("cycles a request") && table.contains("ours / memcached"), "{table}");
-        assert!(["3000.0", "12000.0", "0.25"].iter().all(|text| line("mix").contains(text)), "{table}");
-        assert!(line("get").matches('–').count() == 2, "{table}");
+        assert!(table.contains("ours-library / memcached") && !table.contains("ours / ours"), "{table}");
+        assert!(["3000.0", "12000.0", "0.25", "0.20"].iter().all(|text| line("mix").contains(text)), "{table}");
+        assert!(line("get").matches('–').count() == 4, "{table}");
         assert!(line("kv.mix.ours.stack").contains("2900.0") && table.contains("77.0"), "{table}");
     }
 }

@@ -54,8 +54,22 @@ fn clocks() -> Vec<libc::clockid_t> {
     names.filter(|thread| *thread != own).map(|thread| !thread << 3 | 2 | 4).collect()
 }
 
-/// Builds and starts a box with this service, as `configs/kv.toml` and `configs/httpd.toml` wire it, but with one CPU.
-pub fn start(image: Start, name: &str, config: &impl Serialize) -> Appliance {
+/// Where the network stack is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In a domain of its own, as in `configs/kv.toml` and `configs/httpd.toml`.
+    OwnDomain,
+    /// In the service's, as in `configs/kv-library.toml`.
+    Library,
+}
+
+/// The stack's config, in either place.
+pub fn stack_config() -> netstack::Config {
+    toml::from_str("address = '10.0.1.3/24'").expect("a good table")
+}
+
+/// Builds and starts a box with this service, wired as it is in `configs`, but with one CPU. The config has the stack's, if that is in the service's domain.
+pub fn start(image: Start, name: &str, config: &impl Serialize, place: Place) -> Appliance {
     let card = Card::new(0, NicConfig::default(), Cable::default());
     let compiled = |config: &dyn Fn() -> postcard::Result<Vec<u8>>| config().expect("plain data");
     let driver = DomainSpec::new("ixgbe0", IXGBE).export("net", "Net").export("control", "Control").with(|spec| {
@@ -64,27 +78,27 @@ pub fn start(image: Start, name: &str, config: &impl Serialize) -> Appliance {
         spec.imports.push(Import { port, from: Source::Device, interface });
         spec.config = compiled(&|| postcard::to_allocvec(&ixgbe::Config::default()));
     });
-    let address: netstack::Config = toml::from_str("address = '10.0.1.3/24'").expect("a good table");
     let stack = DomainSpec::new("stack", STACK)
         .export("stack", "NetStack")
         .export("control", "Control")
         .import("net", "Net", 0, "net")
         .with(|spec| {
             spec.memory = Bytes(96 << 20);
-            spec.config = compiled(&|| postcard::to_allocvec(&address));
+            spec.config = compiled(&|| postcard::to_allocvec(&stack_config()));
         });
-    let service = DomainSpec::new(name, image)
-        .export("control", "Control")
-        .import("stack", "NetStack", 1, "stack")
-        .with(|spec| {
-            spec.memory = Bytes(128 << 20);
-            spec.config = compiled(&|| postcard::to_allocvec(config));
-        });
-    let mut domains = vec![driver, stack, service];
+    let service = DomainSpec::new(name, image).export("control", "Control").with(|spec| {
+        spec.memory = Bytes(224 << 20);
+        spec.config = compiled(&|| postcard::to_allocvec(config));
+    });
+    let mut domains = match place {
+        Place::OwnDomain => vec![driver, stack, service.import("stack", "NetStack", 1, "stack")],
+        Place::Library => vec![driver, service.import("net", "Net", 0, "net")],
+    };
     for domain in &mut domains {
         domain.spec.cpus = vec![0];
         domain.spec.exchange = Bytes(8 << 20);
     }
+    let names: Vec<String> = domains.iter().map(|domain| domain.spec.name.clone()).collect();
     let settings = Settings {
         cpus: 1,
         pages: 96 << 10,
@@ -104,9 +118,7 @@ pub fn start(image: Start, name: &str, config: &impl Serialize) -> Appliance {
             }
         });
         let rig = Rig::start(settings);
-        rig.until("the service lives", || {
-            ["ixgbe0", "stack", name].iter().all(|name| rig.status(name).state == "live")
-        });
+        rig.until("the service lives", || names.iter().all(|name| rig.status(name).state == "live"));
         started.store(true, SeqCst);
         rig
     });

@@ -2,8 +2,8 @@
 //!
 //! `redleaf bench kv` and `redleaf bench httpd` run this and show what comes out. By hand:
 //!
-//! - `bench-services kv|httpd ours [--requests N] [--report FILE]`: the service above stack, driver and the 82599's model on shared memory ([`appliance`]), and where its cycles go
-//!   ([`split`]).
+//! - `bench-services kv|httpd ours|ours-library [--requests N] [--report FILE]`: the service above stack, driver and the 82599's model on shared memory ([`appliance`]), and where its
+//!   cycles go ([`split`]). The stack is in a domain of its own, or linked into the service.
 //! - `bench-services kv|httpd peer [--requests N] [--report FILE] -- PROGRAM [ARGUMENT]...`: memcached or nginx on Linux, behind a TAP device ([`linux`]). Exit status 3 if
 //!   the machine can't.
 //!
@@ -33,6 +33,7 @@ use rig::{
 };
 
 use crate::{
+    appliance::Place,
     client::{Client, Cost},
     link::Link,
     linux::{Lack, Tap},
@@ -51,7 +52,7 @@ const PASSES: usize = 25;
 const REQUESTS: usize = 4_096;
 /// A 64 KiB file is a long answer: so many times fewer of it.
 const FEWER: usize = 8;
-const USAGE: &str = "bench-services kv|httpd ours [--requests N] [--report FILE]
+const USAGE: &str = "bench-services kv|httpd ours|ours-library [--requests N] [--report FILE]
 bench-services kv|httpd peer [--requests N] [--report FILE] -- PROGRAM [ARGUMENT]...
 bench-services lab kv|httpd|maglev SIDE --server ADDRESS:PORT --counter FOLDER [--content FILE] [--rate N] [--requests N] [--report FILE]
 bench-services site FOLDER";
@@ -62,9 +63,16 @@ enum Service {
     Httpd,
 }
 
+/// Who is measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Ours(Place),
+    Peer,
+}
+
 struct Question {
     service: Service,
-    ours: bool,
+    side: Side,
     requests: usize,
     report: Option<PathBuf>,
     program: Vec<String>,
@@ -77,12 +85,13 @@ impl Question {
             "httpd" => Service::Httpd,
             _ => return None,
         };
-        let ours = match arguments.next()?.as_str() {
-            "ours" => true,
-            "peer" => false,
+        let side = match arguments.next()?.as_str() {
+            "ours" => Side::Ours(Place::OwnDomain),
+            "ours-library" => Side::Ours(Place::Library),
+            "peer" => Side::Peer,
             _ => return None,
         };
-        let mut question = Question { service, ours, requests: REQUESTS, report: None, program: vec![] };
+        let mut question = Question { service, side, requests: REQUESTS, report: None, program: vec![] };
         while let Some(flag) = arguments.next() {
             match flag.as_str() {
                 "--requests" => question.requests = arguments.next()?.parse().ok().filter(|count| *count > 0)?,
@@ -91,7 +100,22 @@ impl Question {
                 _ => return None,
             }
         }
-        (question.ours == question.program.is_empty()).then_some(question)
+        // A peer is a program, and only that.
+        ((question.side == Side::Peer) != question.program.is_empty()).then_some(question)
+    }
+
+    /// What rows call the service, and who is measured.
+    fn names(&self) -> (&'static str, &'static str) {
+        let (service, peer) = match self.service {
+            Service::Kv => ("kv", "memcached"),
+            Service::Httpd => ("httpd", "nginx"),
+        };
+        let side = match self.side {
+            Side::Ours(Place::OwnDomain) => "ours",
+            Side::Ours(Place::Library) => "ours-library",
+            Side::Peer => peer,
+        };
+        (service, side)
     }
 }
 
@@ -149,10 +173,11 @@ fn measure<L: Link>(
 }
 
 /// The rows of one side, whose CPU time is called `busy`, and its cycles on the generator's CPU `receiving`, where there are any.
-fn rows(prefix: &str, workloads: &[Workload], samples: &[Vec<Cost>]) -> Vec<Row> {
+fn rows(question: &Question, workloads: &[Workload], samples: &[Vec<Cost>]) -> Vec<Row> {
+    let (service, side) = question.names();
     let mut rows = Vec::new();
     for (workload, samples) in workloads.iter().zip(samples) {
-        let name = format!("{prefix}.{}.{}", workload.name, side(prefix, samples));
+        let name = format!("{service}.{}.{side}", workload.name);
         let each = |value: &dyn Fn(&Cost) -> f64| {
             median(samples.iter().map(|cost| value(cost) / cost.requests as f64).collect())
         };
@@ -173,22 +198,16 @@ fn rows(prefix: &str, workloads: &[Workload], samples: &[Vec<Cost>]) -> Vec<Row>
     rows
 }
 
-/// What a row calls the one who was measured.
-fn side(prefix: &str, samples: &[Cost]) -> &'static str {
-    match (samples.iter().any(|cost| cost.receiving > 0), prefix) {
-        (false, _) => "ours",
-        (true, "kv") => "memcached",
-        (true, _) => "nginx",
-    }
+fn kv_config(place: Place) -> kv::Config {
+    let mut config: kv::Config = toml::from_str("memory = '64MiB'").expect("a good table");
+    config.stack = (place == Place::Library).then(appliance::stack_config);
+    config
 }
 
-fn kv_config() -> kv::Config {
-    toml::from_str("memory = '64MiB'").expect("a good table")
-}
-
-fn httpd_config() -> httpd::Config {
+fn httpd_config(place: Place) -> httpd::Config {
     let mut config: httpd::Config = toml::from_str("content = 'site'\nrequests = 100000000").expect("a good table");
     config.content = interfaces::folder::Folder::packed(workload::archive());
+    config.stack = (place == Place::Library).then(appliance::stack_config);
     config
 }
 
@@ -196,9 +215,9 @@ fn httpd_config() -> httpd::Config {
 fn conduct<L: Link>(link: L, question: &Question) -> Result<(Vec<Workload>, Vec<Row>), String> {
     pin(available_parallelism().map_or(0, |cpus| cpus.get() - 1));
     let mut client = Client::new(link);
-    let (prefix, port) = match question.service {
-        Service::Kv => ("kv", KV_PORT),
-        Service::Httpd => ("httpd", HTTPD_PORT),
+    let port = match question.service {
+        Service::Kv => KV_PORT,
+        Service::Httpd => HTTPD_PORT,
     };
     client.connect(CONNECTIONS, port)?;
     let workloads = match question.service {
@@ -211,22 +230,22 @@ fn conduct<L: Link>(link: L, question: &Question) -> Result<(Vec<Workload>, Vec<
         }
     }
     let samples = measure(&mut client, &workloads, question)?;
-    let rows = rows(prefix, &workloads, &samples);
+    let rows = rows(question, &workloads, &samples);
     Ok((workloads, rows))
 }
 
-fn ours(question: &Question) -> Result<Vec<Row>, String> {
+fn ours(question: &Question, place: Place) -> Result<Vec<Row>, String> {
     eprintln!("building and starting the domains");
     let appliance = match question.service {
-        Service::Kv => appliance::start(KV, "kv", &kv_config()),
-        Service::Httpd => appliance::start(HTTPD, "httpd", &httpd_config()),
+        Service::Kv => appliance::start(KV, "kv", &kv_config(place), place),
+        Service::Httpd => appliance::start(HTTPD, "httpd", &httpd_config(place), place),
     };
-    eprintln!("ours: {CONNECTIONS} connections");
+    eprintln!("{}: {CONNECTIONS} connections", question.names().1);
     let (workloads, mut rows) = conduct(appliance, question)?;
     eprintln!("where the cycles go");
     let parts = match question.service {
-        Service::Kv => split::of_store(&kv_config(), &workloads, question.requests),
-        Service::Httpd => split::of_site(&httpd_config(), &workloads, question.requests),
+        Service::Kv => split::of_store(&kv_config(place), &workloads, question.requests),
+        Service::Httpd => split::of_site(&httpd_config(place), &workloads, question.requests),
     };
     let costs: Vec<(String, f64)> =
         rows.iter().filter(|row| row.metric == "cost").map(|row| (row.row.clone(), row.median)).collect();
@@ -345,10 +364,10 @@ fn main() {
             std::process::exit(2)
         }
     };
-    let rows = match (available_parallelism().map_or(1, usize::from), question.ours) {
+    let rows = match (available_parallelism().map_or(1, usize::from), question.side) {
         (1, _) => Err(Failure::Lack("two CPUs are needed: one for the server, one for the load".into())),
-        (_, true) => ours(&question).map_err(Failure::Wrong),
-        (_, false) => peer(&question),
+        (_, Side::Ours(place)) => ours(&question, place).map_err(Failure::Wrong),
+        (_, Side::Peer) => peer(&question),
     };
     end(rows, question.report.as_deref())
 }
