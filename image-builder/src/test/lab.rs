@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 const ECHO: &str = "testbed/appliances/echo.toml";
 const TOLD: &str = "testbed/appliances/echo-told.toml";
 const KV: &str = "configs/kv.toml";
+const KV_LIBRARY: &str = "configs/kv-library.toml";
+const HTTPD_LIBRARY: &str = "testbed/appliances/httpd-library.toml";
 const KV_ALL: &str = "testbed/appliances/kv-all.toml";
 const HTTPD: &str = "configs/httpd.toml";
 const KV_DURABLE: &str = "configs/kv-durable.toml";
@@ -92,6 +94,13 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
     tally.check("a store by IPv4 and IPv6, TCP and UDP, crashes at every floor: one store's answers, and no connection lost but the open ones", || {
         Outcome::from(by_repetition(|| lab.store_crashes()))
     });
+    tally.check("a store with the network stack in its own domain: its driver and the store crash under load", || {
+        Outcome::from(by_repetition(|| lab.stack_in_its_service(KV_LIBRARY, "kv", "ixgbe0")))
+    });
+    tally.check(
+        "a web server with the network stack in its own domain, told its addresses, above a shadow that crashes",
+        || Outcome::from(by_repetition(|| lab.stack_in_its_service(HTTPD_LIBRARY, "web", "nic"))),
+    );
     tally.check("a flood of SYNs, and rubbish of every kind, keep no client of a service out", || {
         Outcome::from(lab.floods())
     });
@@ -120,6 +129,9 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
 const SLOW: &str = "too slow";
 /// The lab's words for it (`lab::Report::reasons`).
 const LATE: [&str; 2] = ["blocked forwarding for", "the first new connection of"];
+
+/// What a client says who has waited in vain.
+const SILENCE: [&str; 2] = ["temporarily unavailable", "timed out"];
 
 /// Makes a run again that was only too slow, at most twice: a host that was busy elsewhere for a moment is busy only sometimes, a box that is slow
 /// always. Whatever else is wrong is wrong at once.
@@ -486,6 +498,31 @@ impl Lab<'_> {
                 report.requests.by_kind,
                 report.reasons.join("; ")
             ));
+        }
+        sound(&report)
+    }
+
+    /// With no domain between a service and the card's driver or its shadow: what crashes below costs no connection, and the service's own crash only those that are open, whose peers are
+    /// told so. It is back with its stack, and shows what that has counted.
+    fn stack_in_its_service(&self, manifest: &str, service: &str, below: &str) -> Result<(), String> {
+        let own = format!("{service}:page-fault@10s");
+        let (driver, next) = ("ixgbe0:panic@3s", format!("{below}@6s"));
+        let arguments = ["--duration", "14s", "--crash", driver, "--crash", &next, "--crash", &own];
+        let report = self.report(manifest, &arguments)?;
+        let failures: Vec<&String> = report.requests.failures.keys().collect();
+        let silence = failures.iter().find(|failure| SILENCE.iter().any(|words| failure.contains(words)));
+        let reset = failures.iter().any(|failure| failure.contains("reset by peer"));
+        if report.crashes.len() != 3 || report.connections.broken == 0 || !reset || silence.is_some() {
+            return Err(format!(
+                "{} crashes, {} broken: {failures:?}; {}",
+                report.crashes.len(),
+                report.connections.broken,
+                report.reasons.join("; ")
+            ));
+        }
+        let counters = report.domains.get(service).map(|domain| domain.counters.clone()).unwrap_or_default();
+        if counters.get("stack.tcp.accepted").is_none_or(|accepted| *accepted == 0) {
+            return Err(format!("the stack's counters are not the service's: {counters:?}"));
         }
         sound(&report)
     }
