@@ -17,6 +17,8 @@ use talc::{
     source::Source,
 };
 
+use crate::sync::Lock;
+
 const PAGE: usize = 4096;
 /// The least that is asked for at once: fewer calls, longer free runs.
 const GROWTH: usize = 16 * PAGE;
@@ -32,7 +34,7 @@ pub fn quota_refused() -> bool {
 }
 
 /// The heap, for `#[global_allocator]`.
-pub struct Heap(TalcLock<YieldLock, KernelPages>);
+pub struct Heap(TalcLock<SleepingLock, KernelPages>);
 
 impl Heap {
     pub const fn new() -> Self {
@@ -87,45 +89,61 @@ unsafe impl Source for KernelPages {
     }
 }
 
-/// A lock whose contenders let other threads run: its holder may be on the same CPU.
+/// The heap's lock, as talc wants it. A thread that is diverted while it holds it takes only its own dead domain with it.
 ///
-/// It needs no kernel object, and a thread that is diverted while it holds one takes only its own dead domain with it.
-pub struct YieldLock(AtomicBool);
+/// Its contenders sleep (see [`Lock`]): the kernel's threads that visit domains, to start them or to drop what a handle stood for, are more urgent than a domain's own.
+pub struct SleepingLock(Lock);
 
-// SAFETY: `try_lock` succeeds for one caller until `unlock`; acquire and release order what the lock protects.
-unsafe impl RawMutex for YieldLock {
+// SAFETY: `Lock::lock` and `Lock::try_lock` succeed for one caller until `unlock`; acquire and release order what the lock protects.
+unsafe impl RawMutex for SleepingLock {
     #[allow(clippy::declare_interior_mutable_const, reason = "lock_api wants it so")]
-    const INIT: Self = YieldLock(AtomicBool::new(false));
+    const INIT: Self = SleepingLock(Lock::new());
     type GuardMarker = GuardNoSend;
 
     fn lock(&self) {
-        let mut tries = 0u32;
-        while !self.try_lock() {
-            tries += 1;
-            if tries.is_multiple_of(64) {
-                (kernel().thread_yield)();
-            } else {
-                core::hint::spin_loop();
-            }
-        }
+        self.0.lock();
     }
 
     fn try_lock(&self) -> bool {
-        !self.0.swap(true, Ordering::Acquire)
+        self.0.try_lock()
     }
 
     unsafe fn unlock(&self) {
-        self.0.store(false, Ordering::Release);
+        self.0.unlock();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec::Vec;
+    use crate::{env::Env, sync::Event};
+    use alloc::{sync::Arc, vec::Vec};
 
     /// `REFUSED` is one for the process: these tests take turns.
     static TURN: crate::sync::Mutex<()> = crate::sync::Mutex::new(());
+
+    /// Protects whoever is on the CPU of a thread that has the heap, itself among them: one more urgent that only yielded until it is free would let nobody else run, for ever.
+    #[test]
+    fn who_waits_for_the_heap_sleeps() {
+        interfaces::host::connect();
+        let env = Env::new("test", 1, &[0]);
+        let (lock, had) = (Arc::new(SleepingLock::INIT), Arc::new(Event::new()));
+        lock.lock();
+        let theirs = (lock.clone(), had.clone());
+        env.spawn("waits", 0, move || {
+            theirs.0.lock();
+            theirs.1.set();
+        })
+        .unwrap();
+        let deadline = crate::time::now() + 20_000_000_000;
+        while !lock.0.is_wanted() {
+            assert!(crate::time::now() < deadline, "nobody sleeps until the lock is free");
+            crate::thread::yield_now();
+        }
+        // SAFETY: locked above.
+        unsafe { lock.unlock() };
+        assert_eq!(had.wait(deadline), Ok(true));
+    }
 
     fn allocate(heap: &Heap, size: usize, align: usize) -> (*mut u8, Layout) {
         let layout = Layout::from_size_align(size, align).unwrap();

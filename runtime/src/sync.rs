@@ -22,9 +22,50 @@ const HELD: u32 = 1;
 /// Held, and somebody may be waiting.
 const WANTED: u32 = 2;
 
+/// What is held by one thread of the domain at a time. Whoever else wants it sleeps: a thread that only yielded would keep a holder of lower priority on its own CPU from ever letting go.
+pub(crate) struct Lock(AtomicU32);
+
+impl Lock {
+    pub(crate) const fn new() -> Self {
+        Lock(AtomicU32::new(FREE))
+    }
+
+    /// Waits until nobody else holds it. While the domain is being stopped waiting is cancelled by the kernel; then this polls, until the holder lets go
+    /// or the thread is diverted.
+    pub(crate) fn lock(&self) {
+        if !self.try_lock() {
+            while self.0.swap(WANTED, Acquire) != FREE {
+                // SAFETY: the word lives as long as `self` (SOUNDNESS: shared statics).
+                let ended = unsafe { (kernel().wait)(&self.0, WANTED, NEVER) };
+                if ended == CallError::Cancelled as u32 {
+                    (kernel().thread_yield)();
+                }
+            }
+        }
+    }
+
+    pub(crate) fn try_lock(&self) -> bool {
+        self.0.compare_exchange(FREE, HELD, Acquire, Relaxed).is_ok()
+    }
+
+    /// Whether somebody may be waiting for it.
+    #[cfg(test)]
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.0.load(Relaxed) == WANTED
+    }
+
+    /// Only by who holds it.
+    pub(crate) fn unlock(&self) {
+        if self.0.swap(FREE, Release) == WANTED {
+            // SAFETY: only the word's address is used.
+            unsafe { (kernel().wake)(&self.0, 1) }
+        }
+    }
+}
+
 /// Data that one thread of the domain uses at a time.
 pub struct Mutex<T: ?Sized> {
-    state: AtomicU32,
+    lock: Lock,
     data: UnsafeCell<T>,
 }
 
@@ -42,7 +83,7 @@ unsafe impl<T: ?Sized + Sync> Sync for Guard<'_, T> {}
 
 impl<T> Mutex<T> {
     pub const fn new(data: T) -> Self {
-        Mutex { state: AtomicU32::new(FREE), data: UnsafeCell::new(data) }
+        Mutex { lock: Lock::new(), data: UnsafeCell::new(data) }
     }
 
     pub fn into_inner(self) -> T {
@@ -51,24 +92,15 @@ impl<T> Mutex<T> {
 }
 
 impl<T: ?Sized> Mutex<T> {
-    /// Waits until nobody else holds it. While the domain is being stopped waiting is cancelled by the kernel; then this polls, until the holder lets go
-    /// or the thread is diverted.
+    /// Waits until nobody else holds it.
     pub fn lock(&self) -> Guard<'_, T> {
-        if self.state.compare_exchange(FREE, HELD, Acquire, Relaxed).is_err() {
-            while self.state.swap(WANTED, Acquire) != FREE {
-                // SAFETY: the word lives as long as `self` (SOUNDNESS: shared statics).
-                let ended = unsafe { (kernel().wait)(&self.state, WANTED, NEVER) };
-                if ended == CallError::Cancelled as u32 {
-                    (kernel().thread_yield)();
-                }
-            }
-        }
+        self.lock.lock();
         Guard(self)
     }
 
     /// The guard, if nobody holds the mutex.
     pub fn try_lock(&self) -> Option<Guard<'_, T>> {
-        self.state.compare_exchange(FREE, HELD, Acquire, Relaxed).is_ok().then(|| Guard(self))
+        self.lock.try_lock().then(|| Guard(self))
     }
 
     pub fn get_mut(&mut self) -> &mut T {
@@ -93,10 +125,7 @@ impl<T: ?Sized> DerefMut for Guard<'_, T> {
 
 impl<T: ?Sized> Drop for Guard<'_, T> {
     fn drop(&mut self) {
-        if self.0.state.swap(FREE, Release) == WANTED {
-            // SAFETY: only the word's address is used.
-            unsafe { (kernel().wake)(&self.0.state, 1) }
-        }
+        self.0.lock.unlock();
     }
 }
 
