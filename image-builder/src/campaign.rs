@@ -3,6 +3,7 @@
 
 pub mod crashes;
 pub mod power;
+pub mod restarts;
 pub mod rig;
 
 use crate::{
@@ -34,7 +35,7 @@ pub enum CampaignError {
     Interrupted,
 }
 
-/// A question that a campaign asks of the lab, leg by leg; a leg is one life of one lab.
+/// A question that a campaign asks of boxes in QEMU, leg by leg; a leg is one life of one box, or disk.
 pub trait Question: Clone + PartialEq + fmt::Debug + Serialize + DeserializeOwned {
     type Leg: Leg;
 
@@ -49,11 +50,9 @@ pub trait Question: Clone + PartialEq + fmt::Debug + Serialize + DeserializeOwne
 
     fn seed(&self) -> u64;
 
-    /// The run of a leg with this seed and so many events; what it says nothing of is as in `quiet`.
-    fn request(&self, seed: u64, count: u32, quiet: Request) -> Request;
-
-    /// What that run's report answers.
-    fn judge(&self, seed: u64, count: u32, report: &Report) -> Self::Leg;
+    /// Makes a leg with this seed and so many events, and judges it.
+    fn answer(&self, workspace: &Workspace, manifest: &Path, seed: u64, count: u32)
+    -> Result<Self::Leg, CampaignError>;
 
     /// The record as a person reads it.
     fn render(record: &Record<Self, Self::Leg>) -> String;
@@ -76,7 +75,7 @@ pub struct Campaign<Question> {
     pub record: PathBuf,
 }
 
-/// What a campaign of the lab has come to: the question, and the answers of its legs.
+/// What a campaign in QEMU has come to: the question, and the answers of its legs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record<Question, Leg> {
     pub schema_version: u32,
@@ -119,15 +118,14 @@ pub fn run<Q: Question>(
     while record.events() < campaign.count {
         let count = question.leg_size().min(campaign.count - record.events());
         let seed = leg_seed(question.seed(), record.legs.len());
-        let report = run_leg(workspace, question.request(seed, count, Request::quiet(campaign.manifest.clone())))?;
-        record.legs.push(question.judge(seed, count, &report));
+        record.legs.push(question.answer(workspace, &campaign.manifest, seed, count)?);
         write(&campaign.record, &record)?;
         each(&record);
     }
     Ok(record)
 }
 
-/// One leg's run. What was interrupted is no leg: it says neither that all is well nor that anything isn't.
+/// A leg's run in the lab. What was interrupted is no leg: it says neither that all is well nor that anything isn't.
 fn run_leg(workspace: &Workspace, request: Request) -> Result<Report, CampaignError> {
     let report = run::run(workspace, request)?;
     if is_interrupted(&report) { Err(CampaignError::Interrupted) } else { Ok(report) }

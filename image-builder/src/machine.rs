@@ -4,7 +4,7 @@ use prefix::{Prefix, Tool};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// For one step, on a machine under load.
@@ -15,25 +15,51 @@ const PROMPT: &str = "redleaf> ";
 pub struct Machine {
     process: Child,
     console: ChildStdin,
-    said: Arc<Mutex<String>>,
+    said: Arc<Said>,
     /// Shows the log, or a part of it; empty: it isn't shown.
     follow: &'static str,
 }
 
+/// What the console has printed, and word of there being more.
+#[derive(Default)]
+struct Said {
+    text: Mutex<String>,
+    more: Condvar,
+}
+
+impl Said {
+    fn text(&self) -> MutexGuard<'_, String> {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a machine is made of.
+pub struct Parts<'a> {
+    pub kernel: &'a Path,
+    pub bundle: &'a Path,
+    /// Bytes.
+    pub memory: u64,
+    /// QEMU's arguments for them.
+    pub devices: &'a [String],
+}
+
 impl Machine {
-    /// Boots with these devices (QEMU's arguments, which go before ours), and has the log shown by the line `follow`.
-    pub fn boot(kernel: &Path, bundle: &Path, devices: &[String], follow: &'static str) -> Result<Machine, String> {
+    /// Boots, and has the log shown by the line `follow`.
+    pub fn boot(parts: &Parts, follow: &'static str) -> Result<Machine, String> {
         let prefix = Prefix::ensure(&[Tool::Qemu]).map_err(|error| error.to_string())?;
         let mut command = prefix.command("qemu-system-x86_64").map_err(|error| error.to_string())?;
-        command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "128M"]);
+        command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]);
+        // A model of a device reaches the machine's memory by mapping it.
+        command.args(["-m", &format!("{}B", parts.memory), "-machine", "memory-backend=ram"]);
+        command.args(["-object", &format!("memory-backend-memfd,id=ram,share=on,size={}B", parts.memory)]);
         command.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
-        command.args(devices);
-        command.arg("-kernel").arg(kernel).arg("-initrd").arg(bundle);
+        command.args(parts.devices);
+        command.arg("-kernel").arg(parts.kernel).arg("-initrd").arg(parts.bundle);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut process = command.spawn().map_err(|error| error.to_string())?;
         let console = process.stdin.take().ok_or("no console")?;
         let output = process.stdout.take().ok_or("no console")?;
-        let said = Arc::new(Mutex::new(String::new()));
+        let said = Arc::new(Said::default());
         let heard = said.clone();
         std::thread::spawn(move || listen(output, &heard));
         let mut machine = Machine { process, console, said, follow };
@@ -44,7 +70,7 @@ impl Machine {
 
     /// All that it has said.
     pub fn said(&self) -> String {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.said.text().clone()
     }
 
     fn write(&mut self, text: &str) -> Result<(), String> {
@@ -64,6 +90,29 @@ impl Machine {
         self.type_in("\n")?;
         self.type_in(&format!("{line}\n"))?;
         self.write(self.follow)
+    }
+
+    /// Types a line at a machine that shows no log; what it answers, without its prompt.
+    pub fn ask(&mut self, line: &str) -> Result<String, String> {
+        let before = self.said.text().len();
+        self.write(&format!("{line}\n"))?;
+        let deadline = Instant::now() + PATIENCE;
+        let mut text = self.said.text();
+        loop {
+            if let Some(answer) = text[before..].strip_suffix(PROMPT) {
+                // Its echo comes first.
+                return Ok(answer.split_once('\n').map_or("", |(_, answer)| answer).replace('\r', ""));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(format!(
+                    "no answer to `{line}` within {} s; it said:\n{}",
+                    PATIENCE.as_secs(),
+                    tail(&text)
+                ));
+            }
+            text = self.said.more.wait_timeout(text, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     /// Waits until what it has said is as wanted, and has no failure in it.
@@ -103,10 +152,11 @@ impl Drop for Machine {
     }
 }
 
-fn listen(mut output: ChildStdout, said: &Mutex<String>) {
+fn listen(mut output: ChildStdout, said: &Said) {
     let mut bytes = [0; 4096];
     while let Ok(count @ 1..) = output.read(&mut bytes) {
-        said.lock().unwrap_or_else(PoisonError::into_inner).push_str(&String::from_utf8_lossy(&bytes[..count]));
+        said.text().push_str(&String::from_utf8_lossy(&bytes[..count]));
+        said.more.notify_all();
     }
 }
 

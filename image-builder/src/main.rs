@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand, ValueEnum};
 use image_builder::bench::{self, in_qemu::Subject};
 use image_builder::build::{BuildError, Flavour, build};
-use image_builder::campaign::{self, Campaign, CampaignError, Question, crashes, power, rig};
+use image_builder::campaign::{self, Campaign, CampaignError, Question, crashes, power, restarts, rig};
 use image_builder::flash::{self, Consent, FlashError};
 use image_builder::graph;
 use image_builder::image::{self, ImageError};
@@ -178,6 +178,23 @@ enum CampaignKind {
     },
     /// Restart domains of the rig with their hands full
     Restarts(rig::Restarts),
+    /// Restart the domains of a box with all services, in QEMU, and compare every count
+    RestartsInQemu {
+        /// Restarts in all
+        #[arg(long, default_value_t = 1000)]
+        count: u32,
+        /// Restarts in one life of a box; the record is written after each
+        #[arg(long, default_value_t = 1000)]
+        leg: u32,
+        /// Which domains, such as lb; without it, all
+        #[arg(long = "domain", value_name = "DOMAIN")]
+        domains: Vec<String>,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// The record: made, or gone on with
+        #[arg(long, value_name = "FILE", default_value = "restarts.json")]
+        report: PathBuf,
+    },
     /// Walk random graphs of domains in the rig beside a model of who owns what
     Graphs(rig::Question),
     /// Crash domains of the rig, under load, at every instruction that runs
@@ -377,7 +394,7 @@ fn in_the_rig(workspace: &Workspace, name: &str, question: &rig::Question, domai
     all_well(rig::run(workspace, name, question, domains)?)
 }
 
-fn in_the_lab<Q: Question>(workspace: &Workspace, campaign: Campaign<Q>) -> Result<(), Failure> {
+fn in_qemu<Q: Question>(workspace: &Workspace, campaign: Campaign<Q>) -> Result<(), Failure> {
     let record = campaign::run(workspace, &campaign, |record| {
         let how = if record.is_well() { "all well" } else { "not well" };
         eprintln!("{} of {} {}, {how}", record.events(), campaign.count, Q::EVENTS);
@@ -486,15 +503,20 @@ fn perform(job: Job) -> Result<(), Failure> {
             let domains = if domains.is_empty() { all } else { domains };
             let question =
                 crashes::Question { config: checked.name, domains, gap_ms: gap.as_millis() as u64, leg, seed };
-            in_the_lab(&workspace, Campaign { manifest, question, count, record: report })?;
+            in_qemu(&workspace, Campaign { manifest, question, count, record: report })?;
         }
         Job::Campaign { kind: CampaignKind::PowerLosses { manifest, count, leg, gap, seed, report } } => {
             let config = check(&workspace, &manifest)?.name;
             let question = power::Question { config, gap_ms: gap.as_millis() as u64, leg, seed };
-            in_the_lab(&workspace, Campaign { manifest, question, count, record: report })?;
+            in_qemu(&workspace, Campaign { manifest, question, count, record: report })?;
         }
         Job::Campaign { kind: CampaignKind::Restarts(asked) } => {
             in_the_rig(&workspace, "restarts", &asked.question, &asked.domains)?;
+        }
+        Job::Campaign { kind: CampaignKind::RestartsInQemu { count, leg, domains, seed, report } } => {
+            let question = restarts::Question { domains, leg, seed };
+            let manifest = workspace.root().join(restarts::MANIFEST);
+            in_qemu(&workspace, Campaign { manifest, question, count, record: report })?;
         }
         Job::Campaign { kind: CampaignKind::Graphs(question) } => in_the_rig(&workspace, "graphs", &question, &[])?,
         Job::Campaign { kind: CampaignKind::Points(question) } => in_the_rig(&workspace, "points", &question, &[])?,

@@ -6,7 +6,7 @@
 use super::rows::Row;
 use super::{Output, scratch, show};
 use crate::build::build;
-use crate::machine::Machine;
+use crate::machine::{Machine, Parts};
 use crate::manifest::check;
 use crate::run::RunError;
 use crate::workspace::Workspace;
@@ -38,8 +38,20 @@ const DRIVE: [&str; 4] = [
 ];
 /// Linux's own driver with what it depends on, in the order in which they must be loaded.
 const MODULES: [&str; 3] = ["drivers/nvme/common/nvme-auth", "drivers/nvme/host/nvme-core", "drivers/nvme/host/nvme"];
+
+/// What a side's machine has.
+struct Kind {
+    /// Bytes.
+    memory: u64,
+    arguments: &'static [&'static str],
+}
+
+const OURS: Kind = Kind { memory: 128 << 20, arguments: &[] };
 /// Debian's kernel needs room to unpack its root; and everything that could make it slower is off, as in ours.
-const LINUX: [&str; 4] = ["-m", "1G", "-append", "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on"];
+const LINUX: Kind = Kind {
+    memory: 1 << 30,
+    arguments: &["-append", "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on"],
+};
 
 /// The benchmark of the NVMe driver in QEMU, and of Linux's beside it; false if it failed, of which it has said why.
 pub fn beside_linux(workspace: &Workspace, output: &Output) -> Result<bool, RunError> {
@@ -47,9 +59,9 @@ pub fn beside_linux(workspace: &Workspace, output: &Output) -> Result<bool, RunE
     let scratch = scratch()?;
     let counter = Counter::prepare(scratch.path())?;
     let (mut rows, mut well) = (Vec::new(), true);
-    let mut side = |path: &str, kernel: &Path, archive: &Path, more: &[&str]| {
+    let mut side = |path: &str, kernel: &Path, bundle: &Path, of: &Kind| {
         eprintln!("{path}: boots in QEMU, and is asked");
-        match measure(&counter, path, kernel, archive, more) {
+        match measure(&counter, path, kernel, bundle, of) {
             Ok(measured) => rows.extend(measured),
             Err(reason) => {
                 eprintln!("{path}: {reason}");
@@ -60,7 +72,7 @@ pub fn beside_linux(workspace: &Workspace, output: &Output) -> Result<bool, RunE
     for (path, manifest) in BOXES {
         let checked = check(workspace, &workspace.root().join(manifest))?;
         let made = build(workspace, &checked.name, &checked.appliance, &checked.inquiry)?;
-        side(path, &made.kernel_elf, &made.bundle, &[]);
+        side(path, &made.kernel_elf, &made.bundle, &OURS);
     }
     let initramfs = scratch.path().join("initramfs");
     match linux(&initramfs) {
@@ -112,10 +124,10 @@ impl Sample {
 }
 
 /// Boots one side, and asks it.
-fn measure(counter: &Counter, path: &str, kernel: &Path, archive: &Path, more: &[&str]) -> Result<Vec<Row>, String> {
-    let plain = DRIVE.iter().chain(more).map(|word| word.to_string());
-    let arguments: Vec<String> = plain.chain(counter.arguments()).collect();
-    let mut machine = Machine::boot(kernel, archive, &arguments, "")?;
+fn measure(counter: &Counter, path: &str, kernel: &Path, bundle: &Path, of: &Kind) -> Result<Vec<Row>, String> {
+    let plain = DRIVE.iter().chain(of.arguments).map(|word| word.to_string());
+    let devices: Vec<String> = plain.chain(counter.arguments()).collect();
+    let mut machine = Machine::boot(&Parts { kernel, bundle, memory: of.memory, devices: &devices }, "")?;
     let rest = counted(counter, || {
         std::thread::sleep(REST);
         Ok(())

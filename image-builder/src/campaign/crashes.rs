@@ -4,13 +4,13 @@
 //! every crash that was asked for happened, with the reason that was asked for; the domain came back with the pages that it had; nothing failed, broke or
 //! moved.
 
-use super::times;
-use crate::run::Request;
+use super::{CampaignError, run_leg, times};
+use crate::{run::Request, workspace::Workspace};
 use comfy_table::{Table, presets};
 use interfaces::abi::Reason;
 use lab::{Crash, CrashReport, Report};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt::Write, time::Duration};
+use std::{collections::BTreeMap, fmt::Write, path::Path, time::Duration};
 
 /// What is asked: the same question continues the same record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -106,14 +106,12 @@ impl super::Question for Question {
         self.seed
     }
 
-    fn request(&self, seed: u64, count: u32, quiet: Request) -> Request {
+    fn answer(&self, workspace: &Workspace, manifest: &Path, seed: u64, count: u32) -> Result<Leg, CampaignError> {
         let crashes = self.crashes(seed, count);
-        let duration = crashes.last().map_or(SETTLE, |last| last.at) + TAIL;
-        Request { crashes, duration: Some(duration), ..quiet }
-    }
-
-    fn judge(&self, seed: u64, count: u32, report: &Report) -> Leg {
-        leg(seed, &self.crashes(seed, count), report)
+        let duration = Some(crashes.last().map_or(SETTLE, |last| last.at) + TAIL);
+        let report =
+            run_leg(workspace, Request { crashes: crashes.clone(), duration, ..Request::quiet(manifest.to_owned()) })?;
+        Ok(leg(seed, &crashes, &report))
     }
 
     fn render(record: &Record) -> String {
@@ -248,7 +246,7 @@ fn histogram(sorted: &[f64]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CampaignError, leg_seed, write};
+    use super::super::{leg_seed, write};
     use super::*;
     use crate::campaign::SCHEMA_VERSION;
     use lab::ProbeReport;

@@ -3,12 +3,12 @@
 //! A leg is one disk, and the box's lives on it. What it must show: after each loss the box comes up and serves, and holds all that was acknowledged in whichever life of
 //! its; the lab holds every answer against those of one store that forgets nothing.
 
-use super::times;
-use crate::run::Request;
+use super::{CampaignError, run_leg, times};
+use crate::{run::Request, workspace::Workspace};
 use comfy_table::{Table, presets};
 use lab::Report;
 use serde::{Deserialize, Serialize};
-use std::{fmt::Write, time::Duration};
+use std::{fmt::Write, path::Path, time::Duration};
 
 /// What is asked: the same question continues the same record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,14 +75,11 @@ impl super::Question for Question {
         self.seed
     }
 
-    fn request(&self, seed: u64, count: u32, quiet: Request) -> Request {
+    fn answer(&self, workspace: &Workspace, manifest: &Path, seed: u64, count: u32) -> Result<Leg, CampaignError> {
         let power_losses = self.losses(seed, count);
-        let duration = power_losses.last().map_or(SETTLE, |last| *last) + TAIL;
-        Request { power_losses, duration: Some(duration), ..quiet }
-    }
-
-    fn judge(&self, seed: u64, count: u32, report: &Report) -> Leg {
-        leg(seed, count, report)
+        let duration = Some(power_losses.last().map_or(SETTLE, |last| *last) + TAIL);
+        let report = run_leg(workspace, Request { power_losses, duration, ..Request::quiet(manifest.to_owned()) })?;
+        Ok(leg(seed, count, &report))
     }
 
     fn render(record: &Record) -> String {

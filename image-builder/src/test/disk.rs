@@ -5,7 +5,7 @@
 
 use super::{Outcome, Tally};
 use crate::build::build;
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 use crate::manifest::check;
 use crate::workspace::Workspace;
 use std::collections::BTreeSet;
@@ -83,7 +83,7 @@ fn boot(parts: &Parts, bundle: &Path) -> Result<Machine, String> {
         let sizes = format!("logical_block_size={size},physical_block_size={size}");
         devices.extend(["-drive".to_owned(), medium, "-device".to_owned(), format!("{namespace},{sizes}")]);
     }
-    Machine::boot(&parts.kernel, bundle, &devices, FOLLOW)
+    Machine::boot(&machine::Parts { kernel: &parts.kernel, bundle, memory: 128 << 20, devices: &devices }, FOLLOW)
 }
 
 /// Waits for so many more verified passes, of both threads.

@@ -3,7 +3,7 @@
 
 use super::{Outcome, Tally};
 use crate::build::build;
-use crate::machine::Machine;
+use crate::machine::{Machine, Parts};
 use crate::manifest::check;
 use crate::workspace::Workspace;
 use std::collections::BTreeSet;
@@ -28,7 +28,8 @@ fn exam(workspace: &Workspace) -> Result<(), String> {
     let checked = check(workspace, &workspace.root().join(MANIFEST)).map_err(|error| error.to_string())?;
     let artifacts =
         build(workspace, &checked.name, &checked.appliance, &checked.inquiry).map_err(|error| error.to_string())?;
-    let mut machine = Machine::boot(&artifacts.kernel_elf, &artifacts.bundle, &[], FOLLOW)?;
+    let (kernel, bundle) = (&artifacts.kernel_elf, &artifacts.bundle);
+    let mut machine = Machine::boot(&Parts { kernel, bundle, memory: 128 << 20, devices: &[] }, FOLLOW)?;
     // The log begins anew whenever it is shown, so an order is known by its whole line, time and all.
     let (mut done, mut before) = (BTreeSet::new(), Vec::new());
     for round in 1..=1 + ROUNDS {

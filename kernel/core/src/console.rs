@@ -214,9 +214,12 @@ fn domains() {
         ));
     }
     let (pages, (buffers, free), (_, handles)) = (machine().pages(), packets::counts(), capability::counts(0));
+    let in_rings: usize = domain::all().iter().map(|domain| domain.buffers_in_rings()).sum();
     say(format_args!(
-        "pages {} used, {} free; packet buffers {buffers}, {free} free; handles {handles}\n",
-        pages.used, pages.free
+        "pages: {} used, {} of them by the exchange heap, {} free; packet buffers: {buffers}, {free} free, {in_rings} in rings; handles: {handles}\n",
+        pages.used,
+        exchange::slab_pages(),
+        pages.free
     ));
 }
 
