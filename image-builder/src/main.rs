@@ -184,7 +184,7 @@ enum CampaignKind {
         #[arg(long, default_value_t = 1000)]
         count: u32,
         /// Restarts in one life of a box; the record is written after each
-        #[arg(long, default_value_t = 1000)]
+        #[arg(long, default_value_t = 10_000)]
         leg: u32,
         /// Which domains, such as lb; without it, all
         #[arg(long = "domain", value_name = "DOMAIN")]
