@@ -25,6 +25,8 @@ const PACKETS: usize = 2_000;
 const REFUSALS: u32 = 100;
 const RESETS: u32 = 5;
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a reset is refused before the users are asked to stand aside: they seldom leave all rings free at once by themselves.
+const REFUSED: u32 = 1_000;
 
 /// No ring is ever in two hands, no buffer lost, no packet seen twice, however the threads' steps fall between each other.
 #[test]
@@ -40,11 +42,16 @@ fn contended_rings_are_used_by_one_thread_at_a_time() {
         device.write(0x3000, 1)
     };
     bring_up().unwrap();
-    let (done, busy, seen) = (AtomicBool::new(false), AtomicU32::new(0), Mutex::new(HashSet::new()));
+    let (done, aside) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (busy, seen) = (AtomicU32::new(0), Mutex::new(HashSet::new()));
     let user = || {
         let device = device(&lease);
         let mut batch = Batch::allocate().unwrap();
         while !done.load(SeqCst) {
+            if aside.load(SeqCst) {
+                thread::yield_now();
+                continue;
+            }
             // Busy; or, amid a reset, NotReset or TimedOut.
             let (Ok(mut rx), Ok(mut tx)) = (device.rx_ring(0, RING, None), device.tx_ring(0, RING, None)) else {
                 busy.fetch_add(1, SeqCst);
@@ -63,7 +70,7 @@ fn contended_rings_are_used_by_one_thread_at_a_time() {
     };
     thread::scope(|scope| {
         (0..3).for_each(|_| drop(scope.spawn(user)));
-        let (mut sent, mut resets, began) = (0, 0, Instant::now());
+        let (mut sent, mut resets, mut refused, began) = (0, 0, 0, Instant::now());
         while seen.lock().unwrap().len() < PACKETS || busy.load(SeqCst) < REFUSALS || resets < RESETS {
             if began.elapsed() > PATIENCE {
                 done.store(true, SeqCst);
@@ -73,10 +80,11 @@ fn contended_rings_are_used_by_one_thread_at_a_time() {
             sent += 16;
             bench.process();
             match bring_up() {
-                Ok(()) => resets += 1,
-                Err(DeviceError::Busy) => {}
+                Ok(()) => (resets, refused) = (resets + 1, 0),
+                Err(DeviceError::Busy) => refused += 1,
                 Err(error) => panic!("{error}"),
             }
+            aside.store(refused >= REFUSED, SeqCst);
             thread::yield_now();
         }
         done.store(true, SeqCst);
