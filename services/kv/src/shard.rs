@@ -14,6 +14,9 @@ use crate::{
 /// Bytes of the index for each chunk, reckoned into the quota: an entry and its control byte, at the least favourable load.
 const INDEX_BYTES: u64 = 21;
 
+/// The second before which nothing expires that never does.
+const NEVER: u32 = u32::MAX;
+
 /// Why something isn't stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
@@ -41,6 +44,10 @@ pub struct Shard {
     oldest: u32,
     /// Where the search for expired items goes on.
     sweep: u32,
+    /// Nothing expires before this second: while it hasn't come nothing is searched.
+    soonest: u32,
+    /// The same, of what the search has met since it last began at the oldest, and of what was given a date meanwhile.
+    soonest_met: u32,
     /// Whether what is stored may push out what was used longest ago.
     evict: bool,
     /// Second from which on everything that is there now isn't any more; 0 for none.
@@ -58,7 +65,18 @@ impl Shard {
     pub fn new(bytes: u64, evict: bool) -> Shard {
         let arena = Arena::new(bytes / (CHUNK as u64 + INDEX_BYTES) * CHUNK as u64);
         let index = HashTable::with_capacity(arena.most() as usize);
-        Shard { arena, index, newest: NONE, oldest: NONE, sweep: NONE, evict, flush_at: 0, counts: Counts::default() }
+        Shard {
+            arena,
+            index,
+            newest: NONE,
+            oldest: NONE,
+            sweep: NONE,
+            soonest: NEVER,
+            soonest_met: NEVER,
+            evict,
+            flush_at: 0,
+            counts: Counts::default(),
+        }
     }
 
     pub fn items(&self) -> usize {
@@ -119,7 +137,7 @@ impl Shard {
         let Fields { flags, expires, cas, bits } = fields;
         let (key_len, value_len) = (key.len() as u8, value_len as u32);
         let item = Item { flags, expires, touched: now, cas, bits, key_len, value_len, newer: NONE, older: NONE, hash };
-        item.write(&mut self.arena, at);
+        self.write(at, item);
         self.index.insert_unique(spread(hash), Entry { at, hash }, |entry| spread(entry.hash));
         self.push_front(at);
         self.counts.stored += 1;
@@ -149,8 +167,16 @@ impl Shard {
     pub fn update(&mut self, at: u32, change: impl FnOnce(&mut Item)) -> Item {
         let mut item = self.item(at);
         change(&mut item);
-        item.write(&mut self.arena, at);
+        self.write(at, item);
         item
+    }
+
+    fn write(&mut self, at: u32, item: Item) {
+        if item.expires != 0 {
+            self.soonest = self.soonest.min(item.expires);
+            self.soonest_met = self.soonest_met.min(item.expires);
+        }
+        item.write(&mut self.arena, at);
     }
 
     pub fn overwrite_value(&mut self, at: u32, bytes: &[u8]) {
@@ -180,19 +206,31 @@ impl Shard {
         }
     }
 
-    /// Looks at the next `items` items in the order of use, and removes those that have expired. Returns how many those were.
+    /// Looks at the next `items` items in the order of use, if anything may have expired, and removes those that have. Returns how many those were.
     pub fn sweep(&mut self, items: usize, now: u32) -> usize {
         let mut removed = 0;
-        for _ in 0..items.min(self.index.len()) {
-            let at = if self.sweep == NONE { self.oldest } else { self.sweep };
-            if at == NONE {
-                break;
+        if now < self.soonest {
+            return removed;
+        }
+        for _ in 0..items {
+            if self.sweep == NONE {
+                (self.sweep, self.soonest_met) = (self.oldest, NEVER);
             }
-            let item = self.item(at);
-            self.sweep = item.newer;
-            if item.expires != 0 && item.expires <= now {
-                self.remove(at);
-                removed += 1;
+            let at = self.sweep;
+            let item = (at != NONE).then(|| self.item(at));
+            self.sweep = item.map_or(NONE, |item| item.newer);
+            match item.map_or(0, |item| item.expires) {
+                0 => {}
+                expires if expires <= now => {
+                    self.remove(at);
+                    removed += 1;
+                }
+                expires => self.soonest_met = self.soonest_met.min(expires),
+            }
+            if self.sweep == NONE {
+                // It has met all that there are, since what is used meanwhile comes last.
+                self.soonest = self.soonest_met;
+                break;
             }
         }
         removed
@@ -214,6 +252,7 @@ impl Shard {
         self.index.clear();
         self.arena.reset();
         (self.newest, self.oldest, self.sweep, self.flush_at) = (NONE, NONE, NONE, 0);
+        (self.soonest, self.soonest_met) = (NEVER, NEVER);
     }
 
     /// Sees to it that `chunks` are free.

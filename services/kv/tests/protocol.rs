@@ -161,6 +161,32 @@ fn expired_items_are_swept() {
     assert_eq!((swept, server.store.totals().items), (500, 500));
 }
 
+/// Whenever an item was given its date, or another one, and wherever the search was then: once that second has come it is freed. What has no date stays.
+#[test]
+fn no_date_is_overlooked_by_the_search() {
+    let mut server = Server::new(Limits { shards: 1, ..limits() });
+    let sweep = |server: &Server, items: usize| server.store.sweep(items, server.context().clock);
+    for at in 0..100 {
+        server.ask(&format!("set k{at} 0 {} 1\nx\n", [0, 10, 20, 30][at % 4]));
+    }
+    assert_eq!(sweep(&server, 200), 0);
+    server.uptime = 10;
+    assert_eq!(sweep(&server, 200), 25);
+    // Amid a search: the oldest, which it has passed, is given a date; so is what it hasn't come to, and something new.
+    server.uptime = 20;
+    for at in (0..100).step_by(4).chain((3..100).step_by(4)) {
+        assert_eq!(server.ask(&format!("mg k{at} s\n")), "HD s1\n");
+    }
+    assert_eq!(sweep(&server, 30), 25);
+    assert_eq!(server.ask("touch k0 5\ntouch k96 6\nset new 0 7 1\nx\n"), "TOUCHED\nTOUCHED\nSTORED\n");
+    assert_eq!(sweep(&server, 200), 0);
+    for (second, freed) in [(24, 0), (25, 1), (26, 1), (27, 1), (29, 0), (30, 25), (1000, 0)] {
+        server.uptime = second;
+        assert_eq!(sweep(&server, 200), freed, "at {second}");
+    }
+    assert_eq!(server.store.totals().items, 23);
+}
+
 /// Memory is the quota, and what was used longest ago makes room; what is read stays.
 #[test]
 fn what_is_used_stays_and_memory_is_bounded() {
