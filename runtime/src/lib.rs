@@ -44,6 +44,7 @@ pub mod hooks;
 pub mod last_words;
 pub mod log;
 pub mod memory;
+pub mod polling;
 pub mod random;
 pub mod serving;
 pub mod sync;

@@ -12,7 +12,7 @@ use interfaces::{
     net::{Net, NetError, NetQueue},
     packet::{Batch, PacketFlags},
 };
-use runtime::{thread, time};
+use runtime::{polling::Polling, thread, time};
 
 use crate::{
     director::{Director, Look, Verdict},
@@ -25,7 +25,7 @@ use crate::{
     statistics::CpuCounters,
 };
 
-/// How long a worker polls without finding a packet before it waits for one.
+/// How long a worker polls without finding a packet before it waits for one, if that pays.
 const POLL_BEFORE_WAIT: u64 = 20_000;
 /// A waiting worker looks round this often at least: for a new plan, expired connections, the operator's wishes.
 const LONGEST_WAIT: u64 = 50_000_000;
@@ -97,6 +97,7 @@ impl Worker {
     pub fn serve(&mut self, queue: &mut Cap<dyn NetQueue>) -> Result<Ended, NetError> {
         let Some(mut batch) = empty_batch() else { return Ok(Ended) };
         let mut idle_since = time::now();
+        let mut polling = Polling::new(POLL_BEFORE_WAIT);
         loop {
             let now = time::now();
             self.duties(queue, now)?;
@@ -109,12 +110,13 @@ impl Worker {
                 self.director.counters().received.add(batch.len() as u64);
                 batch = self.handle(queue, batch, now)?;
                 idle_since = now;
-            } else if now.saturating_sub(idle_since) > POLL_BEFORE_WAIT {
+            } else if !polling.goes_on(idle_since, now) {
                 let longest = if self.holding.is_empty() { LONGEST_WAIT } else { LONGEST_HOLDING_WAIT };
                 let deadline = self.duty.as_ref().map_or(u64::MAX, |duty| duty.planner.deadline()).min(now + longest);
                 if deadline > now {
                     queue.wait(deadline)?;
                     idle_since = time::now();
+                    polling.waited(now, idle_since);
                 }
             }
         }

@@ -27,6 +27,7 @@ use interfaces::{
     socket::{Round, SocketError, SocketId},
 };
 use runtime::{
+    polling::Polling,
     sync::{Event, Guard, Mutex},
     thread, time,
 };
@@ -45,7 +46,7 @@ const LONGEST_WAIT: u64 = 20_000_000;
 const UNATTENDED: u64 = 2_000_000;
 /// How often a driver that is away is looked for, or a full ring.
 const LOOK_AGAIN: u64 = 500_000;
-/// How long a thread polls before it waits.
+/// How long a thread polls before it waits, if that pays.
 const POLL_BEFORE_WAIT: u64 = 10_000;
 /// Frames from other instances that wait at most: more are lost, as on a full ring.
 const MOST_PASSED: usize = 256;
@@ -87,6 +88,8 @@ struct Core {
     queue: Queue,
     /// For receiving: kept.
     batch: Option<RRef<Batch>>,
+    /// At the queue.
+    polling: Polling,
     waiters: BTreeMap<u32, Waiter>,
     /// The count of changes of the addresses that the stack goes by.
     moved: u64,
@@ -230,7 +233,7 @@ impl Instances {
             if !round.events().is_empty() || woken || now >= deadline {
                 break;
             }
-            if now - started >= POLL_BEFORE_WAIT || !matches!(core.queue, Queue::Here(_)) {
+            if !(core.polling.goes_on(started, now) && matches!(core.queue, Queue::Here(_))) {
                 guard = instance.wait(guard, Some(client), deadline).map_err(cancelled)?;
             }
         }
@@ -366,6 +369,7 @@ impl Instances {
             stack,
             queue: Queue::Closed { since: 0 },
             batch: None,
+            polling: Polling::new(POLL_BEFORE_WAIT),
             waiters: BTreeMap::new(),
             moved: 0,
             attended: 0,
@@ -469,7 +473,10 @@ impl Instance {
                 let mut guard = self.core.lock();
                 let Some(core) = guard.as_mut() else { return Err(Ended) };
                 match waited {
-                    Ok(()) => core.queue = Queue::Here(queue),
+                    Ok(()) => {
+                        core.queue = Queue::Here(queue);
+                        core.polling.waited(now, time::now());
+                    }
                     Err(error) => {
                         core.queue = Queue::Closed { since: 0 };
                         core.stack.statistics.reopened.add(1);
