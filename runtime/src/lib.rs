@@ -49,6 +49,7 @@ pub mod random;
 pub mod serving;
 pub mod sync;
 pub mod tally;
+pub mod text;
 pub mod thread;
 pub mod time;
 pub mod wiring;

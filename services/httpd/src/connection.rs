@@ -2,17 +2,17 @@
 //! enough is waiting to be sent, and copies a file only as fast as it is taken.
 
 use alloc::{format, string::String, vec::Vec};
-use core::fmt::Write;
 
 use interfaces::folder::{Coding, File, Files, Representation};
+use runtime::text::{Decimal, push_number};
 
 use crate::{
     body::Body,
     date,
-    head::{self, Framing, Head, HeadLimits, Method},
+    head::{self, Framing, Head, HeadLimits, Method, Name},
     negotiate::{self, Range, Ranges, Verdict},
     status::Status,
-    target::{self, Target},
+    target::{self, INDEX, Target},
 };
 
 /// What a server allows its clients.
@@ -32,6 +32,8 @@ pub struct Service<'a> {
     pub limits: &'a Limits,
     /// Seconds since 1970, if the box knows them.
     pub date: Option<i64>,
+    /// Whether the log wants requests' lines.
+    pub lines: bool,
 }
 
 /// What a connection needs to go on.
@@ -47,17 +49,19 @@ pub enum Wants {
 /// A line of the access log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// The request's line, cut; what isn't printable is `?`.
+    /// The request's line, if it is wanted, cut; what isn't printable is `?`.
     pub line: String,
     pub status: Status,
     /// Bytes of content that the answer has.
     pub length: u64,
 }
 
+/// Bytes of an answer's own fields, mostly.
+const ROOM: usize = 256;
 /// Bytes of a request's line that the log shows.
 const LOGGED_LINE: usize = 200;
 /// Methods on offer.
-const ALLOW: &str = "GET, HEAD, OPTIONS";
+const ALLOW: &[u8] = b"GET, HEAD, OPTIONS";
 /// Between the parts of a multipart answer: no file of ours is asked whether it has this line, since a part's length is told in its fields.
 const BOUNDARY: &str = "redleaf-3d6b6a416f9b5";
 
@@ -72,7 +76,7 @@ enum State {
     Closed,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Parts {
     file: usize,
     representation: usize,
@@ -84,16 +88,23 @@ struct Parts {
 #[derive(Debug)]
 struct Answer {
     status: Status,
-    fields: String,
-    /// Text, for people.
-    text: String,
-    parts: Parts,
-    length: u64,
+    /// Whole lines.
+    fields: Vec<u8>,
+    content: Content,
     /// Whether the content follows: not to a HEAD.
     with_content: bool,
     /// Kept open afterwards.
     keep: bool,
     line: String,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// Neither content, nor a length of it (RFC 9110 §8.6).
+    None,
+    /// The status in words, for people.
+    Words,
+    Parts(Parts),
 }
 
 #[derive(Debug)]
@@ -139,8 +150,8 @@ impl Connection {
     }
 
     /// What has been answered since this was asked last.
-    pub fn take_log(&mut self) -> Vec<Access> {
-        core::mem::take(&mut self.log)
+    pub fn take_log(&mut self) -> impl Iterator<Item = Access> {
+        self.log.drain(..)
     }
 
     /// The client took too long over a request: says so (RFC 9110 §15.5.9), and wants to be closed. Between requests it just closes.
@@ -211,52 +222,97 @@ impl Connection {
     /// Answers with an error after which nothing is certain: where the next request would begin least of all. So it is the last answer.
     fn refuse(&mut self, service: &Service, status: Status, out: &mut Vec<u8>) {
         let line = self.input[self.at..].split(|&byte| byte == b'\n').next().unwrap_or_default();
-        let mut answer = Answer::error(status, shown(line));
-        answer.keep = false;
+        let mut answer = Answer::error(status);
+        (answer.keep, answer.line) = (false, shown(line, service.lines));
         self.say(service, answer, out);
         self.state = State::Closed;
     }
 
     fn say(&mut self, service: &Service, answer: Answer, out: &mut Vec<u8>) {
-        let Answer { status, fields, text, parts, length, with_content, keep, line } = answer;
-        let mut head = format!("HTTP/1.1 {} {}\r\n", status.code(), status.reason());
+        let Answer { status, fields, content, with_content, keep, line } = answer;
+        let code = Decimal::of(status.code().into());
+        for part in [b"HTTP/1.1 ", &*code, b" ", status.reason().as_bytes(), b"\r\n"] {
+            out.extend_from_slice(part);
+        }
         if let Some(date) = service.date {
-            head += &format!("Date: {}\r\n", date::write(date));
+            push_field(out, "Date", &[&date::write(date)]);
         }
-        head += "Server: redleaf\r\n";
-        head += &fields;
-        // Neither has content, nor a length of it (RFC 9110 §8.6).
-        if !matches!(status, Status::NotModified | Status::NoContent) {
-            head += &format!("Content-Length: {length}\r\n");
+        push_field(out, "Server", &[b"redleaf"]);
+        out.extend_from_slice(&fields);
+        let length = content.length(status);
+        if !matches!(content, Content::None) {
+            push_field(out, "Content-Length", &[&Decimal::of(length)]);
         }
-        head += if keep { "\r\n" } else { "Connection: close\r\n\r\n" };
-        out.extend_from_slice(head.as_bytes());
+        if !keep {
+            push_field(out, "Connection", &[b"close"]);
+        }
+        out.extend_from_slice(b"\r\n");
         self.keep = keep;
         self.log.push(Access { line, status, length: if with_content { length } else { 0 } });
-        if with_content {
-            out.extend_from_slice(text.as_bytes());
-            self.state = State::Sending(parts);
-        } else {
-            self.next_request();
+        match content {
+            Content::Parts(parts) if with_content => self.state = State::Sending(parts),
+            Content::Words if with_content => {
+                push_words(out, status);
+                self.next_request();
+            }
+            _ => self.next_request(),
         }
     }
 }
 
-/// A line as the log shows it.
-fn shown(line: &[u8]) -> String {
+/// Appends a field's line.
+fn push_field(out: &mut Vec<u8>, name: &str, value: &[&[u8]]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    value.iter().for_each(|part| out.extend_from_slice(part));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a status in words.
+fn push_words(out: &mut Vec<u8>, status: Status) {
+    push_number(out, status.code().into());
+    out.push(b' ');
+    out.extend_from_slice(status.reason().as_bytes());
+    out.push(b'\n');
+}
+
+/// A line as the log shows it, if it does.
+fn shown(line: &[u8], wanted: bool) -> String {
+    if !wanted {
+        return String::new();
+    }
     let printable = |&byte: &u8| if (0x20..0x7f).contains(&byte) && byte != b'"' { char::from(byte) } else { '?' };
     line.strip_suffix(b"\r").unwrap_or(line).iter().take(LOGGED_LINE).map(printable).collect()
 }
 
-impl Answer {
-    fn error(status: Status, line: String) -> Answer {
-        let text = format!("{} {}\n", status.code(), status.reason());
-        let mut fields = String::from("Content-Type: text/plain; charset=utf-8\r\n");
-        if matches!(status, Status::MethodNotAllowed | Status::NotImplemented) {
-            fields += &format!("Allow: {ALLOW}\r\n");
+impl Content {
+    /// In bytes.
+    fn length(&self, status: Status) -> u64 {
+        match self {
+            Content::None => 0,
+            Content::Words => 5 + status.reason().len() as u64,
+            Content::Parts(parts) => parts.parts.iter().map(|(text, range)| (text.len() + range.len()) as u64).sum(),
         }
-        let length = text.len() as u64;
-        Answer { status, fields, text, parts: Parts::default(), length, with_content: true, keep: true, line }
+    }
+}
+
+impl Answer {
+    fn new(status: Status, fields: Vec<u8>, content: Content) -> Answer {
+        Answer { status, fields, content, with_content: true, keep: true, line: String::new() }
+    }
+
+    fn error(status: Status) -> Answer {
+        let mut answer = Answer::new(status, Vec::new(), Content::Words);
+        answer.add("Content-Type", &[b"text/plain; charset=utf-8"]);
+        if matches!(status, Status::MethodNotAllowed | Status::NotImplemented) {
+            answer.add("Allow", &[ALLOW]);
+        }
+        answer
+    }
+
+    /// Adds a field.
+    fn add(&mut self, name: &str, value: &[&[u8]]) {
+        push_field(&mut self.fields, name, value);
     }
 }
 
@@ -273,17 +329,17 @@ fn begin(service: &Service, head: &Head, number: u32, out: &mut Vec<u8>) -> Resu
     let mut answer = match head.method {
         Method::Get | Method::Head | Method::Options => match target::read(head.target) {
             Ok(target) => answer(service, head, target),
-            Err(Status::NotFound) => Answer::error(Status::NotFound, String::new()),
+            Err(Status::NotFound) => Answer::error(Status::NotFound),
             Err(status) => return Err(status),
         },
-        Method::Refused => Answer::error(Status::MethodNotAllowed, String::new()),
-        Method::Unknown => Answer::error(Status::NotImplemented, String::new()),
+        Method::Refused => Answer::error(Status::MethodNotAllowed),
+        Method::Unknown => Answer::error(Status::NotImplemented),
     };
-    answer.line = shown(head.line);
+    answer.line = shown(head.line, service.lines);
     answer.with_content &= head.method != Method::Head;
     answer.keep = head.persistent() && number < service.limits.requests;
     if head.minor == 0 && answer.keep {
-        answer.fields += "Connection: keep-alive\r\n";
+        answer.add("Connection", &[b"keep-alive"]);
     }
     if continues && answer.status.code() < 400 {
         out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -297,7 +353,7 @@ fn begin(service: &Service, head: &Head, number: u32, out: &mut Vec<u8>) -> Resu
 
 /// Whether the client waits for leave to send its content (RFC 9110 §10.1.1); HTTP/1.0 knows nothing of it.
 fn expects_continue(head: &Head) -> Result<bool, Status> {
-    let mut expects = head.elements(b"expect").filter(|_| head.minor > 0);
+    let mut expects = head.elements(Name::Expect).filter(|_| head.minor > 0);
     match (expects.next(), expects.next()) {
         (None, _) => Ok(false),
         (Some(given), None) if given.eq_ignore_ascii_case(b"100-continue") => Ok(true),
@@ -307,117 +363,95 @@ fn expects_continue(head: &Head) -> Result<bool, Status> {
 
 fn answer(service: &Service, head: &Head, target: Target) -> Answer {
     if head.method == Method::Options {
-        let fields = format!("Allow: {ALLOW}\r\n");
-        let (text, parts, line) = (String::new(), Parts::default(), String::new());
-        return Answer {
-            status: Status::NoContent,
-            fields,
-            text,
-            parts,
-            length: 0,
-            with_content: false,
-            keep: true,
-            line,
-        };
+        let mut answer = Answer::new(Status::NoContent, Vec::new(), Content::None);
+        answer.add("Allow", &[ALLOW]);
+        return answer;
     }
     let Target::Path(mut path) = target else {
         // `*` is for OPTIONS alone (RFC 9112 §3.2.4).
-        return Answer::error(Status::BadRequest, String::new());
+        return Answer::error(Status::BadRequest);
     };
     let folder = path.is_empty() || path.ends_with(b"/");
     if folder {
-        path.extend_from_slice(b"index.html");
+        path.extend_from_slice(INDEX);
     }
     let content = service.content;
     match content.files().binary_search_by(|file| file.path.cmp(&path)) {
         Ok(at) => file(service, head, at, &content.files()[at]),
         Err(_) => {
             path.push(b'/');
-            if !folder && content.has_folder(&path) {
-                moved(&path)
-            } else {
-                Answer::error(Status::NotFound, String::new())
-            }
+            if !folder && content.has_folder(&path) { moved(&path) } else { Answer::error(Status::NotFound) }
         }
     }
 }
 
 /// A folder that was asked for without its slash, so that links in its index lead astray.
 fn moved(path: &[u8]) -> Answer {
-    let mut location = String::from("/");
+    let mut location = Vec::from(*b"/");
     for &byte in path {
         if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
-            location.push(char::from(byte));
+            location.push(byte);
         } else {
-            // Writing to a string doesn't fail.
-            let _ = write!(location, "%{byte:02X}");
+            location.extend_from_slice(format!("%{byte:02X}").as_bytes());
         }
     }
-    let mut answer = Answer::error(Status::MovedPermanently, String::new());
-    answer.fields += &format!("Location: {location}\r\n");
+    let mut answer = Answer::error(Status::MovedPermanently);
+    answer.add("Location", &[&location]);
     answer
 }
 
 fn file(service: &Service, head: &Head, at: usize, file: &File) -> Answer {
     let Some(representation) = negotiate::choose(head, file) else {
-        let mut answer = Answer::error(Status::NotAcceptable, String::new());
-        answer.fields += "Vary: Accept-Encoding\r\n";
+        let mut answer = Answer::error(Status::NotAcceptable);
+        answer.add("Vary", &[b"Accept-Encoding"]);
         return answer;
     };
     let place = file.representations.iter().position(|other| other.coding == representation.coding).unwrap_or(0);
     let verdict = negotiate::judge(head, file, representation, service.date);
     if verdict == Verdict::Failed {
-        return Answer::error(Status::PreconditionFailed, String::new());
+        return Answer::error(Status::PreconditionFailed);
     }
-    let mut fields = format!("ETag: {}\r\n", negotiate::tag(representation));
+    let mut answer = Answer::new(Status::NotModified, Vec::with_capacity(ROOM), Content::None);
+    answer.add("ETag", &[&negotiate::tag(representation)]);
     if file.representations.len() > 1 {
-        fields += "Vary: Accept-Encoding\r\n";
+        answer.add("Vary", &[b"Accept-Encoding"]);
     }
-    let (text, line) = (String::new(), String::new());
     if verdict == Verdict::NotModified {
-        let parts = Parts::default();
-        return Answer {
-            status: Status::NotModified,
-            fields,
-            text,
-            parts,
-            length: 0,
-            with_content: false,
-            keep: true,
-            line,
-        };
+        return answer;
     }
-    fields += &format!("Last-Modified: {}\r\nAccept-Ranges: bytes\r\n", date::write(file.modified));
+    answer.add("Last-Modified", &[&date::write(file.modified)]);
+    answer.add("Accept-Ranges", &[b"bytes"]);
     if representation.coding != Coding::Identity {
-        fields += &format!("Content-Encoding: {}\r\n", representation.coding.name());
+        answer.add("Content-Encoding", &[representation.coding.name().as_bytes()]);
     }
     let total = representation.bytes.len();
-    let ranges = negotiate::ranges(head, file, representation, service.date);
-    let (status, mut parts) = match ranges {
+    let media_type = file.media_type.as_bytes();
+    let mut parts = match negotiate::ranges(head, file, representation, service.date) {
         Ranges::Unsatisfiable => {
-            let mut answer = Answer::error(Status::RangeNotSatisfiable, line);
-            answer.fields += &format!("Content-Range: bytes */{total}\r\n");
+            let mut answer = Answer::error(Status::RangeNotSatisfiable);
+            answer.add("Content-Range", &[b"bytes */", &Decimal::of(total as u64)]);
             return answer;
         }
         Ranges::Whole => {
-            fields += &format!("Content-Type: {}\r\n", file.media_type);
-            (Status::Ok, Vec::from([(String::new(), Range { start: 0, end: total })]))
-        }
-        Ranges::Parts(ranges) if ranges.len() == 1 => {
-            let range = ranges[0];
-            fields +=
-                &format!("Content-Type: {}\r\nContent-Range: {}\r\n", file.media_type, content_range(range, total));
-            (Status::PartialContent, Vec::from([(String::new(), range)]))
+            answer.status = Status::Ok;
+            answer.add("Content-Type", &[media_type]);
+            Vec::from([(String::new(), Range { start: 0, end: total })])
         }
         Ranges::Parts(ranges) => {
-            fields += &format!("Content-Type: multipart/byteranges; boundary={BOUNDARY}\r\n");
-            (Status::PartialContent, multipart(file, representation, &ranges))
+            answer.status = Status::PartialContent;
+            if let [range] = ranges[..] {
+                answer.add("Content-Type", &[media_type]);
+                answer.add("Content-Range", &[content_range(range, total).as_bytes()]);
+                Vec::from([(String::new(), range)])
+            } else {
+                answer.add("Content-Type", &[b"multipart/byteranges; boundary=", BOUNDARY.as_bytes()]);
+                multipart(file, representation, &ranges)
+            }
         }
     };
-    let length = parts.iter().map(|(text, range)| (text.len() + range.len()) as u64).sum();
     parts.reverse();
-    let parts = Parts { file: at, representation: place, parts };
-    Answer { status, fields, text, parts, length, with_content: true, keep: true, line }
+    answer.content = Content::Parts(Parts { file: at, representation: place, parts });
+    answer
 }
 
 fn content_range(range: Range, total: usize) -> String {

@@ -1,12 +1,13 @@
 //! Dates as HTTP writes them (RFC 9110 §5.6.7): seconds since 1970 in UTC, written as `Sun, 06 Nov 1994 08:49:37 GMT`, and read in that form and the two
 //! obsolete ones.
 
-use alloc::{format, string::String};
-
 const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
 const LONG_DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const DAY: i64 = 86_400;
+/// Seconds of the years 0 to 9999.
+const FIRST: i64 = -62_167_219_200;
+const LAST: i64 = 253_402_300_799;
 
 /// Days from 1970 to a day of the proleptic Gregorian calendar.
 fn days_to(year: i64, month: i64, day: i64) -> i64 {
@@ -28,12 +29,23 @@ fn day_of(days: i64) -> (i64, i64, i64) {
     if month < 10 { (era * 400 + year, month + 3, day) } else { (era * 400 + year + 1, month - 9, day) }
 }
 
-/// `IMF-fixdate`.
-pub fn write(date: i64) -> String {
+/// `IMF-fixdate`. It has years of four digits: what is earlier or later is written as the first or last second of them.
+pub fn write(date: i64) -> [u8; 29] {
+    let date = date.clamp(FIRST, LAST);
     let (days, seconds) = (date.div_euclid(DAY), date.rem_euclid(DAY));
     let (year, month, day) = day_of(days);
-    let (name, month) = (DAYS[days.rem_euclid(7) as usize], MONTHS[month as usize - 1]);
-    format!("{name}, {day:02} {month} {year:04} {:02}:{:02}:{:02} GMT", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    let mut text = *b"Thu, 01 Jan 1970 00:00:00 GMT";
+    text[..3].copy_from_slice(DAYS[days.rem_euclid(7) as usize].as_bytes());
+    text[8..11].copy_from_slice(MONTHS[month as usize - 1].as_bytes());
+    let numbers =
+        [(5..7, day), (12..16, year), (17..19, seconds / 3600), (20..22, seconds / 60 % 60), (23..25, seconds % 60)];
+    for (place, mut number) in numbers {
+        for digit in text[place].iter_mut().rev() {
+            *digit = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
+    }
+    text
 }
 
 /// Reads any of the three forms; `today` decides which century a year of two digits is in.
@@ -103,7 +115,13 @@ mod tests {
         for text in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
             assert_eq!(read(text.as_bytes(), Some(EXAMPLE)), Some(EXAMPLE), "{text}");
         }
-        assert_eq!(write(EXAMPLE), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(&write(EXAMPLE), b"Sun, 06 Nov 1994 08:49:37 GMT");
+    }
+
+    #[test]
+    fn years_have_four_digits() {
+        assert_eq!(&write(i64::MIN), b"Sat, 01 Jan 0000 00:00:00 GMT");
+        assert_eq!(&write(i64::MAX), b"Fri, 31 Dec 9999 23:59:59 GMT");
     }
 
     #[test]
@@ -139,7 +157,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(date in 0i64..253_402_300_800) {
-            prop_assert_eq!(read(write(date).as_bytes(), None), Some(date));
+            prop_assert_eq!(read(&write(date), None), Some(date));
         }
 
         #[test]

@@ -1,8 +1,25 @@
 //! The pieces that HTTP's fields are made of (RFC 9110 §5.6).
 
+/// Which bytes are letters, digits or among `others`.
+pub const fn class(others: &[u8]) -> [bool; 256] {
+    let mut class = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        class[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < others.len() {
+        class[others[at] as usize] = true;
+        at += 1;
+    }
+    class
+}
+
 /// `tchar` (RFC 9110 §5.6.2).
 pub fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    const TOKEN: [bool; 256] = class(b"!#$%&'*+-.^_`|~");
+    TOKEN[usize::from(byte)]
 }
 
 pub fn is_token(text: &[u8]) -> bool {

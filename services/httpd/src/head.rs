@@ -2,7 +2,7 @@
 //! somebody before us may have guessed otherwise: that is what request smuggling lives on.
 
 use crate::{
-    grammar::{is_token, is_token_byte, list, number, trim},
+    grammar::{class, is_token, is_token_byte, list, number, trim},
     status::Status,
 };
 
@@ -26,6 +26,54 @@ pub enum Method {
     Unknown,
 }
 
+macro_rules! names {
+    ($($name:ident $text:literal,)*) => {
+        /// The fields that this server goes by.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Name {
+            $($name,)*
+        }
+
+        impl Name {
+            pub const ALL: &[Name] = &[$(Name::$name,)*];
+
+            /// In lower case.
+            pub const fn text(self) -> &'static [u8] {
+                match self {
+                    $(Name::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+names! {
+    AcceptEncoding b"accept-encoding",
+    Connection b"connection",
+    ContentLength b"content-length",
+    Expect b"expect",
+    Host b"host",
+    IfMatch b"if-match",
+    IfModifiedSince b"if-modified-since",
+    IfNoneMatch b"if-none-match",
+    IfRange b"if-range",
+    IfUnmodifiedSince b"if-unmodified-since",
+    Range b"range",
+    TransferEncoding b"transfer-encoding",
+}
+
+impl Name {
+    /// Its bit in [`Head::present`].
+    const fn bit(self) -> u16 {
+        1 << self as u16
+    }
+
+    /// The bit of a field's name, none if it isn't one of these. Names are compared without regard to case.
+    fn bit_of(given: &[u8]) -> u16 {
+        Name::ALL.iter().find(|name| given.eq_ignore_ascii_case(name.text())).map_or(0, |name| name.bit())
+    }
+}
+
 /// A request's head. All of its bytes are known to be well-formed.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {
@@ -35,6 +83,8 @@ pub struct Head<'a> {
     pub minor: u8,
     /// The request line, for the log.
     pub line: &'a [u8],
+    /// Which of the fields are there at all: most are looked for in vain.
+    present: u16,
     fields: &'a [u8],
 }
 
@@ -61,7 +111,7 @@ pub fn read<'a>(input: &'a [u8], limits: &HeadLimits) -> Result<Option<(Head<'a>
     let line = whole_line(&input[..line_end])?;
     let (method, target, minor) = request_line(line)?;
     let fields_start = line_end + 1;
-    let (mut at, mut count) = (fields_start, 0);
+    let (mut at, mut count, mut present) = (fields_start, 0, 0);
     loop {
         let end = find_line_end(input, at);
         if end.unwrap_or(input.len()) > limits.head || count > limits.fields {
@@ -70,10 +120,10 @@ pub fn read<'a>(input: &'a [u8], limits: &HeadLimits) -> Result<Option<(Head<'a>
         let Some(end) = end else { return Ok(None) };
         let field = whole_line(&input[at..end])?;
         if field.is_empty() {
-            let head = Head { method, target, minor, line, fields: &input[fields_start..at] };
+            let head = Head { method, target, minor, line, present, fields: &input[fields_start..at] };
             return Ok(Some((head, end + 1)));
         }
-        check_field(field)?;
+        present |= Name::bit_of(field_name(field)?);
         (at, count) = (end + 1, count + 1);
     }
 }
@@ -82,12 +132,9 @@ fn find_line_end(input: &[u8], from: usize) -> Option<usize> {
     input[from..].iter().position(|&byte| byte == b'\n').map(|at| from + at)
 }
 
-/// Without the carriage return at its end, which is the only one (RFC 9112 §2.2; a line feed alone is not taken for a line's end).
+/// Without the carriage return at its end (RFC 9112 §2.2; a line feed alone is not taken for a line's end). Whoever reads the line takes no other one.
 fn whole_line(line: &[u8]) -> Result<&[u8], Status> {
-    match line.strip_suffix(b"\r") {
-        Some(line) if !line.contains(&b'\r') => Ok(line),
-        _ => Err(Status::BadRequest),
-    }
+    line.strip_suffix(b"\r").ok_or(Status::BadRequest)
 }
 
 /// `method SP request-target SP HTTP-version` (RFC 9112 §3), with single blanks.
@@ -118,18 +165,20 @@ fn request_line(line: &[u8]) -> Result<(Method, &[u8], u8), Status> {
     Ok((method, target, minor))
 }
 
-/// `field-name ":" OWS field-value OWS` (RFC 9112 §5): no blank before the colon, no folded line, no control character.
-fn check_field(field: &[u8]) -> Result<(), Status> {
+/// The name in `field-name ":" OWS field-value OWS` (RFC 9112 §5): no blank before the colon, no folded line, no control character.
+fn field_name(field: &[u8]) -> Result<&[u8], Status> {
     let colon = field.iter().position(|&byte| byte == b':').ok_or(Status::BadRequest)?;
     let (name, value) = (&field[..colon], &field[colon + 1..]);
     let well = is_token(name) && value.iter().all(|&byte| byte == b'\t' || (byte >= 0x20 && byte != 0x7f));
-    if well { Ok(()) } else { Err(Status::BadRequest) }
+    if well { Ok(name) } else { Err(Status::BadRequest) }
 }
 
 impl<'a> Head<'a> {
-    /// The values of all fields of that name, in order. Names are compared without regard to case.
-    pub fn values(&self, name: &'static [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        self.fields.split(|&byte| byte == b'\n').filter_map(move |field| {
+    /// The values of all fields of that name, in order.
+    pub fn values(&self, name: Name) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let fields = if self.present & name.bit() == 0 { &[] } else { self.fields };
+        let name = name.text();
+        fields.split(|&byte| byte == b'\n').filter_map(move |field| {
             let (given, rest) = field.split_at_checked(name.len())?;
             let value = rest.strip_prefix(b":")?;
             given.eq_ignore_ascii_case(name).then(|| trim(value.strip_suffix(b"\r").unwrap_or(value)))
@@ -137,12 +186,12 @@ impl<'a> Head<'a> {
     }
 
     /// The elements of all fields of that name together (RFC 9110 §5.3).
-    pub fn elements(&self, name: &'static [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    pub fn elements(&self, name: Name) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         self.values(name).flat_map(list)
     }
 
     /// The value of a field that may be there once; if it is there more often it counts as none.
-    pub fn single(&self, name: &'static [u8]) -> Option<&'a [u8]> {
+    pub fn single(&self, name: Name) -> Option<&'a [u8]> {
         let mut values = self.values(name);
         values.next().filter(|_| values.next().is_none())
     }
@@ -150,13 +199,13 @@ impl<'a> Head<'a> {
     /// What bounds the content (RFC 9112 §6.3). Lengths that are malformed, repeated, or stand beside a transfer coding are refused: whoever sent
     /// them meant to be read in two ways.
     pub fn framing(&self) -> Result<Framing, Status> {
-        let mut lengths = self.values(b"content-length");
+        let mut lengths = self.values(Name::ContentLength);
         let length = match (lengths.next(), lengths.next()) {
             (None, _) => None,
             (Some(length), None) => Some(number(length).ok_or(Status::BadRequest)?),
             _ => return Err(Status::BadRequest),
         };
-        let mut transfer = self.values(b"transfer-encoding").peekable();
+        let mut transfer = self.values(Name::TransferEncoding).peekable();
         if transfer.peek().is_none() {
             return Ok(length.map_or(Framing::None, Framing::Length));
         }
@@ -181,7 +230,7 @@ impl<'a> Head<'a> {
 
     /// Exactly one Host in HTTP/1.1, and none that is no host (RFC 9112 §3.2).
     pub fn check_host(&self) -> Result<(), Status> {
-        let mut hosts = self.values(b"host");
+        let mut hosts = self.values(Name::Host);
         match (hosts.next(), hosts.next()) {
             (None, _) if self.minor == 0 => Ok(()),
             (Some(host), None) if is_authority(host) => Ok(()),
@@ -191,12 +240,13 @@ impl<'a> Head<'a> {
 
     /// Whether the connection is to be kept (RFC 9112 §9.3).
     pub fn persistent(&self) -> bool {
-        let says = |option: &[u8]| self.elements(b"connection").any(|given| given.eq_ignore_ascii_case(option));
+        let says = |option: &[u8]| self.elements(Name::Connection).any(|given| given.eq_ignore_ascii_case(option));
         !says(b"close") && (self.minor > 0 || says(b"keep-alive"))
     }
 }
 
 /// Characters of `uri-host [ ":" port ]` (RFC 3986 §3.2.2); empty is allowed.
 pub fn is_authority(host: &[u8]) -> bool {
-    host.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(&byte))
+    const AUTHORITY: [bool; 256] = class(b"-._~!$&'()*+,;=:[]%");
+    host.iter().all(|&byte| AUTHORITY[usize::from(byte)])
 }

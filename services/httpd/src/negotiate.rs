@@ -1,13 +1,13 @@
 //! Which of a file's representations a client gets, and how much of it: content negotiation (RFC 9110 §12.5.3), preconditions (§13) and ranges (§14).
 
-use alloc::{format, string::String, vec::Vec};
+use alloc::vec::Vec;
 
 use interfaces::folder::{Coding, File, Representation};
 
 use crate::{
     date,
     grammar::{list, number, trim, weight},
-    head::{Head, Method},
+    head::{Head, Method, Name},
 };
 
 /// Ranges of a request at most: who wants more gets the whole (§14.2 lets a server ignore the field).
@@ -15,7 +15,7 @@ const MOST_RANGES: usize = 16;
 
 /// The acceptable representation that the client likes best, among equals the shortest; none if it accepts none.
 pub fn choose<'f, 'a>(head: &Head, file: &'f File<'a>) -> Option<&'f Representation<'a>> {
-    let mut given = head.values(b"accept-encoding").peekable();
+    let mut given = head.values(Name::AcceptEncoding).peekable();
     if given.peek().is_none() {
         return file.representations.first();
     }
@@ -42,8 +42,12 @@ fn preference(element: &[u8]) -> (&[u8], u32) {
 }
 
 /// The tag as a field has it (§8.8.3). Each coding of a file has a tag of its own.
-pub fn tag(representation: &Representation) -> String {
-    format!("\"{:016x}\"", representation.tag)
+pub fn tag(representation: &Representation) -> [u8; 18] {
+    let mut text = [b'"'; 18];
+    for (at, digit) in text[1..17].iter_mut().enumerate() {
+        *digit = b"0123456789abcdef"[(representation.tag >> (60 - 4 * at)) as usize & 15];
+    }
+    text
 }
 
 /// What the preconditions say.
@@ -59,21 +63,21 @@ pub fn judge(head: &Head, file: &File, representation: &Representation, today: O
     let own = tag(representation);
     let dated = |name| head.single(name).and_then(|text| date::read(text, today));
     // 1 and 2. The date is looked at only where no tag is asked for.
-    if head.values(b"if-match").next().is_some() {
-        let any = head.elements(b"if-match").any(|given| given == b"*" || given == own.as_bytes());
+    if head.values(Name::IfMatch).next().is_some() {
+        let any = head.elements(Name::IfMatch).any(|given| given == b"*" || given == own);
         if !any {
             return Verdict::Failed;
         }
-    } else if dated(b"if-unmodified-since").is_some_and(|date| file.modified > date) {
+    } else if dated(Name::IfUnmodifiedSince).is_some_and(|date| file.modified > date) {
         return Verdict::Failed;
     }
     // 3 and 4. Weak comparison (§8.8.3.2): a tag that is marked weak may match.
-    if head.values(b"if-none-match").next().is_some() {
-        let strip = |given: &[u8]| given.strip_prefix(b"W/").unwrap_or(given) == own.as_bytes();
-        if head.elements(b"if-none-match").any(|given| given == b"*" || strip(given)) {
+    if head.values(Name::IfNoneMatch).next().is_some() {
+        let strip = |given: &[u8]| given.strip_prefix(b"W/").unwrap_or(given) == own;
+        if head.elements(Name::IfNoneMatch).any(|given| given == b"*" || strip(given)) {
             return if head.method == Method::Options { Verdict::Failed } else { Verdict::NotModified };
         }
-    } else if dated(b"if-modified-since").is_some_and(|date| file.modified <= date) {
+    } else if dated(Name::IfModifiedSince).is_some_and(|date| file.modified <= date) {
         return Verdict::NotModified;
     }
     Verdict::Proceed
@@ -107,11 +111,11 @@ pub enum Ranges {
 /// Reads Range and If-Range (§14.2, §13.1.5). What isn't understood is ignored, as is what would cost more than it is worth.
 pub fn ranges(head: &Head, file: &File, representation: &Representation, today: Option<i64>) -> Ranges {
     // Range is defined for GET alone.
-    let Some(given) = head.single(b"range").filter(|_| head.method == Method::Get) else { return Ranges::Whole };
-    if head.values(b"if-range").next().is_some() {
+    let Some(given) = head.single(Name::Range).filter(|_| head.method == Method::Get) else { return Ranges::Whole };
+    if head.values(Name::IfRange).next().is_some() {
         // A tag is compared strongly, a date exactly.
-        let current = head.single(b"if-range").is_some_and(|validator| {
-            validator == tag(representation).as_bytes() || date::read(validator, today) == Some(file.modified)
+        let current = head.single(Name::IfRange).is_some_and(|validator| {
+            validator == tag(representation) || date::read(validator, today) == Some(file.modified)
         });
         if !current {
             return Ranges::Whole;

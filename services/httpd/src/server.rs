@@ -53,7 +53,7 @@ impl serving::Connection for Client<'_> {
 impl<'a> Site<'a> {
     fn service(&self) -> Service<'a> {
         // On a box that knows no date an answer has none (RFC 9110 §6.6.1).
-        Service { content: self.content, limits: self.limits, date: time::date() }
+        Service { content: self.content, limits: self.limits, date: time::date(), lines: self.access_log }
     }
 
     fn account(&self, client: &mut Client) {

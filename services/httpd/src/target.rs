@@ -12,6 +12,9 @@ pub enum Target {
     Path(Vec<u8>),
 }
 
+/// What is served of a folder.
+pub const INDEX: &[u8] = b"index.html";
+
 /// Reads a request target (RFC 9112 §3.2): `origin-form`, `absolute-form` of http, or `*`.
 pub fn read(target: &[u8]) -> Result<Target, Status> {
     if target == b"*" {
@@ -23,7 +26,7 @@ pub fn read(target: &[u8]) -> Result<Target, Status> {
     if path.contains(&b'#') {
         return Err(Status::BadRequest);
     }
-    normalise(&decode(path)?).map(Target::Path)
+    normalise(path).map(Target::Path)
 }
 
 /// The path and query of `http://authority/path`.
@@ -39,45 +42,49 @@ fn after_authority(target: &[u8]) -> Result<&[u8], Status> {
     Ok(if end == rest.len() { b"/" } else { &rest[end..] })
 }
 
-/// Without percent-encodings (RFC 3986 §2.1). A NUL, or a slash that is encoded and so no separator, is in no name of ours.
-fn decode(path: &[u8]) -> Result<Vec<u8>, Status> {
-    let mut decoded = Vec::with_capacity(path.len());
-    let mut rest = path;
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte != b'%' {
-            decoded.push(byte);
+/// Without percent-encodings, and without `.`, `..` and empty segments (RFC 3986 §5.2.4). A path that leads above the root is refused rather than cut.
+fn normalise(path: &[u8]) -> Result<Vec<u8>, Status> {
+    // Each segment with a slash behind it. There is room for what is looked up instead of a folder.
+    let mut normal = Vec::with_capacity(path.len() + INDEX.len());
+    let mut folder = true;
+    for segment in path.split(|&byte| byte == b'/') {
+        let start = normal.len();
+        decode(segment, &mut normal)?;
+        folder = matches!(&normal[start..], b"" | b"." | b"..");
+        if !folder {
+            normal.push(b'/');
             continue;
         }
-        let digit = |at: usize| after.get(at).and_then(|&byte| char::from(byte).to_digit(16));
-        let (Some(high), Some(low)) = (digit(0), digit(1)) else { return Err(Status::BadRequest) };
+        let up = normal[start..] == *b"..";
+        normal.truncate(start);
+        if up {
+            normal.pop().ok_or(Status::BadRequest)?;
+            let parent = normal.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+            normal.truncate(parent);
+        }
+    }
+    if !folder {
+        normal.pop();
+    }
+    Ok(normal)
+}
+
+/// Appends a segment without percent-encodings (RFC 3986 §2.1). A NUL, or a slash that is encoded and so no separator, is in no name of ours.
+fn decode(segment: &[u8], out: &mut Vec<u8>) -> Result<(), Status> {
+    let mut rest = segment;
+    while let Some(at) = rest.iter().position(|&byte| byte == b'%') {
+        out.extend_from_slice(&rest[..at]);
+        let digit = |at: usize| rest.get(at).and_then(|&byte| char::from(byte).to_digit(16));
+        let (Some(high), Some(low)) = (digit(at + 1), digit(at + 2)) else { return Err(Status::BadRequest) };
         match (high * 16 + low) as u8 {
             0 => return Err(Status::BadRequest),
             b'/' => return Err(Status::NotFound),
-            byte => decoded.push(byte),
+            byte => out.push(byte),
         }
-        rest = &after[2..];
+        rest = &rest[at + 3..];
     }
-    Ok(decoded)
-}
-
-/// Without `.`, `..` and empty segments (RFC 3986 §5.2.4). A path that leads above the root is refused rather than cut.
-fn normalise(path: &[u8]) -> Result<Vec<u8>, Status> {
-    let mut segments: Vec<&[u8]> = Vec::new();
-    let mut folder = true;
-    for segment in path.split(|&byte| byte == b'/') {
-        folder = matches!(segment, b"" | b"." | b"..");
-        match segment {
-            b"" | b"." => {}
-            b".." => _ = segments.pop().ok_or(Status::BadRequest)?,
-            name => segments.push(name),
-        }
-    }
-    let mut path = segments.join(&b'/');
-    if folder && !path.is_empty() {
-        path.push(b'/');
-    }
-    Ok(path)
+    out.extend_from_slice(rest);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -145,7 +152,8 @@ mod tests {
                 let whole = path.strip_suffix(b"/").unwrap_or(&path);
                 let well = whole.is_empty() || whole.split(|&byte| byte == b'/').all(|segment| !matches!(segment, b"" | b"." | b".."));
                 prop_assert!(well);
-                prop_assert_eq!(normalise(&path), Ok(path));
+                let encoded: Vec<&[u8]> = path.split(|&byte| byte == b'%').collect();
+                prop_assert_eq!(normalise(&encoded.join(b"%25".as_slice())), Ok(path));
             }
         }
     }

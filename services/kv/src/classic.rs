@@ -2,12 +2,14 @@
 
 use alloc::vec::Vec;
 
+use runtime::text::push_number;
+
 use crate::{
     command::{BAD_CHUNK, BAD_FORMAT, Context, NO_MEMORY, Next, Retrieval, TOO_LARGE, say},
     item::LONGEST_KEY,
     stats,
     store::{Counted, Delta, Mode, Stored, Storing},
-    text::{self, push_number, signed, unsigned, unsigned32},
+    text::{self, signed, unsigned, unsigned32},
 };
 
 /// Protocol level, and whose it is: clients that look take the number.

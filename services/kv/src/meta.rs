@@ -5,12 +5,14 @@ use core::fmt::Write;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
+use runtime::text::push_number;
+
 use crate::{
     command::{BAD_CHUNK, BAD_FORMAT, Context, NO_MEMORY, Next, TOO_LARGE, say},
     item::{Item, LONGEST_KEY, bit, chunks_for},
     shard::Fields,
     store::{Counted, Delta, Locked, Mode, Stored, Storing},
-    text::{push_number, signed, unsigned, unsigned32},
+    text::{signed, unsigned, unsigned32},
 };
 
 /// The longest opaque flag, its letter included.

@@ -464,7 +464,7 @@ impl Locked<'_> {
         let number = if delta.increase { number.wrapping_add(delta.by) } else { number.saturating_sub(delta.by) };
         *(if delta.increase { &mut self.shard.counts.incr_hits } else { &mut self.shard.counts.decr_hits }) += 1;
         text.clear();
-        crate::text::push_number(&mut text, number);
+        runtime::text::push_number(&mut text, number);
         let cas = delta.cas.unwrap_or_else(|| self.next_cas());
         if text.len() <= item.value_len as usize {
             // In place; a number that has become shorter is followed by blanks (protocol.txt, "Increment/Decrement").

@@ -1,7 +1,5 @@
 //! Numbers and words of the protocol's lines.
 
-use alloc::vec::Vec;
-
 /// Words of a line at most that a command other than a retrieval looks at.
 pub const MOST_WORDS: usize = 24;
 
@@ -72,25 +70,11 @@ pub fn leading_number(value: &[u8]) -> Option<u64> {
     unsigned(&rest[..rest.iter().position(blank).unwrap_or(rest.len())])
 }
 
-pub fn push_number(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::string::ToString;
     use proptest::prelude::*;
+    use runtime::text::Decimal;
 
     /// Malformed and overlong numbers are none.
     #[test]
@@ -131,11 +115,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_are_written_as_they_are_read(number: u64) {
-            let mut text = Vec::new();
-            push_number(&mut text, number);
-            prop_assert_eq!(unsigned(&text), Some(number));
-            prop_assert_eq!(text, number.to_string().into_bytes());
+        fn numbers_are_read_as_they_are_written(number: u64) {
+            prop_assert_eq!(unsigned(&Decimal::of(number)), Some(number));
         }
     }
 }

@@ -55,7 +55,7 @@ pub fn send(content: &Files, request: &[u8], pieces: &[usize]) -> Answers {
 }
 
 pub fn service<'a>(content: &'a Files<'a>) -> Service<'a> {
-    Service { content, limits: &LIMITS, date: Some(TODAY) }
+    Service { content, limits: &LIMITS, date: Some(TODAY), lines: true }
 }
 
 pub fn converse(content: &Files, connection: &mut Connection, request: &[u8], pieces: &[usize]) -> Answers {

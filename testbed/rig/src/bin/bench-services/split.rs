@@ -118,7 +118,7 @@ pub fn of_store(config: &kv::Config, workloads: &[Workload], requests: usize) ->
 pub fn of_site(config: &httpd::Config, workloads: &[Workload], requests: usize) -> Vec<Parts> {
     let content = Files::read(config.content.archive()).expect("an archive of ours");
     let limits = config.limits();
-    let service = Service { content: &content, limits: &limits, date: Some(1_700_000_000) };
+    let service = Service { content: &content, limits: &limits, date: Some(1_700_000_000), lines: false };
     let parts = workloads.iter().map(|workload| {
         let (mut connection, mut out) = (Connection::default(), Vec::new());
         let mut left = limits.requests;
@@ -132,7 +132,7 @@ pub fn of_site(config: &httpd::Config, workloads: &[Workload], requests: usize) 
                 black_box(&out);
                 out.clear();
             }
-            black_box(connection.take_log());
+            connection.take_log().for_each(|access| _ = black_box(access));
             out.clear();
         };
         let (whole, parser) = cycles(workload, requests, answer, |question| {
