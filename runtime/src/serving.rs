@@ -165,13 +165,22 @@ impl<'a, S: Service> Server<'a, S> {
 
     /// Serves for ever on instance `index` of the stack, whatever becomes of that. Returns when the domain is being stopped.
     pub fn run(&mut self, stack: Port<dyn NetStack>, index: u16, tcp: Local, udp: Option<Local>) {
+        let mut said = None;
         loop {
             let ended = self.serve(stack, index, tcp, udp);
-            self.forget_all();
+            if self.listener.is_some() {
+                said = None;
+                self.forget_all();
+            }
             match ended {
                 SocketError::Call(CallError::Cancelled) => return,
                 SocketError::Call(CallError::Restarting | CallError::Crashed | CallError::Gone) => {}
-                error => log::warn!("the stack says {error:?}; trying again"),
+                // Once, however often it is tried: a port, say, that is still somebody else's.
+                error => {
+                    if said.replace(error) != Some(error) {
+                        log::warn!("the stack says {error:?}; trying again");
+                    }
+                }
             }
             if crate::thread::sleep_until(time::now().saturating_add(RETRY)).is_err() {
                 return;

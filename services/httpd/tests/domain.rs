@@ -10,6 +10,7 @@ use interfaces::{
         self,
         sockets::{Limits, Network, Peer},
     },
+    socket::Local,
 };
 use runtime::env::Env;
 use std::time::{Duration as Span, Instant};
@@ -147,6 +148,27 @@ fn the_stack_may_crash() {
         assert_eq!(counter(&exports, "stack.lost"), round);
     }
     assert!(old.is_reset());
+}
+
+/// Who finds its port in other hands serves as soon as that has let go of it; no stack has been lost by that.
+#[test]
+fn a_port_in_other_hands_is_waited_for() {
+    host::connect();
+    let network = Network::new(Limits::default());
+    let stack: &'static _ = Box::leak(network.stack());
+    let mut other = stack.open(0).unwrap();
+    other.listen(Local::port(80), 1).unwrap();
+    let imports = Imports { stack: Some(Port::new(stack)), net: None };
+    let exports = start(Env::new("web", 1, &[0]), imports, config()).unwrap();
+    std::thread::sleep(Span::from_millis(20));
+    drop(other);
+    let deadline = Instant::now() + Span::from_secs(20);
+    while counter(&exports, "connections.accepted") == 0 {
+        assert!(Instant::now() < deadline, "it never listens");
+        drop(connect(&network));
+        std::thread::sleep(Span::from_millis(1));
+    }
+    assert_eq!(counter(&exports, "stack.lost"), 0);
 }
 
 /// On a box that knows the date answers say it, and an answer of today isn't sent again to who has it (RFC 9110 §6.6.1, §13.1.3).
