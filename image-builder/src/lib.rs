@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod build;
 pub mod campaign;
+mod counts;
 pub mod flash;
 pub mod graph;
 pub mod image;

@@ -1,5 +1,6 @@
 //! A machine in QEMU that is played with from its console, and judged by what it says there: a box, or what stands in its place and has its prompt.
 
+use model::vfio_user;
 use prefix::{Prefix, Tool};
 use std::io::{Read, Write};
 use std::path::Path;
@@ -49,9 +50,7 @@ impl Machine {
         let prefix = Prefix::ensure(&[Tool::Qemu]).map_err(|error| error.to_string())?;
         let mut command = prefix.command("qemu-system-x86_64").map_err(|error| error.to_string())?;
         command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]);
-        // A model of a device reaches the machine's memory by mapping it.
-        command.args(["-m", &format!("{}B", parts.memory), "-machine", "memory-backend=ram"]);
-        command.args(["-object", &format!("memory-backend-memfd,id=ram,share=on,size={}B", parts.memory)]);
+        command.args(vfio_user::memory_arguments(parts.memory));
         command.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
         command.args(parts.devices);
         command.arg("-kernel").arg(parts.kernel).arg("-initrd").arg(parts.bundle);

@@ -11,6 +11,12 @@ use std::collections::BTreeMap;
 /// Memory that isn't the domains': the kernel itself, its tables and stacks.
 const KERNEL_RESERVE: u64 = 16 << 20;
 
+/// Interfaces whose queues are one client's each, and what several clients share instead.
+const FOR_ONE: [(&str, &str); 2] = [
+    ("Net", "for several there is a `classifier` between, or one `netstack` that serves them"),
+    ("Block", "each client needs a disk of its own"),
+];
+
 /// What can be said without knowing the crates, but for the longest frame that any of them brings.
 pub fn structure(appliance: &Appliance, longest_frame: u16, diagnostics: &mut Diagnostics) {
     devices(appliance, diagnostics);
@@ -80,6 +86,38 @@ pub fn ports(appliance: &Appliance, ports: &BTreeMap<String, Ports>, diagnostics
                         .meant(&import.port.value, wireable.clone().map(|port| port.name.as_str())),
                 ),
             }
+        }
+    }
+    for (interface, instead) in FOR_ONE {
+        shared(appliance, ports, interface, instead, diagnostics);
+    }
+}
+
+/// Exports of this interface that more than one domain imports: all but the first would find every queue taken.
+fn shared(
+    appliance: &Appliance,
+    ports: &BTreeMap<String, Ports>,
+    interface: &str,
+    instead: &str,
+    diagnostics: &mut Diagnostics,
+) {
+    let mut first: BTreeMap<(&str, &str), (&Domain, &Import)> = BTreeMap::new();
+    for domain in &appliance.domains {
+        let Some(own) = ports.get(&domain.image.value) else { continue };
+        let is_one = |import: &&Import| {
+            own.imports.iter().any(|port| port.name == import.port.value && port.interface == interface)
+        };
+        for import in domain.imports.iter().filter(is_one) {
+            let (other, earlier) = *first.entry((&import.domain, &import.from_port)).or_insert((domain, import));
+            if other.name.value == domain.name.value {
+                continue;
+            }
+            diagnostics.push(
+                Diagnostic::new(format!("`{}.{}` is wired to two clients", import.domain, import.from_port))
+                    .at(import.at.clone(), format!("to {}", domain.name.value))
+                    .and(earlier.at.clone(), format!("and to {}", other.name.value))
+                    .help(format!("the queues of a `{interface}` are one client's each: {instead}")),
+            );
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::namespace::Namespace;
 use crate::network::PORT;
 use crate::options::{Boot, Firmware, Program, RunOptions};
 use crate::stage::{RUN_DIR, die_with_parent};
+use model::vfio_user;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -158,10 +159,7 @@ fn qemu(options: &RunOptions, console: &Path, feed: &Path) -> Result<Command, Er
     command.args(["-nodefaults", "-display", "none"]);
     command.args(&options.counter);
     command.args(["-smp", &settings.cpus.to_string()]);
-    // The model reaches guest memory by mapping it.
-    command.args(["-m", &format!("{}B", settings.memory)]);
-    command.args(["-object", &format!("memory-backend-memfd,id=ram,share=on,size={}B", settings.memory)]);
-    command.args(["-machine", "memory-backend=ram"]);
+    command.args(vfio_user::memory_arguments(settings.memory));
     for (id, path) in [("console", console), ("feed", feed)] {
         command.args(["-chardev", &format!("socket,id={id},path={}", path.display())]);
         command.args(["-serial", &format!("chardev:{id}")]);
@@ -170,11 +168,7 @@ fn qemu(options: &RunOptions, console: &Path, feed: &Path) -> Result<Command, Er
         // Before the devices that it stands before. What a device of another process may reach it is told as it is granted: caching mode.
         command.args(["-device", "intel-iommu,caching-mode=on"]);
     }
-    command.args(["-device", "pcie-root-port,id=rp0,chassis=1,slot=1"]);
-    let nic = serde_json::json!({
-        "driver": "vfio-user-pci", "bus": "rp0", "socket": { "type": "unix", "path": nic_socket() },
-    });
-    command.args(["-device", &nic.to_string()]);
+    command.args(vfio_user::card_arguments(&nic_socket()));
     for disk in &options.disks {
         let file = disk::prepare(disk, options.keep_disks.as_deref())?;
         command.args(disk::arguments(disk, &file));

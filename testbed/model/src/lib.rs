@@ -15,9 +15,7 @@
 //! assert_eq!(machine.read32(LINKS) & LINKS_UP, LINKS_UP);
 //! ```
 //!
-//! Serving a guest, as the lab does; QEMU then takes
-//! `-device '{"driver":"vfio-user-pci","bus":"rp0","socket":{"type":"unix","path":"nic.sock"}}'` behind a
-//! `pcie-root-port`, and its RAM must be a shared `memory-backend-memfd`:
+//! Serving a guest, as the lab does; what QEMU is to be told, `vfio_user::memory_arguments` and `card_arguments` say:
 //!
 //! ```no_run
 //! use model::{NicConfig, SharedCounters, control, packet_socket::PacketSocket, vfio_user::Server};

@@ -106,6 +106,20 @@ pub fn serve<W: PollableWire>(socket: &Path, config: NicConfig, wire: W, control
     Server::bind(socket)?.serve(config, wire, control, SharedCounters::new())
 }
 
+/// QEMU's arguments for RAM that a device of another process can map, in bytes. The machine's own `-machine` stands beside them.
+pub fn memory_arguments(bytes: u64) -> [String; 6] {
+    let ram = format!("memory-backend-memfd,id=ram,share=on,size={bytes}B");
+    ["-m", &format!("{bytes}B"), "-object", &ram, "-machine", "memory-backend=ram"].map(str::to_owned)
+}
+
+/// QEMU's arguments for the card that is served at `socket`, behind a port of its own.
+pub fn card_arguments(socket: &Path) -> [String; 4] {
+    // A path's characters are escaped in Rust as in JSON, but for ones that no folder of ours has.
+    let path = format!("{:?}", socket.display().to_string());
+    let card = format!(r#"{{"driver":"vfio-user-pci","bus":"rp0","socket":{{"type":"unix","path":{path}}}}}"#);
+    ["-device", "pcie-root-port,id=rp0,chassis=1,slot=1", "-device", &card].map(str::to_owned)
+}
+
 impl Server {
     pub fn bind(path: &Path) -> Result<Server, ServeError> {
         let listener = UnixListener::bind(path).map_err(|error| ServeError::Bind { path: path.to_owned(), error })?;

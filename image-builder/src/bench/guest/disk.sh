@@ -1,15 +1,5 @@
-#!/bin/busybox sh
 # Linux on the same disk: has fio load it as the console asks, `load read 32 20000`, and says how many blocks of 4 KiB were read or written.
-/bin/busybox --install -s /bin
-export PATH=/bin LD_LIBRARY_PATH=/lib
-mount -t devtmpfs dev /dev
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-mount -t tmpfs tmp /tmp
-for module in /modules/*.ko.xz; do
-	unxz "$module"
-	insmod "${module%.xz}" || echo "insmod $module failed"
-done
+
 n=0
 while [ ! -b /dev/nvme0n1 ] && [ $n -lt 200 ]; do
 	usleep 100000

@@ -1,21 +1,10 @@
-#!/bin/busybox sh
 # A Linux host in the box's place: brings Linux's own driver up on the box's card, with the box's addresses, serves as /etc/serve says, and tells the lab.
-/bin/busybox --install -s /bin
-export PATH=/bin LD_LIBRARY_PATH=/lib
-mount -t devtmpfs dev /dev
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-mount -t tmpfs tmp /tmp
+
 # ADDRESS (with its prefix), ROUTER, CPUS
 . /etc/place
-
 # Nobody of the segment speaks IPv6, and Linux would ask.
 for place in all default; do
 	[ ! -d /proc/sys/net/ipv6 ] || echo 1 >/proc/sys/net/ipv6/conf/$place/disable_ipv6
-done
-for module in /modules/*.ko.xz; do
-	unxz "$module"
-	insmod "${module%.xz}" || echo "insmod $module failed"
 done
 ip link set lo up
 # A queue for each CPU, as the box has.

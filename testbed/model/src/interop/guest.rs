@@ -12,10 +12,11 @@ use cpio::newc::{self, Builder};
 use prefix::{Prefix, Tool};
 
 use super::{Error, Setup, host};
+use crate::vfio_user::{card_arguments, memory_arguments};
 
 /// What the guest's root holds beside busybox and a kernel.
 pub struct Contents {
-    /// The first and only program, a shell script. Each answer of it is a line `check NAME ANSWER`.
+    /// How the first and only program goes on, a shell script, once devices and modules are there. Each answer of it is a line `check NAME ANSWER`.
     pub init: &'static str,
     /// Kernel modules in the order that they must be loaded, by path under `kernel/`.
     pub modules: Vec<&'static str>,
@@ -37,6 +38,10 @@ pub const IXGBE: [&str; 6] = [
     "drivers/net/ethernet/intel/ixgbe/ixgbe",
 ];
 
+/// What every init does first.
+const BEGINNING: &str = include_str!("init.sh");
+/// The guest's, in bytes.
+const MEMORY: u64 = 512 << 20;
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 
@@ -46,7 +51,7 @@ impl Contents {
         let linux = prefix.tree(Tool::Linux).map_err(Error::Prefix)?;
         let modules = module_folder(linux)?;
         let mut files = BTreeMap::from([
-            ("init".to_owned(), self.init.as_bytes().to_vec()),
+            ("init".to_owned(), [BEGINNING, self.init].concat().into_bytes()),
             ("bin/busybox".to_owned(), read(&linux.join("usr/bin/busybox"))?),
         ]);
         for (i, module) in self.modules.iter().enumerate() {
@@ -155,8 +160,6 @@ pub(super) fn run(
 ) -> Result<String, Error> {
     let linux = prefix.tree(Tool::Linux).map_err(Error::Prefix)?;
     let mut command = prefix.command("qemu-system-x86_64").map_err(Error::Prefix)?;
-    let device =
-        format!(r#"{{"driver":"vfio-user-pci","bus":"rp0","socket":{{"type":"unix","path":"{}"}}}}"#, socket.display());
     let mut parameters = "console=ttyS0 quiet panic=-1 nokaslr mitigations=off random.trust_cpu=on".to_owned();
     if setup.iommu {
         // Strict: what the driver has unmapped is out of the device's reach at once.
@@ -164,10 +167,10 @@ pub(super) fn run(
     }
     command
         .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
-        .args(["-machine", "q35,accel=tcg,memory-backend=ram", "-cpu", "max", "-smp", "2", "-m", "512M"])
-        .args(["-object", "memory-backend-memfd,id=ram,size=512M,share=on"])
+        .args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
+        .args(memory_arguments(MEMORY))
         .args(if setup.iommu { &["-device", "intel-iommu,caching-mode=on"][..] } else { &[] })
-        .args(["-device", "pcie-root-port,id=rp0,chassis=1", "-device", &device])
+        .args(card_arguments(socket))
         .arg("-kernel")
         .arg(image(linux)?)
         .arg("-initrd")

@@ -1,17 +1,7 @@
-#!/bin/busybox sh
-# The judge's init: exercises Linux's ixgbe and says how it went, one line "check NAME ANSWER" each.
-/bin/busybox --install -s /bin
-export PATH=/bin LD_LIBRARY_PATH=/lib
-mount -t devtmpfs dev /dev
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-mount -t tmpfs tmp /tmp
+# The judge: exercises Linux's ixgbe and says how it went, one line "check NAME ANSWER" each.
+
 PEER=10.9.0.1
 
-for module in /modules/*.ko.xz; do
-	unxz -k "$module"
-	insmod "${module%.xz}" || echo "insmod $module failed"
-done
 if [ ! -d /sys/class/net/eth0 ]; then
 	echo "check loaded no"
 	dmesg | tail -20
