@@ -9,6 +9,8 @@
 
 use alloc::{boxed::Box, vec};
 
+use runtime::memory;
+
 use crate::table::BackendId;
 
 /// What identifies a connection: its service stands for the destination's address and protocol.
@@ -262,15 +264,10 @@ impl Connections {
         vacancy
     }
 
-    /// Looks at the places where these flows may be, all at once: what isn't in the cache is fetched for all of them together, rather than
-    /// for one after the other by `find`.
+    /// Has the places where this flow may be fetched into the cache, so that `find` needn't wait for them a little later.
     #[inline]
-    pub fn fetch(&self, hashes: impl Iterator<Item = u64>) {
-        let seen = hashes.fold(0, |seen, hash| {
-            let [first, second] = self.buckets_of(hash);
-            seen ^ self.buckets[first].0[0].service ^ self.buckets[second].0[0].service
-        });
-        core::hint::black_box(seen);
+    pub fn prefetch(&self, hash: u64) {
+        self.buckets_of(hash).into_iter().for_each(|bucket| memory::prefetch(&self.buckets[bucket]));
     }
 
     fn put(&mut self, bucket: usize, at: usize, entry: Entry) {

@@ -97,23 +97,20 @@ impl Director {
         }
     }
 
-    /// The first look at a received frame. With all frames of a batch looked into before the first is judged, the memory that judging needs
-    /// is fetched for all of them at once (`fetch`).
+    /// The first look at a received frame. The memory that judging it needs is on its way from here on: so all frames of a batch are looked into before the first is
+    /// judged.
     #[inline]
     pub fn look(&self, frame: &[u8], checksums: Checksums) -> Look {
         let content = frame::parse(frame, &self.own, checksums);
         let hash = match &content {
-            Ok(Content::Flow(flow, _) | Content::FlowError(flow)) => hash(flow),
+            Ok(Content::Flow(flow, _) | Content::FlowError(flow)) => {
+                let hash = hash(flow);
+                self.connections.prefetch(hash);
+                hash
+            }
             _ => 0,
         };
         Look { content, hash }
-    }
-
-    /// Fetches what judging these will need.
-    #[inline]
-    pub fn fetch(&self, looks: &[Look]) {
-        let is_flow = |look: &&Look| matches!(look.content, Ok(Content::Flow(..) | Content::FlowError(_)));
-        self.connections.fetch(looks.iter().filter(is_flow).map(|look| look.hash));
     }
 
     /// Judges a frame that has been looked into. Counts what goes through VIPs and to backends; the caller counts the verdicts, once it

@@ -170,7 +170,6 @@ impl Worker {
         for (look, packet) in looks.iter_mut().zip(batch.packets()) {
             *look = self.director.look(packet.data(), findings(packet.flags));
         }
-        self.director.fetch(&looks[..batch.len()]);
         for (i, (mut packet, look)) in batch.packets_mut().into_iter().zip(&looks).enumerate() {
             match self.director.judge(packet.data_mut(), look, now) {
                 Verdict::Forward => kept.count += 1,
