@@ -103,11 +103,12 @@ impl Director {
     pub fn look(&self, frame: &[u8], checksums: Checksums) -> Look {
         let content = frame::parse(frame, &self.own, checksums);
         let hash = match &content {
-            Ok(Content::Flow(flow, _) | Content::FlowError(flow)) => {
+            Ok(Content::Flow(flow, signal)) => {
                 let hash = hash(flow);
-                self.connections.prefetch(hash);
+                self.connections.prefetch(hash, *signal == Signal::Open);
                 hash
             }
+            Ok(Content::FlowError(flow)) => hash(flow),
             _ => 0,
         };
         Look { content, hash }
@@ -179,11 +180,8 @@ impl Director {
                 DropReason::NotOurAddress
             });
         };
-        if self.services.owns(flow.source) {
-            return Err(DropReason::BadSource);
-        }
         if self.stage() == Stage::Starting {
-            return Err(DropReason::Starting);
+            return Err(if self.services.owns(flow.source) { DropReason::BadSource } else { DropReason::Starting });
         }
         let (backend, mac) = self.choose(service, flow, hash, signal, now)?;
         frame::redirect(frame, mac, self.own);
@@ -217,6 +215,10 @@ impl Director {
             plan.route(backend).map(|mac| (backend, mac)).ok_or(DropReason::NoBackend)
         };
         let Some(mut connection) = self.connections.find(hash, &key, now) else {
+            // Here, since none with such a source is ever remembered.
+            if self.services.owns(flow.source) {
+                return Err(DropReason::BadSource);
+            }
             let chosen = named()?;
             // Nothing follows a RST, and an ICMP error begins nothing.
             if let Some(signal) = signal.filter(|&signal| signal != Signal::Reset) {
