@@ -42,6 +42,9 @@ pub fn nvme(workspace: &Workspace, output: &Output) -> Result<bool, BuildError> 
     alone(workspace, "bench-nvme", output)
 }
 
+/// Has malloc ask the host for large pages. On the metal all memory is mapped by such, and DPDK's usually is; so large tables of ours and of the C program's lie in them here, too.
+const LARGE_PAGES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
+
 /// A benchmark that is one program.
 fn alone(workspace: &Workspace, name: &'static str, output: &Output) -> Result<bool, BuildError> {
     let Some(program) = program(workspace, name)? else { return Ok(false) };
@@ -82,7 +85,9 @@ fn beside_dpdk(
     output: &Output,
 ) -> Result<bool, BuildError> {
     let Some(program) = program(workspace, PROGRAM)? else { return Ok(false) };
-    let (mut rows, mut well) = measure(workspace, PROGRAM, Command::new(&program).arg(ours).args(flags))?;
+    let mut command = Command::new(&program);
+    command.arg(ours).args(flags).env(LARGE_PAGES.0, LARGE_PAGES.1);
+    let (mut rows, mut well) = measure(workspace, PROGRAM, &mut command)?;
     let scratch = scratch()?;
     match peer::Peer::prepare(workspace, &program, scratch.path()) {
         Ok(peer) => {

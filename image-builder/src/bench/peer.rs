@@ -1,7 +1,7 @@
 //! DPDK beside us: Debian's packages, unpacked and not installed; a C program of ours compiled against their headers by the machine's compiler; run with their own loader and
 //! libraries.
 
-use super::{PROGRAM, rows, rows::Row, succeeds};
+use super::{LARGE_PAGES, PROGRAM, rows, rows::Row, succeeds};
 use crate::build::BuildError;
 use crate::workspace::Workspace;
 use prefix::{Prefix, Tool};
@@ -67,6 +67,7 @@ impl Peer {
             report.as_ref(),
         ];
         command.args(flags).args(scalar.then_some("--scalar")).stdout(Stdio::null());
+        command.env(LARGE_PAGES.0, LARGE_PAGES.1);
         let well = succeeds(&mut command, PROGRAM)?;
         into.extend(rows::read(&report)?);
         Ok(well)

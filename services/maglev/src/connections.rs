@@ -122,14 +122,13 @@ impl Entry {
         self.service == NO_SERVICE
     }
 
+    /// Without a branch: which of a bucket's entries it is nobody can predict.
     #[inline]
-    fn key(&self) -> Key {
-        Key {
-            source: self.source,
-            source_port: self.source_port,
-            destination_port: self.destination_port,
-            service: self.service,
-        }
+    fn has(&self, key: &Key) -> bool {
+        (self.source == key.source)
+            & (self.source_port == key.source_port)
+            & (self.destination_port == key.destination_port)
+            & (self.service == key.service)
     }
 }
 
@@ -226,9 +225,12 @@ impl Connections {
         Some(Connection { entry, live: &mut self.live, lifetimes: &self.lifetimes })
     }
 
+    #[inline]
     fn place(&self, hash: u64, key: &Key) -> Option<(usize, usize)> {
         self.buckets_of(hash).into_iter().find_map(|bucket| {
-            self.buckets[bucket].0.iter().position(|entry| entry.key() == *key).map(|at| (bucket, at))
+            let entries = self.buckets[bucket].0.iter().enumerate();
+            let found = entries.fold(0u32, |found, (at, entry)| found | u32::from(entry.has(key)) << at);
+            (found != 0).then(|| (bucket, found.trailing_zeros() as usize))
         })
     }
 

@@ -101,7 +101,8 @@ static struct entry *insert(uint64_t hash, uint32_t tick) {
                 best[b] = entry;
             }
         }
-    return free[0] >= free[1] ? best[0] : best[1];
+    // As ours: the first while it has a place to spare, then the emptier.
+    return free[0] >= (free[1] < 2 ? free[1] : 2) ? best[0] : best[1];
 }
 
 static inline void direct(struct rte_ether_hdr *ether, uint64_t hash, uint32_t source, uint32_t ports,
@@ -149,7 +150,6 @@ uint64_t maglev_forward(uint32_t packets, uint16_t batch) {
             uint64_t high = *(const uint32_t *)(ip + 1) | (uint64_t)ip->next_proto_id << 32;
             hashes[i] = hash_of(low, high);
             rte_prefetch0(first_of(hashes[i]));
-            rte_prefetch0(second_of(hashes[i]));
         }
         uint16_t kept = 0;
         for (uint16_t i = 0; i < got; i++) {
