@@ -1,7 +1,7 @@
 //! `memcpy` and its kind for a freestanding image: the compiler calls them by name, and there is no C library to have them.
 //!
 //! Written with string instructions, straight-line loads and stores, and loops over volatile reads, so that the compiler can't recognise them as what they are and turn them
-//! into calls of themselves. [`entry!`](crate::entry!) exports them under their C names.
+//! into calls of themselves. [`entry!`](crate::entry!) exports them under their C names. And [`prefetch`], for domains.
 
 use core::{
     arch::{

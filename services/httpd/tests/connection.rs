@@ -3,7 +3,7 @@
 mod site;
 
 use httpd::{
-    connection::{Connection, Wants},
+    connection::{Connection, Service, Wants},
     head::{self, HeadLimits, Name},
 };
 use proptest::prelude::*;
@@ -88,6 +88,13 @@ fn every_answer_is_logged() {
     let lines: Vec<String> = connection.take_log().map(|access| access.to_string()).collect();
     assert_eq!(lines, ["\"GET /hello.txt HTTP/1.1\" 200 25", "\"HEAD / HTTP/1.1\" 200 0", "\"G?[2J? x\" 400 16"]);
     assert_eq!(connection.take_log().count(), 0);
+    // A server without an access log counts its answers all the same, and keeps no line.
+    let unlogged = Service { lines: false, ..service(&content) };
+    connection = Connection::default();
+    connection.receive(b"GET /hello.txt HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(connection.work(&unlogged, &mut Vec::new(), usize::MAX), Wants::Input);
+    let kept: Vec<String> = connection.take_log().map(|access| access.to_string()).collect();
+    assert_eq!(kept, ["\"\" 200 25"]);
 }
 
 /// Pieces of requests, well-formed and not, so that noise looks like a client.

@@ -264,6 +264,22 @@ fn arp_and_echo_are_answered_for_vips_and_the_box_alone() {
     assert_eq!(segment.direct(0, &mut stranger), Verdict::Drop(DropReason::NotOurAddress), "not a backend's answer");
 }
 
+/// Nobody else sends from an address of the box: neither while it starts nor later is such a packet held, forwarded or remembered, the first or the next.
+#[test]
+fn who_sends_from_an_address_of_ours_is_dropped() {
+    let mut starting = Segment::new(config(), 1, [true; 3]);
+    let mut serving = Segment::serving();
+    for segment in [&mut starting, &mut serving] {
+        for flags in [SYN, ACK, ACK] {
+            let mut frame = tcp(1, WEB, 80, flags);
+            frame[26..30].copy_from_slice(&OWN.to_be_bytes());
+            assert_eq!(segment.reaches(frame), Err(DropReason::BadSource));
+        }
+    }
+    serving.run(SECOND);
+    assert!(serving.counters().backends.iter().all(|backend| backend.live.get() == 0));
+}
+
 /// Path MTU discovery works through direct server return only if the error finds the backend.
 #[test]
 fn an_icmp_error_reaches_the_connections_backend() {
