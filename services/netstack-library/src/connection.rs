@@ -13,6 +13,9 @@ use smoltcp::{
 
 use crate::{config::Config, flow::Flow};
 
+/// The maximum segment size of who names none (RFC 9293 §3.7.1).
+const LEAST_SIZE: usize = 536;
+
 /// A set with one TCP socket in it.
 pub struct Single {
     pub set: SocketSet<'static>,
@@ -30,6 +33,8 @@ impl Single {
         };
         let mut socket = tcp::Socket::new(buffer(config.receive_buffer.0)?, buffer(config.send_buffer.0)?);
         socket.set_nagle_enabled(false);
+        // `Connection::only_acknowledges` does that: smoltcp takes a train's length for a segment's, and would wait too long.
+        socket.set_ack_delay(None);
         socket.set_congestion_control(CongestionControl::Reno);
         let mut set = SocketSet::new(Vec::new());
         let handle = set.add(socket);
@@ -63,6 +68,10 @@ pub struct Connection {
     pub single: Single,
     pub flow: Flow,
     pub phase: Phase,
+    /// How much of a train goes into a frame; 0 if it sends none (`segmentation`).
+    pub size: usize,
+    /// Bytes of the peer's that have come since something was sent.
+    pub unacknowledged: usize,
     /// What the service believes that it may send.
     pub believed: usize,
     pub paused: bool,
@@ -88,6 +97,8 @@ impl Connection {
             single,
             flow,
             phase,
+            size: 0,
+            unacknowledged: 0,
             believed: 0,
             paused: false,
             told_ended: false,
@@ -103,6 +114,14 @@ impl Connection {
 
     pub fn state(&self) -> State {
         self.single.socket().state()
+    }
+
+    /// Whether what it has to send is an acknowledgement of little, which may wait: of no more than a full segment (RFC 9293 §3.8.6.3: at least of every second).
+    pub fn only_acknowledges(&self) -> bool {
+        let is_open = self.phase == Phase::Open && self.state() == State::Established;
+        is_open
+            && self.single.socket().send_queue() == 0
+            && (1..=self.size.max(LEAST_SIZE)).contains(&self.unacknowledged)
     }
 
     /// Takes bytes of the service's. False if there are more than it may send.

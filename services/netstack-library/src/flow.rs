@@ -19,8 +19,11 @@ pub struct Flow {
 pub enum Frame<'a> {
     Tcp {
         flow: Flow,
+        syn: bool,
         /// SYN without ACK: somebody wants to connect.
         opens: bool,
+        /// Bytes of data.
+        data: usize,
     },
     Udp {
         flow: Flow,
@@ -105,7 +108,8 @@ fn transport(
                 return None;
             }
             let flow = Flow { remote, remote_port: tcp.src_port(), local, local_port: tcp.dst_port() };
-            Some(Frame::Tcp { flow, opens: tcp.syn() && !tcp.ack() && !tcp.rst() })
+            let (syn, data) = (tcp.syn(), tcp.payload().len());
+            Some(Frame::Tcp { flow, syn, opens: syn && !tcp.ack() && !tcp.rst(), data })
         }
         IpProtocol::Udp => {
             let udp = UdpPacket::new_checked(payload).ok()?;
@@ -157,12 +161,16 @@ mod tests {
             local_port: 80,
         };
         let mut frame = syn();
-        assert_eq!(Frame::of(&frame, PacketFlags::empty()), Frame::Tcp { flow, opens: true });
+        assert_eq!(Frame::of(&frame, PacketFlags::empty()), Frame::Tcp { flow, syn: true, opens: true, data: 0 });
         assert_eq!(Frame::of(&frame, PacketFlags::L4_CHECKSUM_BAD), Frame::Damaged);
         frame[50] ^= 1;
         assert_eq!(Frame::of(&frame, PacketFlags::empty()), Frame::Damaged);
         let checked = PacketFlags::L4_CHECKSUM_GOOD | PacketFlags::IP_CHECKSUM_GOOD;
-        assert_eq!(Frame::of(&frame, checked), Frame::Tcp { flow, opens: true }, "the card has looked");
+        assert_eq!(
+            Frame::of(&frame, checked),
+            Frame::Tcp { flow, syn: true, opens: true, data: 0 },
+            "the card has looked"
+        );
     }
 
     /// Who says that a neighbour is at an address that no station has is not believed: answers to that neighbour would reach nobody.

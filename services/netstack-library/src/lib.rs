@@ -25,6 +25,7 @@ pub mod learner;
 pub mod outbox;
 pub mod placement;
 pub mod resolver;
+pub mod segmentation;
 pub mod stack;
 pub mod statistics;
 pub mod sums;

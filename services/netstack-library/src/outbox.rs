@@ -1,6 +1,7 @@
-//! Frames on their way out: smoltcp writes each into a packet of a batch, whence the card takes it; nothing is copied in between.
+//! Frames on their way out: smoltcp writes each into a packet of a batch, whence the card takes it; nothing is copied in between, but trains (`segmentation`), which are cut into packets.
 
-use alloc::collections::VecDeque;
+use alloc::{collections::VecDeque, vec::Vec};
+use core::mem;
 
 use interfaces::{RRef, packet::Batch};
 use smoltcp::{
@@ -8,14 +9,17 @@ use smoltcp::{
     time::Instant,
 };
 
-use crate::sums;
+use crate::{
+    segmentation::{self, Train},
+    sums,
+};
 
 /// Full batches that wait for the card at most: then whoever has something to send waits too.
 const MOST_BATCHES: usize = 8;
 
 /// Outgoing frames of an instance.
 pub struct Outbox {
-    max_frame: usize,
+    pub max_frame: usize,
     /// The card fills in checksums.
     card_fills: bool,
     /// The batch that is being filled: packets below `used` are frames, those from there on have no bytes yet.
@@ -23,11 +27,17 @@ pub struct Outbox {
     used: usize,
     full: VecDeque<RRef<Batch>>,
     spare: Option<RRef<Batch>>,
+    /// How much of a train of the connection that is asked now goes into a frame; 0 for whoever makes none.
+    pub size: usize,
+    /// Where trains are written.
+    train: Vec<u8>,
     /// Somebody wanted to send and there was no place.
     pub exhausted: bool,
     /// Frames are thrown away: what is received is a copy of what another instance answers.
     pub muted: bool,
     pub written: u64,
+    /// Trains that have been cut.
+    pub trains: u64,
 }
 
 impl Outbox {
@@ -39,9 +49,12 @@ impl Outbox {
             used: 0,
             full: VecDeque::with_capacity(MOST_BATCHES + 1),
             spare: None,
+            size: 0,
+            train: Vec::new(),
             exhausted: false,
             muted: false,
             written: 0,
+            trains: 0,
         }
     }
 
@@ -51,44 +64,76 @@ impl Outbox {
 
     /// Whether there is a packet to write a frame into.
     fn has_place(&mut self) -> bool {
-        if self.muted || self.filling.as_ref().is_some_and(|batch| self.used < batch.len()) {
-            return true;
-        }
-        if self.full.len() >= MOST_BATCHES {
-            return false;
-        }
-        let Some(mut batch) = self.filling.take().or_else(|| Batch::allocate().ok()) else { return false };
+        self.muted || self.is_open() || self.full.len() < MOST_BATCHES && self.refill()
+    }
+
+    fn is_open(&self) -> bool {
+        self.filling.as_ref().is_some_and(|batch| self.used < batch.len())
+    }
+
+    /// Makes places in the batch that is filled; false if there are no buffers.
+    fn refill(&mut self) -> bool {
+        let batch = self.filling.take().or_else(|| self.spare.take());
+        let Some(mut batch) = batch.or_else(|| Batch::allocate().ok()) else { return false };
         batch.fill(Batch::CAPACITY);
-        let any = self.used < batch.len();
         self.filling = Some(batch);
-        any
+        self.is_open()
+    }
+
+    /// Has a frame written into the next packet; gives `write` back if there is none for it.
+    fn put<R, F: FnOnce(&mut [u8]) -> R>(&mut self, len: usize, write: F) -> Result<R, F> {
+        if self.muted || !(self.is_open() || self.refill()) {
+            return Err(write);
+        }
+        let Some(batch) = &mut self.filling else { return Err(write) };
+        let mut packets = batch.packets_mut();
+        let Some(mut packet) = packets.get(self.used) else { return Err(write) };
+        if packet.set_len(len) != len {
+            return Err(write);
+        }
+        let result = write(packet.data_mut());
+        segmentation::name_own_size(packet.data_mut(), self.max_frame);
+        if self.card_fills {
+            let wanted = sums::leave_to_card(packet.data_mut());
+            packet.set_flags(wanted);
+        } else {
+            sums::complete(packet.data_mut());
+        }
+        self.used += 1;
+        self.written += 1;
+        if self.used == Batch::CAPACITY {
+            self.full.extend(self.filling.take());
+            self.used = 0;
+        }
+        Ok(result)
     }
 
     fn write<R>(&mut self, len: usize, write: impl FnOnce(&mut [u8]) -> R) -> R {
-        let muted = self.muted;
-        if let Some(batch) = self.filling.as_mut().filter(|_| !muted)
-            && let Some(mut packet) = batch.packets_mut().get(self.used)
-        {
-            packet.set_len(len);
-            if packet.data().len() == len {
-                let result = write(packet.data_mut());
-                if self.card_fills {
-                    let wanted = sums::leave_to_card(packet.data_mut());
-                    packet.set_flags(wanted);
-                } else {
-                    sums::complete(packet.data_mut());
-                }
-                self.used += 1;
-                self.written += 1;
-                if self.used == Batch::CAPACITY {
-                    self.full.extend(self.filling.take());
-                    self.used = 0;
-                }
-                return result;
-            }
+        if segmentation::may_be_train(len, self.size, self.max_frame) {
+            return self.write_train(len, write);
         }
-        let mut nowhere = alloc::vec![0; len];
-        write(&mut nowhere)
+        self.put(len, write).unwrap_or_else(|write| write(&mut alloc::vec![0; len]))
+    }
+
+    /// What is too long and no train goes nowhere.
+    fn write_train<R>(&mut self, len: usize, write: impl FnOnce(&mut [u8]) -> R) -> R {
+        let mut bytes = mem::take(&mut self.train);
+        bytes.resize(len.max(bytes.len()), 0);
+        let result = write(&mut bytes[..len]);
+        if let Some(train) = Train::new(&bytes[..len], self.size) {
+            self.trains += u64::from(train.is_cut());
+            let sum_ip = !self.card_fills;
+            for part in train.parts() {
+                // Without buffers the rest is lost, as on any full wire.
+                if self.put(train.frame_len(&part), |frame| train.write(part, sum_ip, frame)).is_err() {
+                    break;
+                }
+            }
+        } else if len <= self.max_frame {
+            let _ = self.put(len, |frame| frame.copy_from_slice(&bytes[..len]));
+        }
+        self.train = bytes;
+        result
     }
 
     /// The next batch to send, all of whose packets are frames.
@@ -151,7 +196,7 @@ impl Device for Wire<'_> {
     fn capabilities(&self) -> DeviceCapabilities {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ethernet;
-        capabilities.max_transmission_unit = self.outbox.max_frame;
+        capabilities.max_transmission_unit = segmentation::longest_frame(self.outbox.max_frame);
         // What is received has been verified (`flow`); what is sent is completed (`sums`, or the card).
         capabilities.checksum.ipv4 = if self.outbox.card_fills { Checksum::None } else { Checksum::Tx };
         capabilities.checksum.tcp = Checksum::None;

@@ -40,6 +40,8 @@ counters! {
     abandoned: "tcp.abandoned",
     /// Connections whose service sent more than it had room for.
     overrun: "tcp.overrun",
+    /// Segments that were cut into frames.
+    trains: "tcp.trains",
     datagrams: "udp.received",
     /// Datagrams that nobody is bound for.
     unbound: "udp.unbound",

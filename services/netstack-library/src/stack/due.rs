@@ -15,6 +15,9 @@ use super::{
 /// How often connections that wait for a neighbour are looked at when neighbours are heard.
 const LOOK_AT_STALLED: u64 = 1_000_000;
 
+/// An acknowledgement waits so long for data that it may go with (RFC 9293 §3.8.6.3 admits half a second).
+const ACKNOWLEDGE_WITHIN: u64 = 10_000_000;
+
 impl Stack {
     /// Sends what connections have to send, and does what is due by time.
     pub fn output(&mut self, now: u64) {
@@ -65,16 +68,18 @@ impl Stack {
             }
         }
         self.statistics.sent.set(self.outbox.written);
+        self.statistics.trains.set(self.outbox.trains);
     }
 
     /// Sends what one connection or bound socket has to send. False if there was no place for all of it.
     pub(super) fn egress(&mut self, at: u32) -> bool {
         let Some(entry) = self.entries.get_mut(at as usize).and_then(Option::as_mut) else { return true };
-        let set = match &mut entry.kind {
-            Kind::Connection(connection) => &mut connection.single.set,
-            Kind::Bound(bound) => &mut bound.set,
+        let (set, size) = match &mut entry.kind {
+            Kind::Connection(connection) => (&mut connection.single.set, connection.size),
+            Kind::Bound(bound) => (&mut bound.set, 0),
             Kind::Listener(_) => return true,
         };
+        self.outbox.size = size;
         let mut sent = false;
         loop {
             let mut wire = Wire { frame: None, outbox: &mut self.outbox };
@@ -85,7 +90,10 @@ impl Stack {
             }
         }
         match &mut entry.kind {
-            Kind::Connection(connection) => (connection.dirty, connection.stalled) = (false, !sent),
+            Kind::Connection(connection) => {
+                (connection.dirty, connection.stalled) = (false, !sent);
+                connection.unacknowledged = 0;
+            }
             Kind::Bound(bound) => bound.dirty = false,
             Kind::Listener(_) => {}
         }
@@ -147,6 +155,9 @@ impl Stack {
         let mut due = due.map_or(u64::MAX, |at| at.total_micros() as u64 * 1_000);
         if let Phase::Closing { until } = connection.phase {
             due = due.min(until);
+        }
+        if due <= self.now && connection.only_acknowledges() {
+            due = self.now + ACKNOWLEDGE_WITHIN;
         }
         if due <= self.now {
             if !core::mem::replace(&mut connection.dirty, true) {

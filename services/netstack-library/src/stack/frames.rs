@@ -17,6 +17,7 @@ use crate::{
     flow::{Flow, Frame, is_host},
     learner::Learner,
     outbox::Wire,
+    segmentation,
 };
 
 use super::{
@@ -35,8 +36,9 @@ impl Stack {
         self.now = now;
         self.statistics.received.add(1);
         match Frame::of(frame, flags) {
-            Frame::Tcp { flow, opens } => match self.connection_for(&flow, opens) {
-                Some(at) => self.input_for(at, frame),
+            Frame::Tcp { flow, syn, opens, data } => match self.connection_for(&flow, opens) {
+                Some(at) if syn => self.input_syn(at, frame),
+                Some(at) => self.input_for(at, frame, data),
                 None if flow.local_port >= FIRST_EPHEMERAL && !opens => return Concerns::Asker(flow),
                 None => self.input_stray(frame),
             },
@@ -158,14 +160,25 @@ impl Stack {
         }
     }
 
+    /// Gives a SYN to its connection, which sends trains from now on if that admits them.
+    fn input_syn(&mut self, at: u32, frame: &[u8]) {
+        let mut syn = frame.to_vec();
+        let size = segmentation::admit_trains(&mut syn, self.outbox.max_frame);
+        if let (Some(size), Some(connection)) = (size, self.connection_mut(at)) {
+            connection.size = size;
+        }
+        self.input_for(at, &syn, 0);
+    }
+
     /// Gives a frame to its connection.
-    fn input_for(&mut self, at: u32, frame: &[u8]) {
+    fn input_for(&mut self, at: u32, frame: &[u8], data: usize) {
         let Some(Entry { kind: Kind::Connection(connection), .. }) =
             self.entries.get_mut(at as usize).and_then(Option::as_mut)
         else {
             return;
         };
         connection.heard = self.now;
+        connection.unacknowledged += data;
         let mut wire = Wire { frame: Some(frame), outbox: &mut self.outbox };
         self.interface.poll_ingress_single(instant(self.now), &mut wire, &mut connection.single.set);
         self.settle(at);

@@ -36,6 +36,8 @@ pub struct Cable {
 
 pub struct World {
     pub stack: Stack,
+    /// Every so-manieth frame of the stack's is lost; 0: none.
+    pub loses: usize,
     pub now: u64,
     cable: Cable,
     peer: Interface,
@@ -65,9 +67,14 @@ impl World {
 
     /// The same on a cable for frames of up to so many bytes.
     pub fn on_cable(longest: u16, fills_checksums: bool, config: Config) -> World {
+        World::between(longest, longest, fills_checksums, config)
+    }
+
+    /// The same between a card and a peer who take frames of different lengths.
+    pub fn between(longest: u16, peers_longest: u16, fills_checksums: bool, config: Config) -> World {
         host::connect();
         host::set_longest_frame(longest);
-        let mut cable = Cable { longest, to_peer: VecDeque::new(), from_peer: VecDeque::new() };
+        let mut cable = Cable { longest: peers_longest, to_peer: VecDeque::new(), from_peer: VecDeque::new() };
         let mac = HardwareAddress::Ethernet(EthernetAddress([2, 0, 0, 0, 0, 2]));
         let mut peer = Interface::new(smoltcp::iface::Config::new(mac), &mut cable, Instant::ZERO);
         peer.update_ip_addrs(|addresses| {
@@ -80,6 +87,7 @@ impl World {
         let sockets = SocketSet::new(Vec::new());
         World {
             stack,
+            loses: 0,
             now: 0,
             cable,
             peer,
@@ -97,7 +105,12 @@ impl World {
     }
 
     pub fn connect_to(&mut self, to: IpAddr, port: u16) -> SocketHandle {
-        let buffer = || tcp::SocketBuffer::new(vec![0; self.peers_buffer()]);
+        self.connect_with(self.peers_buffer(), to, port)
+    }
+
+    /// The same, where the peer has so much room for what it receives and sends.
+    pub fn connect_with(&mut self, room: usize, to: IpAddr, port: u16) -> SocketHandle {
+        let buffer = || tcp::SocketBuffer::new(vec![0; room]);
         let mut socket = tcp::Socket::new(buffer(), buffer());
         self.next_port += 1;
         socket.connect(self.peer.context(), (to, port), self.next_port).unwrap();
@@ -139,7 +152,9 @@ impl World {
                         self.left_to_card.push(packet.flags);
                     }
                     self.sent.push(frame.clone());
-                    self.cable.to_peer.push_back(frame);
+                    if self.loses == 0 || !self.sent.len().is_multiple_of(self.loses) {
+                        self.cable.to_peer.push_back(frame);
+                    }
                 }
                 batch.clear();
                 self.stack.outbox.put_back(batch);

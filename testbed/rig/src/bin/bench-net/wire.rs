@@ -17,6 +17,8 @@ use rig::{Card, Tester, bench::cpu_time, pin};
 
 /// The wire never runs further than this between two looks of the model.
 const LONGEST_STEP: u64 = 20_000;
+/// A gap that is longer than this is a standstill: at any rate that is measured here, frames come back in less.
+const STANDSTILL: u64 = 2 * LONGEST_STEP;
 
 /// What the wire's thread and the bench tell each other.
 #[derive(Default)]
@@ -27,6 +29,8 @@ pub struct Wire {
     now: AtomicU64,
     /// The longest gap between frames that came back, since this was last set to 0.
     pub gap: AtomicU64,
+    /// All standstills together, since this was last set to 0. What piles up in one waits through the next, if that comes before the pile is through.
+    pub stood: AtomicU64,
     pub stop: AtomicBool,
 }
 
@@ -100,7 +104,11 @@ fn pump(wire: &Wire, card: &'static Card<Tester>, bench: libc::clockid_t) {
             device.nic().wire().returned().frames
         });
         if total != returned {
-            wire.gap.fetch_max(now - returned_at, SeqCst);
+            let gap = now - returned_at;
+            wire.gap.fetch_max(gap, SeqCst);
+            if gap > STANDSTILL {
+                wire.stood.fetch_add(gap, SeqCst);
+            }
             (returned, returned_at) = (total, now);
         }
         wire.now.store(now, SeqCst);
