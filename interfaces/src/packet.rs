@@ -65,10 +65,11 @@ pub struct Packet {
     head: *mut BufferHead,
     /// First byte of the packet, counted from the start of the headroom.
     start: u16,
-    len: u16,
-    pub flags: PacketFlags,
     /// Where the buffer ends, counted as `start` is. As `head`, written when the buffer enters a batch, and never by a domain: so its head isn't touched for it.
     end: u16,
+    /// (Not beside `start`: compilers read that with the two bytes behind it, and such a read has to wait until a length that has just been set, and all that was stored before, is in the cache.)
+    len: u16,
+    pub flags: PacketFlags,
     pub rss_hash: u32,
 }
 

@@ -7,6 +7,7 @@
 //! dns = ["10.0.1.1"]                # servers for names, before those that DHCP tells
 //! connections = 10000               # of each instance
 //! receive-buffer = "8KiB"           # of each connection, as send-buffer; more than two packets of the card's `mtu`, or peers don't send any so long
+//! send-buffer = "64KiB"             # an answer that is longer costs the more work the shorter this is; an idle connection keeps it, too
 //! ```
 
 use alloc::{format, string::String, vec::Vec};

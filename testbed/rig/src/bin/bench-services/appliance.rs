@@ -11,7 +11,7 @@ use model::{NicConfig, Wire};
 use rig::{Card, DomainSpec, Rig, Settings, Start, bench::cpu_time, clock};
 use serde::Serialize;
 
-use crate::link::Link;
+use crate::{Service, link::Link};
 
 const IXGBE: Start = Start { name: "ixgbe", package: "ixgbe", path: "ixgbe::start" };
 const STACK: Start = Start { name: "netstack", package: "netstack", path: "netstack::start" };
@@ -64,12 +64,16 @@ pub enum Place {
 }
 
 /// The stack's config, in either place.
-pub fn stack_config() -> netstack::Config {
-    toml::from_str("address = '10.0.1.3/24'").expect("a good table")
+pub fn stack_config(service: Service) -> netstack::Config {
+    let table = match service {
+        Service::Kv => "address = '10.0.1.3/24'",
+        Service::Httpd => "address = '10.0.1.3/24'\nsend-buffer = '64KiB'",
+    };
+    toml::from_str(table).expect("a good table")
 }
 
 /// Builds and starts a box with this service, wired as it is in `configs`, but with one CPU. The config has the stack's, if that is in the service's domain.
-pub fn start(image: Start, name: &str, config: &impl Serialize, place: Place) -> Appliance {
+pub fn start(image: Start, name: &str, config: &impl Serialize, stack: netstack::Config, place: Place) -> Appliance {
     let card = Card::new(0, NicConfig::default(), Cable::default());
     let compiled = |config: &dyn Fn() -> postcard::Result<Vec<u8>>| config().expect("plain data");
     let driver = DomainSpec::new("ixgbe0", IXGBE).export("net", "Net").export("control", "Control").with(|spec| {
@@ -84,7 +88,7 @@ pub fn start(image: Start, name: &str, config: &impl Serialize, place: Place) ->
         .import("net", "Net", 0, "net")
         .with(|spec| {
             spec.memory = Bytes(96 << 20);
-            spec.config = compiled(&|| postcard::to_allocvec(&stack_config()));
+            spec.config = compiled(&|| postcard::to_allocvec(&stack));
         });
     let service = DomainSpec::new(name, image).export("control", "Control").with(|spec| {
         spec.memory = Bytes(224 << 20);

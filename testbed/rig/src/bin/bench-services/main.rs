@@ -198,16 +198,16 @@ fn rows(question: &Question, workloads: &[Workload], samples: &[Vec<Cost>]) -> V
     rows
 }
 
-fn kv_config(place: Place) -> kv::Config {
+fn kv_config(library: Option<netstack::Config>) -> kv::Config {
     let mut config: kv::Config = toml::from_str("memory = '64MiB'").expect("a good table");
-    config.stack = (place == Place::Library).then(appliance::stack_config);
+    config.stack = library;
     config
 }
 
-fn httpd_config(place: Place) -> httpd::Config {
+fn httpd_config(library: Option<netstack::Config>) -> httpd::Config {
     let mut config: httpd::Config = toml::from_str("content = 'site'\nrequests = 100000000").expect("a good table");
     config.content = interfaces::folder::Folder::packed(workload::archive());
-    config.stack = (place == Place::Library).then(appliance::stack_config);
+    config.stack = library;
     config
 }
 
@@ -236,16 +236,18 @@ fn conduct<L: Link>(link: L, question: &Question) -> Result<(Vec<Workload>, Vec<
 
 fn ours(question: &Question, place: Place) -> Result<Vec<Row>, String> {
     eprintln!("building and starting the domains");
+    let stack = appliance::stack_config(question.service);
+    let library = (place == Place::Library).then(|| stack.clone());
     let appliance = match question.service {
-        Service::Kv => appliance::start(KV, "kv", &kv_config(place), place),
-        Service::Httpd => appliance::start(HTTPD, "httpd", &httpd_config(place), place),
+        Service::Kv => appliance::start(KV, "kv", &kv_config(library), stack, place),
+        Service::Httpd => appliance::start(HTTPD, "httpd", &httpd_config(library), stack, place),
     };
     eprintln!("{}: {CONNECTIONS} connections", question.names().1);
     let (workloads, mut rows) = conduct(appliance, question)?;
     eprintln!("where the cycles go");
     let parts = match question.service {
-        Service::Kv => split::of_store(&kv_config(place), &workloads, question.requests),
-        Service::Httpd => split::of_site(&httpd_config(place), &workloads, question.requests),
+        Service::Kv => split::of_store(&kv_config(None), &workloads, question.requests),
+        Service::Httpd => split::of_site(&httpd_config(None), &workloads, question.requests),
     };
     let costs: Vec<(String, f64)> =
         rows.iter().filter(|row| row.metric == "cost").map(|row| (row.row.clone(), row.median)).collect();
