@@ -136,6 +136,8 @@ struct Life {
 
 /// All blocks that are in use.
 static THREADS: [AtomicPtr<ThreadBlock>; MAX_THREADS] = [const { AtomicPtr::new(ptr::null_mut()) }; MAX_THREADS];
+/// Places in it that were ever taken, or were about to be: behind them there is nobody.
+static PLACES: AtomicUsize = AtomicUsize::new(0);
 /// Blocks of threads that have ended, to be used again.
 static SPARE: Lock<alloc::vec::Vec<&'static ThreadBlock>> = Lock::new(alloc::vec::Vec::new());
 
@@ -194,7 +196,9 @@ impl ThreadBlock {
     /// Enters the block into the table of threads.
     fn enlist(&'static self) -> bool {
         let this = ptr::from_ref(self).cast_mut();
-        let place = THREADS.iter().position(|place| {
+        let place = THREADS.iter().enumerate().position(|(at, place)| {
+            // First, so that whoever looks at all threads sees everyone who is in the table.
+            PLACES.fetch_max(at + 1, Ordering::SeqCst);
             place.compare_exchange(ptr::null_mut(), this, Ordering::SeqCst, Ordering::Relaxed).is_ok()
         });
         self.id.store(place.map_or(0, |place| place as u32 + 1), Ordering::Relaxed);
@@ -336,7 +340,7 @@ pub(crate) fn overflow(block: &ThreadBlock) -> ! {
 /// All threads. A block stays readable for ever, if only as another thread's.
 pub fn all() -> impl Iterator<Item = &'static ThreadBlock> {
     // SAFETY: blocks are never unmapped.
-    THREADS.iter().filter_map(|place| unsafe { place.load(Ordering::SeqCst).as_ref() })
+    THREADS[..PLACES.load(Ordering::SeqCst)].iter().filter_map(|place| unsafe { place.load(Ordering::SeqCst).as_ref() })
 }
 
 /// The names of all threads; empty for one that is just coming or going.

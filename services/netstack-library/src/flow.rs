@@ -124,6 +124,33 @@ fn transport(
     }
 }
 
+/// Whether a received segment says nothing that the next one doesn't: both are mere acknowledgements, whole, of one connection by IPv4, and the next acknowledges more. (One that repeats
+/// another says that something was lost.)
+pub fn is_superseded(frame: &[u8], next: (&[u8], PacketFlags)) -> bool {
+    /// Headers without options, and where in them version and length, protocol, the connection's ends, the sequence number, the acknowledgement, length of header and flags are.
+    const LEN: usize = ETHERNET + 40;
+    const IP: usize = ETHERNET;
+    const PROTOCOL: usize = ETHERNET + 9;
+    const ENDS: core::ops::Range<usize> = ETHERNET + 12..ETHERNET + 24;
+    const SEQUENCE: core::ops::Range<usize> = ETHERNET + 24..ETHERNET + 28;
+    const ACKNOWLEDGED: usize = ETHERNET + 28;
+    const KIND: core::ops::Range<usize> = ETHERNET + 32..ETHERNET + 34;
+    let acknowledges = |frame: &[u8]| {
+        let is_one = frame.len() >= LEN
+            && frame[12..14] == IPV4.to_be_bytes()
+            && frame[IP..IP + 4] == [0x45, frame[IP + 1], 0, 40]
+            && frame[PROTOCOL] == 6
+            && frame[KIND] == [0x50, 0x10];
+        is_one.then(|| u32::from_be_bytes(*frame[ACKNOWLEDGED..].first_chunk().expect("it is that long")))
+    };
+    let (next, flags) = next;
+    let good = PacketFlags::IP_CHECKSUM_GOOD | PacketFlags::L4_CHECKSUM_GOOD;
+    flags.contains(good)
+        && matches!((acknowledges(frame), acknowledges(next)), (Some(this), Some(that)) if (that.wrapping_sub(this) as i32) > 0)
+        && frame[ENDS] == next[ENDS]
+        && frame[SEQUENCE] == next[SEQUENCE]
+}
+
 /// Whether an address is one host's.
 pub fn is_host(address: IpAddr) -> bool {
     match address {
@@ -188,6 +215,35 @@ mod tests {
             assert_eq!(Frame::of(&frame, PacketFlags::empty()), expected);
         }
         assert_eq!(Frame::of(&frame[..27], PacketFlags::empty()), Frame::Damaged);
+    }
+
+    /// An acknowledgement is left out only where the next, of the same connection, says all that it says: so nothing is that tells of a loss, carries data, or ends something.
+    #[test]
+    fn only_what_the_next_says_too_is_superseded() {
+        let good = PacketFlags::L4_CHECKSUM_GOOD | PacketFlags::IP_CHECKSUM_GOOD;
+        let acknowledgement = |upto: u32| {
+            let mut frame = syn();
+            frame[42..46].copy_from_slice(&upto.to_be_bytes());
+            frame[47] = 0x10;
+            frame
+        };
+        let superseded = |first: u32, next: u32, change: &dyn Fn(&mut Vec<u8>, &mut Vec<u8>), flags| {
+            let (mut first, mut next) = (acknowledgement(first), acknowledgement(next));
+            change(&mut first, &mut next);
+            is_superseded(&first, (&next, flags))
+        };
+        let same = |_: &mut Vec<u8>, _: &mut Vec<u8>| {};
+        assert!(superseded(5, 6, &same, good) && superseded(u32::MAX, 3, &same, good));
+        assert!(!superseded(6, 6, &same, good), "it says that something was lost");
+        assert!(!superseded(7, 6, &same, good) && !superseded(5, 6, &same, PacketFlags::empty()));
+        // Padded to Ethernet's shortest, as they come.
+        assert!(superseded(5, 6, &|first, next| [first, next].into_iter().for_each(|frame| frame.resize(60, 0)), good));
+        for at in [12, 14, 17, 23, 26, 30, 34, 36, 41, 46, 47] {
+            assert!(!superseded(5, 6, &|first, _| first[at] ^= 1, good), "byte {at} of the first");
+            assert!(!superseded(5, 6, &|_, next| next[at] ^= 1, good), "byte {at} of the next");
+        }
+        assert!(!is_superseded(&acknowledgement(5)[..53], (&acknowledgement(6), good)));
+        assert!(!is_superseded(&acknowledgement(5), (&acknowledgement(6)[..53], good)));
     }
 
     proptest! {

@@ -35,7 +35,7 @@ use runtime::{
 use crate::{
     addresses::Addresses,
     config::Config,
-    flow::Flow,
+    flow::{Flow, is_superseded},
     stack::{ClientId, Concerns, Stack},
     statistics::Statistics,
 };
@@ -299,7 +299,12 @@ impl Instances {
         let Some(batch) = core.batch.take().or_else(|| Batch::allocate().ok()) else { return Ok(()) };
         let mut batch = queue.receive(batch)?;
         if !batch.is_empty() {
-            for packet in batch.packets() {
+            let packets = batch.packets();
+            for (at, packet) in packets.iter().enumerate() {
+                if packets.get(at + 1).is_some_and(|next| is_superseded(packet.data(), (next.data(), next.flags))) {
+                    core.stack.statistics.superseded.add(1);
+                    continue;
+                }
                 match core.stack.input(packet.data(), packet.flags, now) {
                     Concerns::Nobody => {}
                     Concerns::All => self.share(instance, packet.data()),

@@ -40,6 +40,8 @@ counters! {
     abandoned: "tcp.abandoned",
     /// Connections whose service sent more than it had room for.
     overrun: "tcp.overrun",
+    /// Acknowledgements that weren't looked at, since the next came with them.
+    superseded: "tcp.superseded",
     /// Segments that were cut into frames.
     trains: "tcp.trains",
     datagrams: "udp.received",
