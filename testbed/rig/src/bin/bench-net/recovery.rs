@@ -2,8 +2,9 @@
 //!
 //! The claim that is judged here: as long as rate × outage fits into the posted descriptors and the packet buffer, no received frame is lost. The outage is all the time in which nothing came
 //! back, from the crash until what had piled up was through: a second standstill (the kernel frees what the dead generation had, the host's scheduler has its turn) finds the ring and the buffer
-//! as full as the first left them. A frame that is lost in a crash whose outage those cover, or that nobody can account for, makes the run a failure. (`frames_lost` are all, those of longer
-//! outages too.) `blocked` is the longest standstill alone.
+//! as full as the first left them. A frame that is lost in an outage that those cover, or that nobody can account for, makes the run a failure. (`frames_lost` are all, those of longer
+//! outages too; `frames_lost_running` those that found no place while frames did come back: there is a tenth of speed to spare, and a box whose host slows it by more doesn't get the pile away.)
+//! `blocked` is the longest standstill alone.
 //!
 //! The wire's clock sees a virtual CPU that its host has taken away as one that works. Where that shows in the system's accounts, which count it in hundredths of a second, the
 //! crash is reported apart: `crashes_robbed`.
@@ -58,8 +59,10 @@ struct Crash {
     outage: u64,
     /// Of the host's, in which the box's CPU was others'.
     robbed: u64,
-    /// Frames that the card could not hold.
+    /// Frames that the card could not hold while nothing came back.
     lost: u64,
+    /// And while something did: the box was slower than it had been when its rate was found, and what had piled up did not go.
+    lost_running: u64,
 }
 
 /// How many frames of this size wait while nobody receives: in the ring, and in the packet buffer.
@@ -146,6 +149,7 @@ impl Bench<'_> {
         let is_covered = |crash: &&Crash| rate * crash.outage as f64 / 1e9 <= held(RING, size);
         let covered: Vec<&Crash> = seen.iter().filter(is_covered).collect();
         let lost_covered: u64 = covered.iter().map(|crash| crash.lost).sum();
+        let lost_running: u64 = seen.iter().map(|crash| crash.lost_running).sum();
         let blocked: Vec<f64> = seen.iter().map(|crash| crash.blocked as f64 / 1e3).collect();
         let repeated = after.1.repeated - before.1.repeated;
         let row = |metric: &str, value, unit| Row::new(format!("recovery.{size}"), metric, value, unit);
@@ -156,6 +160,7 @@ impl Bench<'_> {
             row("crashes_covered", covered.len() as f64, "crashes"),
             row("frames_lost", lost as f64, "frames"),
             row("frames_lost_covered", lost_covered as f64, "frames"),
+            row("frames_lost_running", lost_running as f64, "frames"),
             row("frames_repeated", repeated as f64, "frames"),
             row("frames_reordered", (after.1.reordered - before.1.reordered) as f64, "frames"),
             row("blocked", median(blocked.clone()), "us"),
@@ -194,6 +199,7 @@ impl Bench<'_> {
         let robbed = taken_away(BOX);
         wire.gap.store(0, SeqCst);
         wire.stood.store(0, SeqCst);
+        wire.missed_running.store(0, SeqCst);
         match REASONS.get(at / 2 % REASONS.len()).filter(|_| at % 2 == 1) {
             Some(&reason) => rig.order(|domain| Command::Inject(domain, reason), "ixgbe0"),
             None => rig.order(Command::Kill, "ixgbe0"),
@@ -201,11 +207,13 @@ impl Bench<'_> {
         rig.until_restarted("ixgbe0", generation);
         wire.run_for(BETWEEN_CRASHES);
         self.catch_up();
+        let lost_running = wire.missed_running.load(SeqCst);
         let crash = Crash {
             blocked: wire.gap.load(SeqCst),
             outage: wire.stood.load(SeqCst),
             robbed: taken_away(BOX).saturating_sub(robbed),
-            lost: self.missed() - missed,
+            lost: (self.missed() - missed).saturating_sub(lost_running),
+            lost_running,
         };
         if crash.blocked > REMARKABLE {
             let Crash { blocked, robbed, .. } = crash;

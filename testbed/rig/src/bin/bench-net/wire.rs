@@ -31,6 +31,8 @@ pub struct Wire {
     pub gap: AtomicU64,
     /// All standstills together, since this was last set to 0. What piles up in one waits through the next, if that comes before the pile is through.
     pub stood: AtomicU64,
+    /// Frames that the card could not hold while there was no standstill, since this was last set to 0.
+    pub missed_running: AtomicU64,
     pub stop: AtomicBool,
 }
 
@@ -89,7 +91,7 @@ fn pump(wire: &Wire, card: &'static Card<Tester>, bench: libc::clockid_t) {
         cpu_time(libc::CLOCK_PROCESS_CPUTIME_ID).saturating_sub(others)
     };
     let (mut now, mut last, mut owed) = (0u64, of_box(), 0.0);
-    let (mut returned, mut returned_at) = (0, 0);
+    let (mut returned, mut returned_at, mut missed_before) = (0, 0, 0);
     while !wire.stop.load(SeqCst) {
         let at = of_box();
         let step = at.saturating_sub(last).min(LONGEST_STEP);
@@ -97,19 +99,21 @@ fn pump(wire: &Wire, card: &'static Card<Tester>, bench: libc::clockid_t) {
         owed += wire.rate.load(SeqCst) as f64 * step as f64 / 1e9;
         let frames = owed as u64;
         owed -= frames as f64;
-        let total = card.with(|device| {
+        let (total, missed) = card.with(|device| {
             device.nic().set_time(now);
             device.nic().wire_mut().allow(frames);
             device.look();
-            device.nic().wire().returned().frames
+            (device.nic().wire().returned().frames, device.nic().counters().rx_missed())
         });
         if total != returned {
             let gap = now - returned_at;
             wire.gap.fetch_max(gap, SeqCst);
             if gap > STANDSTILL {
                 wire.stood.fetch_add(gap, SeqCst);
+            } else {
+                wire.missed_running.fetch_add(missed - missed_before, SeqCst);
             }
-            (returned, returned_at) = (total, now);
+            (returned, returned_at, missed_before) = (total, now, missed);
         }
         wire.now.store(now, SeqCst);
     }
