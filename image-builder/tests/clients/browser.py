@@ -81,7 +81,8 @@ class Browser:
             if self.value(expression):
                 return
             time.sleep(0.1)
-        raise SystemExit(f"{what}: not within two minutes")
+        words = [*self.seen("Log.entryAdded"), *self.seen("Runtime.exceptionThrown"), *self.seen("Network.loadingFailed")]
+        raise SystemExit(f"{what}: not within two minutes; the console has {words}")
 
     def seen(self, method):
         return [event["params"] for event in self.events if event["method"] == method]
