@@ -98,6 +98,22 @@ fn an_inherited_folder_is_beside_the_file_that_names_it() {
     assert_eq!(complaints(&manifest), "");
 }
 
+/// A folder of more than a bundle's manifest holds is refused where it is named, with how much there may be: not only when the bundle is made.
+#[test]
+fn a_folder_that_no_bundle_holds_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let inherited = fs::canonicalize("../configs/httpd.toml").unwrap();
+    let manifest = folder.path().join("own.toml");
+    fs::write(&manifest, format!("inherit = {inherited:?}\n[domains.web.config]\ncontent = \"pages\"\n")).unwrap();
+    let large = folder.path().join("pages/large");
+    fs::create_dir(folder.path().join("pages")).unwrap();
+    fs::write(&large, vec![0; 4 << 20]).unwrap();
+    let found = complaints(&manifest);
+    assert!(found.contains("content = \"pages\"") && found.contains("4032 KiB at most"), "{found}");
+    fs::write(&large, vec![0; 4_000 << 10]).unwrap();
+    assert_eq!(complaints(&manifest), "");
+}
+
 /// Who inherits a domain may have its device elsewhere, and says so as if for the first time; everything else that the domain has it keeps.
 #[test]
 fn an_inherited_device_is_replaced_as_a_whole() {

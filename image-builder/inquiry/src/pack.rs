@@ -5,8 +5,8 @@ use flate2::{Compression, write::GzEncoder};
 use interfaces::folder::{self, Coding, File, Folder, Representation};
 use std::{fs, hash::Hasher, io::Write, path::Path, time::UNIX_EPOCH};
 
-/// Bytes of an archive at most: it is held in the domain's memory.
-const MOST_BYTES: usize = 64 << 20;
+/// Bytes of an archive at most: it is a part of the compiled manifest, of which the kernel takes 4 MiB (`bundle`), and leaves room for what else is in there.
+const MOST_BYTES: usize = (4 << 20) - (64 << 10);
 /// A compressed form is kept if it is shorter by this part of the file.
 const WORTH: usize = 10;
 
@@ -56,10 +56,10 @@ pub fn pack(path: &Path) -> Result<Folder, String> {
     let archive = folder::write(&files);
     if archive.len() > MOST_BYTES {
         return Err(format!(
-            "{} is {} MiB, packed; {} MiB at most",
+            "{} is {} KiB, packed; {} KiB at most: leave something out",
             path.display(),
-            archive.len() >> 20,
-            MOST_BYTES >> 20
+            archive.len().div_ceil(1 << 10),
+            MOST_BYTES >> 10
         ));
     }
     Ok(Folder::packed(archive))

@@ -31,6 +31,9 @@ impl Prefix {
     /// A command that runs `program`, to which arguments can be added. The working directory, environment and streams are the caller's.
     pub fn command(&self, program: &str) -> Result<Command, Error> {
         let (tool, tree, path) = self.find(program)?;
+        if tool == Tool::Browser {
+            return Ok(in_the_place_of_usr(tree, program));
+        }
         if is_script(&path) || tool == Tool::Linux {
             // Scripts and static programs need no loader of ours.
             return Ok(Command::new(path));
@@ -75,6 +78,16 @@ impl Prefix {
             tools: self.trees.iter().map(|(tool, _)| tool.to_string()).collect::<Vec<_>>().join(", "),
         })
     }
+}
+
+/// A command for a program that starts itself anew by its own path, and finds its data beside that: its tree takes the place of the machine's `/usr`, for it alone.
+/// Mounting is root's, or in the lab anybody's.
+fn in_the_place_of_usr(tree: &Path, program: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", r#"mount --bind "$0" /usr && exec "$@""#]);
+    command.arg(tree.join("usr")).arg(format!("/usr/lib/chromium/{program}"));
+    command.env("FONTCONFIG_PATH", tree.join("etc/fonts"));
+    command
 }
 
 /// A folder, and those in it that are called by a number of a version.

@@ -16,6 +16,8 @@ pub enum Tool {
     Memcached,
     /// Clients of web servers and of memcached, in C, Python and Perl, that judge `services/httpd` and `services/kv`.
     Clients,
+    /// Chromium without a window, another judge of `services/httpd`.
+    Browser,
     /// `ip`, `tc`, `ss`, `ethtool`.
     Network,
     /// `sgdisk`, `fsck.vfat`: judges of our disk images.
@@ -33,13 +35,14 @@ pub enum Tool {
 }
 
 impl Tool {
-    pub const ALL: [Tool; 13] = [
+    pub const ALL: [Tool; 14] = [
         Tool::Qemu,
         Tool::Grub,
         Tool::Nginx,
         Tool::Dnsmasq,
         Tool::Memcached,
         Tool::Clients,
+        Tool::Browser,
         Tool::Network,
         Tool::Disk,
         Tool::Linux,
@@ -58,6 +61,7 @@ impl Tool {
             Tool::Dnsmasq => "dnsmasq-1",
             Tool::Memcached => "memcached-1",
             Tool::Clients => "clients-1",
+            Tool::Browser => "browser-1",
             Tool::Network => "network-1",
             Tool::Disk => "disk-1",
             Tool::Linux => "linux-1",
@@ -86,6 +90,7 @@ impl Tool {
                 "libcache-memcached-perl",
                 "libcache-memcached-fast-perl",
             ],
+            Tool::Browser => &["chromium-headless-shell"],
             Tool::Network => &["iproute2", "ethtool"],
             Tool::Disk => &["gdisk", "dosfstools"],
             Tool::Linux => &["linux-image-amd64", "busybox-static"],
@@ -115,6 +120,7 @@ impl fmt::Display for Tool {
             Tool::Dnsmasq => "dnsmasq",
             Tool::Memcached => "memcached",
             Tool::Clients => "clients of web servers and key-value stores",
+            Tool::Browser => "a browser",
             Tool::Network => "iproute2 and ethtool",
             Tool::Disk => "gdisk and dosfstools",
             Tool::Linux => "a Linux kernel",
