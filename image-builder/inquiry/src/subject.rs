@@ -105,7 +105,16 @@ fn read<C: Configuration>(Config { mut table, wired, beside, .. }: Config) -> Re
         let missing =
             message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')).map(str::to_owned);
         if missing.as_ref().is_some_and(|field| removed.contains(&join(&path, field))) {
-            break;
+            // We took it out, and so take out what it was in, as far as fields go: what stands beside that is still to be looked at.
+            let mut around = path.as_str();
+            while let Some((list, _)) = around.strip_suffix(']').and_then(|at| at.rsplit_once('[')) {
+                around = list;
+            }
+            if around.is_empty() || !take_out(&mut table, around) {
+                break;
+            }
+            removed.push(around.to_owned());
+            continue;
         }
         faults.push(ConfigFault { path: path.clone(), message, concern: Concern::Value });
         if missing.is_some() || !take_out(&mut table, &path) {
