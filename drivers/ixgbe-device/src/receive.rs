@@ -128,7 +128,7 @@ impl Receive {
                 Verdict::Packet(length) if !self.in_long_frame && written.is_of(self.vlan) => {
                     let (flags, hash) = written.findings(self.ring.first(index));
                     prefetch(head);
-                    // SAFETY: the buffer was in this ring and is now in neither ring nor pool; there is room (`limit`).
+                    // SAFETY: the buffer was in this ring and is now in neither ring nor pool, nor in reach (`withdraw`); there is room (`limit`).
                     unsafe { trusted::push(batch, head, self.bytes, length, flags, hash) };
                     received += u64::from(length);
                     moved += 1;
@@ -164,7 +164,7 @@ impl Receive {
     fn drop_buffer(&mut self, hardware: &impl Hardware, head: NonNull<BufferHead>, more: bool) {
         self.counts.errors += u64::from(!more);
         self.in_long_frame = more;
-        // SAFETY: the buffer came out of this ring just now, and the device has written its descriptor back.
+        // SAFETY: the buffer came out of this ring just now, and the device has written its descriptor back (and reaches it no more, where buffers are granted: `withdraw`).
         unsafe { hardware.give_buffers(&mut [Some(head)]) };
     }
 
