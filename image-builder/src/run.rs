@@ -421,7 +421,7 @@ fn box_settings(
         vlan: card.vlan,
         cpus: appliance.machine.cpus.value,
         memory: appliance.machine.memory.value.0,
-        iommu: appliance.machine.iommu == Iommu::Require,
+        iommu: matches!(appliance.machine.iommu, Iommu::Require | Iommu::Strict),
         drivers: appliance.domains.iter().filter(|domain| domain.image.value == CARD).map(name).collect(),
         watchdogs: appliance.domains.iter().map(watchdog).collect(),
     })

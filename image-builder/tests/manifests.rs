@@ -76,6 +76,11 @@ fn buffers_are_as_large_as_the_longest_frame_needs() {
     assert_eq!(longest, 15_868);
     assert!(complaints.contains("128 for packet buffers (8192 of 16KiB"), "{complaints}");
     assert_eq!(of_mtu(15_850, "[box]\npacket-buffers = 4096\n"), (15_868, String::new()));
+    // In a strict box each has pages of its own, and one more for its head.
+    let (_, complaints) = examined("[box]\niommu = \"strict\"\npacket-buffers = 16384\n");
+    assert!(complaints.contains("128 for packet buffers (16384 of 8KiB"), "{complaints}");
+    let (_, complaints) = of_mtu(9_000, "[box]\niommu = \"strict\"\n");
+    assert!(complaints.contains("128 for packet buffers (8192 of 16KiB"), "{complaints}");
     let (_, complaints) = of_mtu(16_000, "");
     assert!(complaints.contains("16000 bytes: the device takes from 68 to 15850"), "{complaints}");
 }

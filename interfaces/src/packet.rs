@@ -23,6 +23,18 @@ pub const fn buffer_for(frame: u16) -> u16 {
     if frame <= USUAL_BUFFER { USUAL_BUFFER } else { frame.div_ceil(BUFFER_UNIT).saturating_mul(BUFFER_UNIT) }
 }
 
+/// Bytes of a page: devices are confined by whole ones.
+const PAGE: usize = 4 << 10;
+
+/// From the head of a buffer of so many bytes to the next one's. In a strict box (`iommu = "strict"`) what a device is let to has pages of its own, and the head is at the end of one more before them.
+pub const fn buffer_stride(bytes: u16, strict: bool) -> usize {
+    let reached = HEADROOM + bytes as usize;
+    match strict {
+        false => (size_of::<BufferHead>() + reached).next_multiple_of(align_of::<BufferHead>()),
+        true => PAGE + reached.next_multiple_of(PAGE),
+    }
+}
+
 bitflags::bitflags! {
     /// What a NIC found out about a received packet, and what it shall do with one to send.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]

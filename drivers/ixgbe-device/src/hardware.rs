@@ -23,6 +23,7 @@ pub struct DmaMemory {
 /// `allocate` gives zeroed memory, aligned to 128 bytes, at one bus address, that nobody else uses until `free`. `take_buffers` gives buffers of the pool
 /// that nobody else has; each is preceded by a `BufferHead` whose `bus` is right and stays so, and followed by `HEADROOM` and `buffer_bytes` more bytes, which is the same number at all times and
 /// what a descriptor may name: a multiple of `BUFFER_UNIT`, up to `LARGEST_BUFFER`. The memory of the pool outlives the lease. After `set_bus_master(false)` has returned the function neither reads nor writes memory.
+/// Where `grants_buffers`, it neither reads nor writes a buffer after `revoke_buffers` has returned, until that is granted again.
 pub unsafe trait Hardware: Send + Sync + 'static {
     fn identity(&self) -> Identity;
 
@@ -53,6 +54,19 @@ pub unsafe trait Hardware: Send + Sync + 'static {
     /// # Safety
     /// They are from the pool, each once, and the device doesn't use them any more.
     unsafe fn give_buffers(&self, from: &mut [Option<NonNull<BufferHead>>]);
+
+    /// Whether the function reaches a buffer of the pool only from `grant_buffers` to `revoke_buffers`; else it reaches all of them, and neither is called. The same at all times.
+    fn grants_buffers(&self) -> bool {
+        false
+    }
+
+    /// Lets the function reach the buffers in `buffers`, of which it reaches none. False: there is no room for that in the IOMMU, and it reaches none of them.
+    fn grant_buffers(&self, _buffers: &[Option<NonNull<BufferHead>>]) -> bool {
+        true
+    }
+
+    /// Takes the buffers in `buffers` out of the function's reach, all at once; those that it doesn't reach stay so.
+    fn revoke_buffers(&self, _buffers: &[Option<NonNull<BufferHead>>]) {}
 
     /// Attaches MSI-X `vector` to the domain's `cpu`-th CPU, and gives the event that it fires.
     fn interrupt(&self, vector: u16, cpu: u16) -> Result<Box<dyn Interrupt>, DeviceError>;

@@ -305,7 +305,7 @@ impl<H: Hardware> Lease<H> {
             hardware.write(registers.cache(), cache);
         }
         // From here on the ring is the lease's, whatever happens: only a reset takes it back.
-        let receive = held.insert(Receive::new(ring, bytes, vlan));
+        let receive = held.insert(Receive::new(ring, bytes, vlan, hardware.grants_buffers()));
         self.enable(registers.control(), if vlan.is_some() { RXDCTL_TAKE_TAGS } else { 0 })?;
         let tail = receive.refill(hardware).ok_or(DeviceError::NoMemory)?;
         let posted = receive.posted();
@@ -345,7 +345,7 @@ impl<H: Hardware> Lease<H> {
             hardware.write(registers.tail(), 0);
             hardware.write(registers.cache(), cache);
         }
-        *held = Some(Transmit::new(ring, vlan));
+        *held = Some(Transmit::new(ring, vlan, hardware.grants_buffers()));
         self.enable(registers.control(), TXDCTL_THRESHOLDS)?;
         Ok(held)
     }

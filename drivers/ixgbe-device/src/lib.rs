@@ -7,6 +7,8 @@
 //!   place: the pool, a ring, or a batch.
 //! - A buffer leaves a ring only when the device has written its descriptor back, or when the device has been stopped, waited for and cut off from
 //!   the bus ([`Lease::reset`]).
+//! - Where the IOMMU confines the device to single buffers, it is let to one before it hears of it; and one that leaves a ring has left its reach before
+//!   anybody else gets it.
 //! - What the device wrote is believed only as far as it is checked: a lie ends in `DeviceError::Lied`, never in an access outside the buffer.
 //! - Rings, posted buffers and cursors belong to the [`Lease`]; a generation's handles are dropped with it, and opening a ring again adopts it.
 //!   Meanwhile nothing is disabled: the device goes on, with frames held in its packet buffer instead of dropped.

@@ -18,7 +18,8 @@ use crate::{
 };
 
 /// Invariant: the `posted` places from `next` on have a buffer in `buffers` and a descriptor that names it; all others have none. The device owns
-/// the places from its head up to the tail, which is `next + posted`; the tail register never is ahead of that.
+/// the places from its head up to the tail, which is `next + posted`; the tail register never is ahead of that. Where buffers are granted, those in `buffers` are, but for some that the device
+/// has reported as written.
 pub struct Receive {
     ring: Ring,
     buffers: Box<[Option<NonNull<BufferHead>>]>,
@@ -28,6 +29,8 @@ pub struct Receive {
     posted: u16,
     /// The VLAN whose frames are received, without their tags; or frames are received as they come.
     vlan: Option<u16>,
+    /// The device reaches a buffer only while it is in the ring (`Hardware::grants_buffers`).
+    strict: bool,
     /// Amid a frame that is longer than a buffer: drop up to its end.
     in_long_frame: bool,
     /// The device has lied on this ring: nothing more is believed.
@@ -39,10 +42,10 @@ pub struct Receive {
 unsafe impl Send for Receive {}
 
 impl Receive {
-    pub fn new(ring: Ring, bytes: u16, vlan: Option<u16>) -> Self {
+    pub fn new(ring: Ring, bytes: u16, vlan: Option<u16>, strict: bool) -> Self {
         let buffers = (0..ring.length()).map(|_| None).collect();
         let counts = RingCounts::default();
-        Receive { ring, buffers, bytes, next: 0, posted: 0, vlan, in_long_frame: false, lied: false, counts }
+        Receive { ring, buffers, bytes, next: 0, posted: 0, vlan, strict, in_long_frame: false, lied: false, counts }
     }
 
     /// Buffers in the ring.
@@ -66,7 +69,13 @@ impl Receive {
             let missing = usize::from(self.ring.length() - 1 - self.posted);
             let mut fresh = [None; Batch::CAPACITY];
             let wanted = missing.min(fresh.len());
-            let got = if wanted == 0 { 0 } else { hardware.take_buffers(&mut fresh[..wanted]) };
+            let mut got = if wanted == 0 { 0 } else { hardware.take_buffers(&mut fresh[..wanted]) };
+            if self.strict && got > 0 && !hardware.grant_buffers(&fresh[..got]) {
+                // No better than none.
+                // SAFETY: the pool gave them to us just now, and the device reaches none of them.
+                unsafe { hardware.give_buffers(&mut fresh[..got]) };
+                got = 0;
+            }
             for head in fresh.into_iter().take(got).flatten() {
                 // SAFETY: the pool gave us the buffer with its head (`Hardware`).
                 let bus = unsafe { head.as_ref() }.bus;
@@ -96,7 +105,8 @@ impl Receive {
     pub fn receive(&mut self, hardware: &impl Hardware, batch: &mut Batch, limit: usize) -> Result<usize, DeviceError> {
         let limit = limit.min(Batch::CAPACITY - batch.len());
         let (mut moved, mut received) = (0, 0);
-        while moved < limit && self.posted > 0 && !self.lied {
+        let mut left = if self.strict { self.withdraw(hardware, limit) } else { self.posted };
+        while moved < limit && left > 0 && !self.lied {
             let index = self.next;
             let written = Received(self.ring.second(index));
             if !written.done() {
@@ -112,12 +122,13 @@ impl Receive {
             }
             self.next = self.ring.after(index);
             self.posted -= 1;
+            left -= 1;
             self.buffers[usize::from(index)] = None;
             match verdict {
                 Verdict::Packet(length) if !self.in_long_frame && written.is_of(self.vlan) => {
                     let (flags, hash) = written.findings(self.ring.first(index));
                     prefetch(head);
-                    // SAFETY: the buffer was in this ring and is now in neither ring nor pool; there is room (`limit`).
+                    // SAFETY: the buffer was in this ring and is now in neither ring nor pool, nor in reach (`withdraw`); there is room (`limit`).
                     unsafe { trusted::push(batch, head, self.bytes, length, flags, hash) };
                     received += u64::from(length);
                     moved += 1;
@@ -130,12 +141,30 @@ impl Receive {
         if self.lied && moved == 0 { Err(DeviceError::Lied) } else { Ok(moved) }
     }
 
+    /// Takes buffers that the device has written out of its reach, up to `limit` of them and all at once, before anybody looks at what is in them. Returns how many places they are,
+    /// from `next` on: those alone may leave the ring, whatever the device writes meanwhile.
+    #[inline(never)]
+    fn withdraw(&self, hardware: &impl Hardware, limit: usize) -> u16 {
+        let mut written = [None; Batch::CAPACITY];
+        let most = if self.lied { 0 } else { limit.min(usize::from(self.posted)) };
+        let (mut index, mut count) = (self.next, 0);
+        while count < most && Received(self.ring.second(index)).done() {
+            written[count] = self.buffers[usize::from(index)];
+            index = self.ring.after(index);
+            count += 1;
+        }
+        if count > 0 {
+            hardware.revoke_buffers(&written[..count]);
+        }
+        count as u16
+    }
+
     /// Gives the buffer of a frame back that nobody gets: damaged, longer than a buffer, or of another VLAN.
     #[cold]
     fn drop_buffer(&mut self, hardware: &impl Hardware, head: NonNull<BufferHead>, more: bool) {
         self.counts.errors += u64::from(!more);
         self.in_long_frame = more;
-        // SAFETY: the buffer came out of this ring just now, and the device has written its descriptor back.
+        // SAFETY: the buffer came out of this ring just now, and the device has written its descriptor back (and reaches it no more, where buffers are granted: `withdraw`).
         unsafe { hardware.give_buffers(&mut [Some(head)]) };
     }
 
@@ -162,6 +191,9 @@ impl Receive {
     /// # Safety
     /// The device can't reach them any more.
     pub unsafe fn dissolve(mut self, hardware: &impl Hardware) {
+        if self.strict {
+            hardware.revoke_buffers(&self.buffers);
+        }
         // SAFETY: the buffers in the ring are ours, each once (invariant), and out of the device's reach.
         unsafe { hardware.give_buffers(&mut self.buffers) };
         // SAFETY: the caller's promise.

@@ -3,6 +3,7 @@
 use alloc::{boxed::Box, vec};
 use core::{
     ptr::NonNull,
+    slice,
     sync::atomic::{Ordering, fence},
 };
 
@@ -21,7 +22,8 @@ use crate::{
 const SHORTEST: usize = 17;
 
 /// Invariant: the `in_flight` places from `clean` on have a buffer in `buffers`, but for `contexts` of them, whose descriptors only tell the device about the frames behind them; all others
-/// have none. They form runs, one for each `send`: `runs` has at a run's first place where it ends.
+/// have none. They form runs, one for each `send`: `runs` has at a run's first place where it ends. Where buffers are granted, those in `buffers` are, but for some whose run the device has
+/// reported as done.
 pub struct Transmit {
     ring: Ring,
     buffers: Box<[Option<NonNull<BufferHead>>]>,
@@ -32,6 +34,8 @@ pub struct Transmit {
     contexts: u16,
     /// The VLAN whose tag the device puts into all frames.
     vlan: Option<u16>,
+    /// The device reaches a buffer only while it is in the ring (`Hardware::grants_buffers`).
+    strict: bool,
     /// What it will have been told when it has come to the tail.
     context: Option<Context>,
     pub counts: RingCounts,
@@ -49,7 +53,7 @@ struct Run {
 unsafe impl Send for Transmit {}
 
 impl Transmit {
-    pub fn new(ring: Ring, vlan: Option<u16>) -> Self {
+    pub fn new(ring: Ring, vlan: Option<u16>, strict: bool) -> Self {
         let length = usize::from(ring.length());
         Transmit {
             ring,
@@ -60,6 +64,7 @@ impl Transmit {
             in_flight: 0,
             contexts: 0,
             vlan,
+            strict,
             context: None,
             counts: RingCounts::default(),
         }
@@ -71,7 +76,7 @@ impl Transmit {
     }
 
     /// Moves packets from the front of `batch` into the ring while there is room. Returns how many, and the new tail for the device if it is to be
-    /// told of any. A packet too short to be a frame, or for the checksums that it wants, is dropped and counted as an error.
+    /// told of any. A packet too short to be a frame, or for the checksums that it wants, is dropped and counted as an error; so are all for which the IOMMU has no room.
     pub fn send(&mut self, hardware: &impl Hardware, batch: &mut Batch) -> (usize, Option<u16>) {
         let room = self.ring.length() - 1 - self.in_flight;
         if room == 0 {
@@ -116,6 +121,10 @@ impl Transmit {
             })
         };
         let Some((last, how)) = last else { return (taken, None) };
+        if self.strict && !self.grant(hardware, first, room - left) {
+            self.drop_run(hardware, first, room - left);
+            return (taken, None);
+        }
         // One status for the whole run: it is written when all of it has been sent (§7.2.3.2.4, RS).
         self.ring.write(last, self.ring.first(last), how | TX_REPORT_STATUS);
         run.last = last;
@@ -147,10 +156,65 @@ impl Transmit {
         Some((filling(wanted), u16::from(is_news)))
     }
 
+    /// So many places from `first` on, in two parts if they wrap.
+    fn places(&self, first: u16, count: u16) -> [&[Option<NonNull<BufferHead>>]; 2] {
+        let (start, behind) = self.buffers.split_at(usize::from(first));
+        let wrapped = usize::from(count).saturating_sub(behind.len());
+        [&behind[..usize::from(count) - wrapped], &start[..wrapped]]
+    }
+
+    /// Lets the device to the buffers of a run before it hears of them. False: to none of them.
+    #[inline(never)]
+    fn grant(&self, hardware: &impl Hardware, first: u16, count: u16) -> bool {
+        let [run, wrapped] = self.places(first, count);
+        if !hardware.grant_buffers(run) {
+            return false;
+        }
+        let granted = wrapped.is_empty() || hardware.grant_buffers(wrapped);
+        if !granted {
+            hardware.revoke_buffers(run);
+        }
+        granted
+    }
+
+    /// Gives the buffers of a run back that the device can't be let to; it never hears of them, nor of what it was to be told before them.
+    #[cold]
+    fn drop_run(&mut self, hardware: &impl Hardware, first: u16, count: u16) {
+        for at in 0..count {
+            let place = (u32::from(first) + u32::from(at)) % u32::from(self.ring.length());
+            let buffer = &mut self.buffers[place as usize];
+            self.counts.errors += u64::from(buffer.is_some());
+            // SAFETY: taken out of a batch just now, and never in the device's reach.
+            unsafe { hardware.give_buffers(slice::from_mut(buffer)) };
+        }
+        self.context = None;
+    }
+
+    /// Takes the buffers of runs that the device has done with out of its reach, all at once. Returns how many places they are, from `clean` on: those alone may leave the ring,
+    /// whatever the device writes meanwhile.
+    #[inline(never)]
+    fn withdraw(&self, hardware: &impl Hardware) -> u16 {
+        let (mut first, mut count) = (self.clean, 0);
+        while count < self.in_flight {
+            let last = self.runs[usize::from(first)].last;
+            if !transmitted(self.ring.second(last)) {
+                break;
+            }
+            count += if last >= first { last - first } else { last + self.ring.length() - first } + 1;
+            first = self.ring.after(last);
+        }
+        self.places(self.clean, count)
+            .into_iter()
+            .filter(|done| !done.is_empty())
+            .for_each(|done| hardware.revoke_buffers(done));
+        count
+    }
+
     /// Gives the buffers of runs that the device has done with back to the pool.
     #[inline]
     pub fn reclaim(&mut self, hardware: &impl Hardware) {
-        while self.in_flight > 0 {
+        let mut left = if self.strict { self.withdraw(hardware) } else { self.in_flight };
+        while left > 0 {
             let (first, Run { last, contexts }) = (self.clean, self.runs[usize::from(self.clean)]);
             if !transmitted(self.ring.second(last)) {
                 break;
@@ -167,6 +231,7 @@ impl Transmit {
                 count += to;
             }
             self.clean = self.ring.after(last);
+            left -= count as u16;
             self.in_flight -= count as u16;
             self.contexts -= contexts;
         }
@@ -187,6 +252,9 @@ impl Transmit {
     /// # Safety
     /// The device can't reach them any more.
     pub unsafe fn dissolve(mut self, hardware: &impl Hardware) {
+        if self.strict {
+            hardware.revoke_buffers(&self.buffers);
+        }
         // SAFETY: the buffers in the ring are ours, each once (invariant), and out of the device's reach.
         unsafe { hardware.give_buffers(&mut self.buffers) };
         // SAFETY: the caller's promise.

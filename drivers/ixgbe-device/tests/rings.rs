@@ -619,3 +619,86 @@ fn frames_longer_than_a_buffer_and_damaged_ones_are_dropped_whole() {
     assert_eq!(rx.counts().errors, 2, "one long frame, one damaged one");
     assert_eq!(bench.pool.available(), 256 - (usize::from(RING) - 1) - 1);
 }
+
+/// In a strict box the device reaches a buffer from before it is posted until it has been reported as done: then no more, whatever the device still does with it. Whoever drives, it is so.
+#[test]
+fn in_a_strict_box_a_buffer_is_in_reach_while_the_device_has_it() {
+    let bench = Bench::strict(256);
+    let lease = bench.lease();
+    let (mut rx, mut tx) = bring_up(&lease);
+    let posted = usize::from(RING) - 1;
+    assert_eq!(bench.pool.granted(), posted);
+    bench.nic().inject(Fault::WriteLate { count: 1 });
+    (0..10).for_each(|at| bench.peer_send(&frame(0, at, 60)));
+    bench.process();
+    let mut batch = receive(&mut rx);
+    bench.process();
+    assert_eq!(bench.violations(), 1, "it has written to a buffer again that is in a batch by now, and was refused");
+    assert_eq!((numbers(&batch), bench.pool.granted()), ((0..10).collect(), posted));
+    bench.nic().set_cable(false);
+    assert_eq!((tx.send(&mut batch), bench.pool.granted()), (Ok(10), posted + 10));
+    drop((rx, tx));
+    assert_eq!(bench.pool.granted(), posted + 10, "a dead driver's buffers are the device's still");
+    bench.nic().set_cable(true);
+    bench.process();
+    let device = device(&lease);
+    let (rx, mut tx) = (device.rx_ring(0, RING, None).unwrap(), device.tx_ring(0, RING, None).unwrap());
+    assert_eq!((tx.reclaim(), bench.pool.granted()), (Ok(0), posted));
+    drop((rx, tx));
+    device.reset_lease().unwrap();
+    assert_eq!((bench.pool.granted(), bench.pool.available(), bench.violations()), (0, 256, 1));
+}
+
+/// Granting and revoking go by the batch: the IOMMU is told once, however many packets come or go.
+#[test]
+fn in_a_strict_box_buffers_are_granted_and_revoked_by_the_batch() {
+    let bench = Bench::strict(256);
+    let (mut rx, mut tx) = bring_up(&bench.lease());
+    let before = bench.grants_and_revocations();
+    let since = || {
+        let (grants, revocations) = bench.grants_and_revocations();
+        (grants - before.0, revocations - before.1)
+    };
+    (0..16).for_each(|_| drop(receive(&mut rx)));
+    assert_eq!((tx.reclaim(), since()), (Ok(0), (0, 0)), "in vain");
+    (0..32).for_each(|at| bench.peer_send(&frame(0, at, 60)));
+    bench.process();
+    let mut batch = receive(&mut rx);
+    assert_eq!((batch.len(), since()), (32, (1, 1)), "what was received, and what takes its place");
+    assert_eq!((tx.send(&mut batch), since()), (Ok(32), (2, 1)));
+    bench.process();
+    assert_eq!((tx.reclaim(), since()), (Ok(0), (2, 2)));
+}
+
+/// A buffer for which the IOMMU has no room is never posted: a ring is as long as there is room for it, or isn't opened; what can't be sent is dropped and counted, and no harm to what comes behind.
+#[test]
+fn what_the_iommu_has_no_room_for_is_never_posted() {
+    let bench = Bench::strict(256);
+    let lease = bench.lease();
+    bench.pool.set_room(0);
+    let device = device(&lease);
+    device.reset_lease().unwrap();
+    assert!(matches!(device.rx_ring(0, RING, None), Err(DeviceError::NoMemory)));
+    assert_eq!((bench.pool.available(), lease.buffers()), (256, 0));
+    device.reset_lease().unwrap();
+    bench.pool.set_room(40);
+    let mut rx = device.rx_ring(0, RING, None).unwrap();
+    device.write(DMATXCTL, 1).unwrap();
+    let mut tx = device.tx_ring(0, RING, None).unwrap();
+    device.write(RXCTRL, 1).unwrap();
+    assert_eq!((bench.pool.granted(), lease.buffers(), rx.counts().no_buffer), (32, 32, 1));
+    let (mut batch, mut expected) = (Batch::allocate().unwrap(), Vec::new());
+    offer(&mut batch, &mut expected);
+    assert_eq!((tx.send(&mut batch), tx.reclaim(), tx.counts().errors), (Ok(31), Ok(0), 31));
+    assert_eq!((bench.pool.granted(), bench.peer_receive()), (32, None));
+    batch.clear();
+    bench.pool.set_room(usize::MAX);
+    assert!(receive(&mut rx).is_empty());
+    assert_eq!(lease.buffers(), usize::from(RING) - 1, "the ring is whole again");
+    expected.clear();
+    offer(&mut batch, &mut expected);
+    assert_eq!(tx.send(&mut batch), Ok(31));
+    expected[..31].iter().for_each(|filled| assert_eq!(bench.peer_receive().as_ref(), Some(filled)));
+    tx.reclaim().unwrap();
+    assert_eq!((bench.pool.available() + lease.buffers() + batch.len(), bench.violations()), (256, 0));
+}

@@ -152,7 +152,7 @@ impl Machine {
         let packet_buffers = reader.get("packet-buffers", diagnostics);
         let on_panic =
             choice(&mut reader, "on-panic", &[("reset", PanicAction::Reset), ("halt", PanicAction::Halt)], diagnostics);
-        let kinds = [("require", Iommu::Require), ("use", Iommu::Use), ("off", Iommu::Off)];
+        let kinds = [("strict", Iommu::Strict), ("require", Iommu::Require), ("use", Iommu::Use), ("off", Iommu::Off)];
         let iommu = choice(&mut reader, "iommu", &kinds, diagnostics);
         reader.finish(diagnostics);
         Some(Machine {

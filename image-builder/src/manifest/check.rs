@@ -3,9 +3,12 @@
 use super::appliance::{Appliance, DEFAULT_THREADS, Domain, Import};
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::source::{locate, locate_key};
-use bundle::manifest::{KERNEL_THREADS, THREADS, is_device_interface};
+use bundle::manifest::{Iommu, KERNEL_THREADS, THREADS, is_device_interface};
 use inquiry::{Concern, ConfigFault, Ports};
-use interfaces::{config::Size, packet::buffer_for};
+use interfaces::{
+    config::Size,
+    packet::{buffer_for, buffer_stride},
+};
 use std::collections::BTreeMap;
 
 /// Memory that isn't the domains': the kernel itself, its tables and stacks.
@@ -213,11 +216,12 @@ fn quotas(appliance: &Appliance, buffer: u16, diagnostics: &mut Diagnostics) {
     let machine = &appliance.machine;
     let domains = appliance.domains.iter().map(|domain| domain.memory.value.0.saturating_add(domain.exchange.value.0));
     let domains = domains.fold(0u64, u64::saturating_add);
-    let packets = u64::from(machine.packet_buffers) * u64::from(buffer);
+    let buffer = if machine.iommu == Iommu::Strict { buffer_stride(buffer, true) as u64 } else { buffer.into() };
+    let packets = u64::from(machine.packet_buffers) * buffer;
     let needed = domains.saturating_add(packets).saturating_add(KERNEL_RESERVE);
     if needed > machine.memory.value.0 {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-        let (buffers, size) = (machine.packet_buffers, Size(buffer.into()));
+        let (buffers, size) = (machine.packet_buffers, Size(buffer));
         diagnostics.push(
             Diagnostic::new("the quotas are beyond the box's memory").at(machine.memory.at.clone(), format!("{} MiB", mib(machine.memory.value.0))).help(
                 format!(

@@ -24,6 +24,7 @@ const MANIFEST: &str = "configs/maglev.toml";
 const ONE_CPU: &str = "configs/maglev-one-cpu.toml";
 const FIVE_BACKENDS: &str = "configs/maglev-five-backends.toml";
 const IOMMU: &str = "configs/maglev-iommu.toml";
+const STRICT: &str = "configs/maglev-strict.toml";
 const SHADOW: &str = "configs/maglev-shadow.toml";
 const TIGHT: &str = "configs/maglev-tight.toml";
 const TWO_FILTERS: &str = "configs/maglev-two-filters.toml";
@@ -53,6 +54,10 @@ pub fn run(workspace: &Workspace, tally: &mut Tally) {
     tally.check("the card confined by the IOMMU, through crashes of its driver", || {
         Outcome::from(by_repetition(|| lab.across_generations(IOMMU)))
     });
+    tally.check(
+        "the card confined to the packet buffers that it has: it writes to others, and crashes of its driver",
+        || Outcome::from(by_repetition(|| lab.strict())),
+    );
     tally.check("other subnets, five weights, two UDP VIPs, two CPUs, and no lock on a packet's way", || {
         Outcome::from(lab.five_backends())
     });
@@ -463,6 +468,27 @@ impl Lab<'_> {
         match report.crashes.len() {
             2 => well(report),
             other => Err(format!("{other} crashes of 2")),
+        }
+    }
+
+    /// The card writes to buffers that it has given back, and is refused; nothing else is the worse for it, nor for what comes and goes with the driver's generations.
+    fn strict(&self) -> Result<(), String> {
+        let happens = [
+            "--duration",
+            "12s",
+            "--fault",
+            "nic:rx-late@3s",
+            "--crash",
+            "ixgbe0@5s",
+            "--crash",
+            "ixgbe0:page-fault@8s",
+        ];
+        let report = self.report(STRICT, &happens)?;
+        match (report.crashes.len(), report.nic.dma_refused) {
+            (2, 1..) => well(report),
+            (crashes, refused) => {
+                Err(format!("{crashes} crashes of 2; {refused} accesses refused; {}", report.reasons.join("; ")))
+            }
         }
     }
 

@@ -84,6 +84,15 @@ const MACHINES: &[Machine] = &[
         devices: &["intel-iommu", "edu"],
         report: &["iommu    1 units"],
     },
+    Machine {
+        name: "q35, 1 CPU, an IOMMU that must be told of each page, before a device that goes astray",
+        machine: "q35",
+        cpu: "max",
+        cpus: "1",
+        memory: "256M",
+        devices: &["intel-iommu,caching-mode=on", "edu"],
+        report: &["iommu    1 units"],
+    },
 ];
 
 pub fn run(workspace: &Workspace, tally: &mut Tally) {

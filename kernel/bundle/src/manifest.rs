@@ -35,7 +35,7 @@ pub const PACKET_BYTES: RangeInclusive<u16> = 2 << 10..=16 << 10;
 pub const PACKET_UNIT: u16 = 1 << 10;
 
 /// Which incarnation of the manifest's types this is; the kernel refuses others.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 5;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -73,6 +73,8 @@ pub enum Iommu {
     /// If there is one.
     Use,
     Off,
+    /// As `Require`; and a card reaches a packet buffer only while it is in one of the card's rings.
+    Strict,
 }
 
 /// What the kernel does after it has printed its own panic.

@@ -98,27 +98,35 @@ fn prepare(manifest: &Manifest) -> Result<(), BootError> {
     if there < wanted {
         return Err(BootError::Machine(format!("the manifest expects {wanted} CPUs, the box has {there}")));
     }
-    match manifest.machine.iommu {
-        Iommu::Off => {
-            log::kernel(Level::Info, format_args!("devices reach all memory: the manifest says iommu = \"off\""))
-        }
-        _ if machine().confine_devices() => {
-            log::kernel(Level::Info, format_args!("the IOMMU confines each device to its lease and its pool"));
-        }
-        Iommu::Use => log::kernel(Level::Info, format_args!("no IOMMU: devices reach all memory")),
-        Iommu::Require => {
-            return Err(BootError::Machine(
-                "the manifest says iommu = \"require\", and this box has none that can be used: switch VT-d on in its firmware, or say \"use\""
-                    .into(),
-            ));
-        }
-    }
+    let iommu = manifest.machine.iommu;
+    let said = confine(iommu, || machine().confine_devices()).map_err(BootError::Machine)?;
+    log::kernel(Level::Info, format_args!("{said}"));
     let (buffers, bytes) = (manifest.machine.packet_buffers, manifest.machine.packet_bytes);
-    if !packets::make(buffers as usize, bytes) {
+    if !packets::make(buffers as usize, bytes, iommu == Iommu::Strict) {
         return Err(BootError::Machine(format!("no memory for {buffers} packet buffers of {bytes} bytes")));
     }
     log::kernel(Level::Info, format_args!("{}: {} domains, {there} CPUs", manifest.name, manifest.domains.len()));
     Ok(())
+}
+
+/// Confines devices as the manifest wants, where `confine_devices` can; what the log is to say of it, or why the box doesn't start.
+fn confine(wanted: Iommu, confine_devices: impl FnOnce() -> bool) -> Result<&'static str, String> {
+    let word = match wanted {
+        Iommu::Off => return Ok("devices reach all memory: the manifest says iommu = \"off\""),
+        Iommu::Use => "use",
+        Iommu::Require => "require",
+        Iommu::Strict => "strict",
+    };
+    match (confine_devices(), wanted) {
+        (true, Iommu::Strict) => {
+            Ok("the IOMMU confines each device to its lease and its pool, and of packet buffers to those in its rings")
+        }
+        (true, _) => Ok("the IOMMU confines each device to its lease and its pool"),
+        (false, Iommu::Use) => Ok("no IOMMU: devices reach all memory"),
+        (false, _) => Err(format!(
+            "the manifest says iommu = \"{word}\", and this box has none that can be used: switch VT-d on in its firmware, or say \"use\""
+        )),
+    }
 }
 
 /// What is known of the devices while the manifest's domains get theirs.
@@ -273,6 +281,18 @@ mod tests {
         let still = ask(&mut box_, &CARD, "ixgbe1").unwrap_err();
         assert!(still.contains("more than once"), "what an id means doesn't depend on who came first: {still}");
         assert_eq!(ask(&mut box_, &at(0), "ixgbe1"), Ok([2, 0, 0, 0, 0, 0]));
+    }
+
+    /// A box whose manifest wants devices confined, by the buffer or not, doesn't start where nothing can, and says which word is to blame; where the manifest doesn't insist, it starts.
+    #[test]
+    fn a_box_without_an_iommu_is_refused_where_one_is_wanted() {
+        for (wanted, word) in [(Iommu::Require, "\"require\""), (Iommu::Strict, "\"strict\"")] {
+            let refused = confine(wanted, || false).unwrap_err();
+            assert!(refused.contains(word) && refused.contains("VT-d"), "{refused}");
+            assert!(confine(wanted, || true).is_ok_and(|said| said.contains("confines")));
+        }
+        assert!(confine(Iommu::Use, || false).is_ok_and(|said| said.contains("reach all memory")));
+        assert!(confine(Iommu::Off, || panic!("nobody asked for it")).is_ok());
     }
 
     /// A device has one lease, however it is named: two leases would be two owners of one DMA engine.

@@ -1,6 +1,9 @@
 //! The packet pool: buffers of one size, the manifest's, in memory that devices reach, made once at boot.
 //!
 //! A buffer is in the pool, in a device's ring, or in one batch. Every thread keeps some free ones for itself, so that forwarding takes no lock.
+//!
+//! In a strict box (the manifest's `iommu = "strict"`) a device reaches a buffer only while it is in one of its rings ([`grant_to`], [`revoke_from`]): its pages are no other's,
+//! and its head is in none of them.
 
 use alloc::vec::Vec;
 use core::{
@@ -9,14 +12,14 @@ use core::{
 };
 
 use interfaces::abi::Reason;
-use interfaces::packet::{Batch, BufferHead, HEADROOM, PacketFlags, trusted};
+use interfaces::packet::{Batch, BufferHead, HEADROOM, PacketFlags, buffer_stride, trusted};
 
 use crate::{
     domain, exchange,
     incarnation::Cause,
     lock::Lock,
     machine,
-    platform::{NEVER, PAGE, PciFunction},
+    platform::{DmaMemory, NEVER, PAGE, PciFunction},
     pool::Pool,
     supervisor, thread,
 };
@@ -47,11 +50,18 @@ static MEMORY: Pool = Pool::new();
 static TOTAL: AtomicU32 = AtomicU32::new(0);
 /// Bytes of each, behind its headroom. Said once, before there are any.
 static BYTES: AtomicU16 = AtomicU16::new(0);
+/// Said with it.
+static STRICT: AtomicBool = AtomicBool::new(false);
 
 /// Bytes that a buffer has behind its headroom: the same of all, as long as the box lives.
 #[inline]
 pub fn bytes() -> u16 {
     BYTES.load(Ordering::Relaxed)
+}
+
+/// Whether a device reaches a buffer only between [`grant_to`] and [`revoke_from`]; else it reaches all of the pool that it was opened to.
+pub fn is_strict() -> bool {
+    STRICT.load(Ordering::Relaxed)
 }
 
 /// Free buffers that a thread keeps for itself.
@@ -141,12 +151,37 @@ pub(crate) fn audit(audited: &mut u64) -> u64 {
     NEVER
 }
 
+/// What of a buffer a device is let to: headroom and bytes.
+fn reached(bytes: u16) -> usize {
+    HEADROOM + usize::from(bytes)
+}
+
+/// Where the buffers of a chunk are.
+struct Layout {
+    /// Where the first one's head is.
+    first: usize,
+    /// From one buffer's head to the next, at a place as aligned as the one before.
+    stride: usize,
+    count: usize,
+}
+
+impl Layout {
+    fn new(bytes: u16, strict: bool) -> Layout {
+        let stride = buffer_stride(bytes, strict);
+        // In a strict box the head ends where a page does, and behind it are the pages that a device is let to.
+        let first = if strict { PAGE - size_of::<BufferHead>() } else { 0 };
+        Layout { first, stride, count: CHUNK_PAGES * PAGE / stride }
+    }
+}
+
 /// Makes the pool, of buffers that have `bytes` behind their headroom. False if memory is short: then it is as large as it got.
-pub(crate) fn make(buffers: usize, bytes: u16) -> bool {
+pub fn make(buffers: usize, bytes: u16, strict: bool) -> bool {
     BYTES.store(bytes, Ordering::Relaxed);
-    // From one buffer's head to the next, at a place as aligned as the one before.
-    let stride = (size_of::<BufferHead>() + HEADROOM + usize::from(bytes)).next_multiple_of(align_of::<BufferHead>());
-    let in_chunk = CHUNK_PAGES * PAGE / stride;
+    STRICT.store(strict, Ordering::Relaxed);
+    if strict {
+        MEMORY.grant_one_by_one();
+    }
+    let Layout { first, stride, count } = Layout::new(bytes, strict);
     let mut pool = POOL.lock();
     pool.reserve(buffers);
     let mut made = 0;
@@ -157,10 +192,10 @@ pub(crate) fn make(buffers: usize, bytes: u16) -> bool {
             unsafe { machine().dma_unmap(memory) };
             break;
         }
-        for index in 0..in_chunk.min(buffers - made) {
-            // SAFETY: a chunk has room for `in_chunk` strides, and a stride keeps the head's alignment.
-            let head = unsafe { memory.address.as_ptr().add(index * stride).cast::<BufferHead>() };
-            let bus = memory.bus + (index * stride + size_of::<BufferHead>()) as u64;
+        for at in (0..count.min(buffers - made)).map(|index| first + index * stride) {
+            // SAFETY: a chunk has room for `count` strides, and `first` and a stride keep the head's alignment.
+            let head = unsafe { memory.address.as_ptr().add(at).cast::<BufferHead>() };
+            let bus = memory.bus + (at + size_of::<BufferHead>()) as u64;
             // SAFETY: as above.
             unsafe { head.write(BufferHead { bus, index: made as u32 }) };
             pool.extend(NonNull::new(head).map(FreeBuffer));
@@ -171,9 +206,44 @@ pub(crate) fn make(buffers: usize, bytes: u16) -> bool {
     made == buffers
 }
 
-/// Lets a network card to the buffers, of which it is given some. False: it can't be.
+/// Lets a network card to the buffers, of which it is given some; in a strict box it has room for them by that, and reaches none yet. False: it can't be.
 pub fn open_to(card: &'static dyn PciFunction) -> bool {
     MEMORY.open_to(card)
+}
+
+/// Buffers that are granted or revoked at once.
+const AT_ONCE: usize = 64;
+
+/// Lets a card reach these buffers, in a strict box. False: it can't be, and reaches none of them; not so where it was opened to the pool.
+pub fn grant_to(card: &dyn PciFunction, buffers: &[Option<NonNull<BufferHead>>]) -> bool {
+    let granted = in_parts(buffers, |part| card.grant(part));
+    if !granted {
+        revoke_from(card, buffers);
+    }
+    granted
+}
+
+/// Takes these buffers out of a card's reach, where it has them. When this returns, it has no access to them under way.
+pub fn revoke_from(card: &dyn PciFunction, buffers: &[Option<NonNull<BufferHead>>]) {
+    in_parts(buffers, |part| {
+        card.revoke(part);
+        true
+    });
+}
+
+/// Hands the pages of these buffers to `each`, many at once, until that returns false; false then.
+fn in_parts(buffers: &[Option<NonNull<BufferHead>>], mut each: impl FnMut(&[DmaMemory]) -> bool) -> bool {
+    let pages = reached(bytes()).div_ceil(PAGE);
+    buffers.chunks(AT_ONCE).all(|buffers| {
+        let mut part = [DmaMemory { address: NonNull::dangling(), bus: 0, pages }; AT_ONCE];
+        let mut count = 0;
+        for head in buffers.iter().flatten() {
+            // SAFETY: heads are never unmapped, nor written again; what it stands before belongs to it.
+            (part[count].bus, part[count].address) = unsafe { (head.as_ref().bus, head.add(1).cast()) };
+            count += 1;
+        }
+        count == 0 || each(&part[..count])
+    })
 }
 
 /// The calling thread's cache. Every use of it ends before another begins.
@@ -253,4 +323,47 @@ pub fn counts() -> (usize, usize) {
     let cached: usize =
         thread::all().map(|block| unsafe { (&raw const (*block.buffers.get()).len).read_volatile() }).sum();
     (TOTAL.load(Ordering::Relaxed) as usize, POOL.lock().len() + cached)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use interfaces::packet::{BUFFER_UNIT, LARGEST_BUFFER, USUAL_BUFFER};
+
+    fn sizes() -> impl Iterator<Item = u16> {
+        (USUAL_BUFFER..=LARGEST_BUFFER).step_by(BUFFER_UNIT.into())
+    }
+
+    /// In a strict box the pages that a device is let to with one buffer have nothing of another, nor any head; all of them are in the chunk.
+    #[test]
+    fn in_a_strict_box_a_buffer_has_its_pages_for_itself() {
+        for bytes in sizes() {
+            let Layout { first, stride, count } = Layout::new(bytes, true);
+            let heads: Vec<usize> = (0..count).map(|index| first + index * stride).collect();
+            let pages = |head: usize| {
+                let data = head + size_of::<BufferHead>();
+                assert!(data.is_multiple_of(PAGE), "what is granted begins with the buffer");
+                data / PAGE..data / PAGE + reached(bytes).div_ceil(PAGE)
+            };
+            assert!(count > 0);
+            for (at, head) in heads.iter().enumerate() {
+                let own = pages(*head);
+                assert!(own.len() * PAGE >= reached(bytes) && own.end <= CHUNK_PAGES);
+                assert!(heads.iter().all(|head| !own.contains(&(head / PAGE))), "a head within reach");
+                let next = heads.get(at + 1).map_or(CHUNK_PAGES, |head| pages(*head).start);
+                assert!(own.end <= next, "a page of two buffers");
+                assert!(head.is_multiple_of(align_of::<BufferHead>()));
+            }
+        }
+    }
+
+    /// Elsewhere buffers are as close to each other as they can be.
+    #[test]
+    fn elsewhere_no_byte_is_wasted() {
+        for bytes in sizes() {
+            let Layout { first, stride, count } = Layout::new(bytes, false);
+            assert_eq!((first, stride), (0, size_of::<BufferHead>() + reached(bytes)));
+            assert_eq!(count, CHUNK_PAGES * PAGE / stride);
+        }
+    }
 }

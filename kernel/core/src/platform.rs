@@ -155,14 +155,19 @@ pub trait PciFunction: Send + Sync {
     /// Memory decoding and bus mastering on or off.
     fn set_bus_master(&self, on: bool);
 
-    /// Lets the device reach `memory`, at its bus addresses. False, where devices are confined: the IOMMU has no room for it, or does not stand before
-    /// this device.
-    fn grant(&self, _memory: &DmaMemory) -> bool {
+    /// Lets the device reach all of `memory`, at its bus addresses. False, where devices are confined: the IOMMU has no room for it, or does not stand before
+    /// this device; then it reaches none of it.
+    fn grant(&self, _memory: &[DmaMemory]) -> bool {
         true
     }
 
-    /// Takes that back. Where devices are confined, the device has no access to it under way any more when this returns.
-    fn revoke(&self, _memory: &DmaMemory) {}
+    /// Takes that back, or what of it was granted. Where devices are confined, the device has no access to it under way any more when this returns.
+    fn revoke(&self, _memory: &[DmaMemory]) {}
+
+    /// Makes room in the IOMMU for `memory`, so that granting it later can't fail for want of that; nothing comes within reach. False as for `grant`.
+    fn reserve(&self, _memory: &[DmaMemory]) -> bool {
+        true
+    }
 
     /// Number of MSI-X vectors that can be attached.
     fn vectors(&self) -> u16;

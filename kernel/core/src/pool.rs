@@ -1,5 +1,5 @@
 //! Memory that several devices share: what the packet pool and the block pool are made of. A device that is opened to a pool reaches all of it, also
-//! what the pool grows by later.
+//! what the pool grows by later; or, where pieces are granted one by one, none of it by that alone.
 
 use alloc::vec::Vec;
 
@@ -12,7 +12,12 @@ pub(crate) struct Pool(Lock<Shared>);
 
 impl Pool {
     pub(crate) const fn new() -> Self {
-        Pool(Lock::new(Shared { runs: Vec::new(), devices: Vec::new() }))
+        Pool(Lock::new(Shared { runs: Vec::new(), devices: Vec::new(), one_by_one: false }))
+    }
+
+    /// From now on a device that is opened to the pool has room for all of it, and reaches what it is granted besides. Called before there is any.
+    pub(crate) fn grant_one_by_one(&self) {
+        self.0.lock().one_by_one = true;
     }
 
     /// Adds memory, for good. False: a device can't be let to it, and no device reaches it.
@@ -29,13 +34,19 @@ impl Pool {
 struct Shared {
     runs: Vec<DmaMemory>,
     devices: Vec<&'static dyn PciFunction>,
+    one_by_one: bool,
 }
 
 impl Shared {
+    fn let_to(&self, device: &dyn PciFunction, runs: &[DmaMemory]) -> bool {
+        if self.one_by_one { device.reserve(runs) } else { device.grant(runs) }
+    }
+
     fn add(&mut self, run: DmaMemory) -> bool {
-        let granted = self.devices.iter().take_while(|device| device.grant(&run)).count();
+        let runs = &[run];
+        let granted = self.devices.iter().take_while(|device| self.let_to(**device, runs)).count();
         if granted < self.devices.len() {
-            self.devices[..granted].iter().for_each(|device| device.revoke(&run));
+            self.devices[..granted].iter().for_each(|device| device.revoke(runs));
             return false;
         }
         self.runs.push(run);
@@ -46,13 +57,11 @@ impl Shared {
         if self.devices.iter().any(|known| known.identity() == device.identity()) {
             return true;
         }
-        let granted = self.runs.iter().take_while(|run| device.grant(run)).count();
-        if granted < self.runs.len() {
-            self.runs[..granted].iter().for_each(|run| device.revoke(run));
-            return false;
+        let is_let = self.let_to(device, &self.runs);
+        if is_let {
+            self.devices.push(device);
         }
-        self.devices.push(device);
-        true
+        is_let
     }
 }
 
@@ -94,16 +103,18 @@ mod tests {
             None
         }
         fn set_bus_master(&self, _: bool) {}
-        fn grant(&self, memory: &DmaMemory) -> bool {
-            let mut reached = self.reached.lock().unwrap();
-            let fits = reached.len() < self.room;
+        fn grant(&self, memory: &[DmaMemory]) -> bool {
+            let fits = self.reserve(memory);
             if fits {
-                reached.push(memory.bus);
+                self.reached.lock().unwrap().extend(memory.iter().map(|run| run.bus));
             }
             fits
         }
-        fn revoke(&self, memory: &DmaMemory) {
-            self.reached.lock().unwrap().retain(|bus| *bus != memory.bus);
+        fn revoke(&self, memory: &[DmaMemory]) {
+            self.reached.lock().unwrap().retain(|bus| memory.iter().all(|run| run.bus != *bus));
+        }
+        fn reserve(&self, memory: &[DmaMemory]) -> bool {
+            self.reached.lock().unwrap().len() + memory.len() <= self.room
         }
         fn vectors(&self) -> u16 {
             0
@@ -125,7 +136,7 @@ mod tests {
     /// Every device of a pool reaches all of it, whichever came first; one that can't have all has nothing, and a run that one can't have nobody has.
     #[test]
     fn all_or_nothing() {
-        let mut pool = Shared { runs: vec![], devices: vec![] };
+        let mut pool = Shared { runs: vec![], devices: vec![], one_by_one: false };
         let (wide, narrow, late) = (device(1, 9), device(2, 2), device(3, 9));
         assert!(pool.add(run(10)) && pool.open_to(wide) && pool.open_to(wide) && pool.open_to(narrow));
         assert!(pool.add(run(20)));
@@ -135,5 +146,14 @@ mod tests {
         assert_eq!([wide, narrow, late].map(reached), [(); 3].map(|()| vec![10, 20]));
         assert!(!pool.open_to(device(4, 1)));
         assert!(pool.open_to(device(4, 2)), "it has nothing yet, so it may try again");
+    }
+
+    /// Where pieces are granted one by one, being let to a pool puts nothing within a device's reach, and what has no room for all of it isn't let to it.
+    #[test]
+    fn room_is_not_reach() {
+        let mut pool = Shared { runs: vec![run(10), run(20)], devices: vec![], one_by_one: true };
+        let (wide, narrow) = (device(1, 9), device(2, 1));
+        assert!(pool.open_to(wide) && !pool.open_to(narrow) && pool.add(run(30)));
+        assert!(wide.reached.lock().unwrap().is_empty() && narrow.reached.lock().unwrap().is_empty());
     }
 }

@@ -61,6 +61,11 @@ impl Function {
         self.function.identity()
     }
 
+    /// Whom a pool's pieces are granted to.
+    pub(crate) fn pci(&self) -> &'static dyn PciFunction {
+        self.function
+    }
+
     pub(crate) fn vectors(&self) -> u16 {
         self.vectors.len() as u16
     }
@@ -113,7 +118,7 @@ impl Function {
     /// Zeroed pages of nobody else's, within the device's reach.
     pub(crate) fn allocate(&self, bytes: usize) -> Option<DmaMemory> {
         let memory = machine().dma_map(bytes.div_ceil(PAGE))?;
-        if !self.function.grant(&memory) {
+        if !self.function.grant(&[memory]) {
             // SAFETY: just mapped, and not granted.
             unsafe { machine().dma_unmap(memory) };
             return None;
@@ -124,7 +129,7 @@ impl Function {
     /// # Safety
     /// What `allocate` gave; nobody uses it, and the device has been told to use it no more.
     pub(crate) unsafe fn free(&self, memory: DmaMemory) {
-        self.function.revoke(&memory);
+        self.function.revoke(&[memory]);
         // SAFETY: by this function's contract.
         unsafe { machine().dma_unmap(memory) }
     }

@@ -79,7 +79,7 @@ impl Card {
 }
 
 // SAFETY: `Function::allocate` gives zeroed pages of nobody else's at one bus address; `packets` gives buffers of the pool that nobody else has, each of the one size and behind
-// its head, in memory that is never unmapped; and a function whose bus mastering is off sends no requests.
+// its head, in memory that is never unmapped; a function whose bus mastering is off sends no requests, and in a strict box none gets through to a buffer that was revoked.
 unsafe impl Hardware for Card {
     fn identity(&self) -> Identity {
         let PciIdentity { vendor_id, device_id, revision, .. } = self.0.identity();
@@ -124,6 +124,18 @@ unsafe impl Hardware for Card {
     unsafe fn give_buffers(&self, from: &mut [Option<NonNull<BufferHead>>]) {
         // SAFETY: the same contract.
         unsafe { packets::give(from) }
+    }
+
+    fn grants_buffers(&self) -> bool {
+        packets::is_strict()
+    }
+
+    fn grant_buffers(&self, buffers: &[Option<NonNull<BufferHead>>]) -> bool {
+        packets::grant_to(self.0.pci(), buffers)
+    }
+
+    fn revoke_buffers(&self, buffers: &[Option<NonNull<BufferHead>>]) {
+        packets::revoke_from(self.0.pci(), buffers);
     }
 
     fn interrupt(&self, vector: u16, cpu: u16) -> Result<Box<dyn Interrupt>, DeviceError> {

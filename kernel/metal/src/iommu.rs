@@ -62,6 +62,8 @@ const INVALIDATE_CONTEXTS: u64 = 1 << 63 | 1 << 61;
 const INVALIDATE: u64 = 1 << 63;
 const EVERYTHING: u64 = 1 << 60;
 const ONE_SPACE: u64 = 2 << 60;
+/// Of one space, the page that the register before is told.
+const ONE_PAGE: u64 = 3 << 60;
 const DRAIN: u64 = 1 << 49 | 1 << 48;
 
 /// Of a context entry (§9.3) and of a root entry (§9.1).
@@ -70,6 +72,8 @@ const FAULTS_UNSAID: u64 = 1 << 1;
 
 /// Faults of one device that are said; then it is known, and a flood of them would only drown the log.
 const SAID: u32 = 8;
+/// Pages that are told one by one, at most.
+const TOLD_BY_PAGE: usize = 256;
 /// The hardware answers within microseconds.
 const PATIENCE: u64 = 1_000_000_000;
 
@@ -90,6 +94,8 @@ struct Unit {
     tables: Tables,
     /// It remembers that something was not there, too: what is granted has to be told to it (caching mode, §6.1).
     remembers_absence: bool,
+    /// It can be told to forget one page.
+    forgets_pages: bool,
     must_flush_writes: bool,
     iotlb: usize,
     faults: usize,
@@ -151,36 +157,65 @@ pub fn confine() -> bool {
     true
 }
 
-/// Lets a device to memory. False: no unit stands before it, or there is no room in its tables. Where nothing is confined there is nothing to do.
-pub fn grant(device: Address, memory: &DmaMemory) -> bool {
+/// Lets a device to memory, all of it or none. False: no unit stands before it, or there is no room in its tables. Where nothing is confined there is nothing to do.
+pub fn grant(device: Address, memory: &[DmaMemory]) -> bool {
+    change(device, memory, |reach, tables| {
+        let granted = memory.iter().take_while(|run| reach.grant(tables, run.bus, run.pages as u64)).count();
+        if granted < memory.len() {
+            memory[..granted].iter().for_each(|run| reach.revoke(tables, run.bus, run.pages as u64));
+        }
+        granted == memory.len()
+    })
+}
+
+/// Makes room in a device's tables for memory that it doesn't reach by that. False as for [`grant`].
+pub fn reserve(device: Address, memory: &[DmaMemory]) -> bool {
+    change(device, memory, |reach, tables| memory.iter().all(|run| reach.reserve(tables, run.bus, run.pages as u64)))
+}
+
+/// Adds to a device's tables by `add`, which says whether it was able to; what it has made is the unit's to see when this returns.
+fn change(device: Address, memory: &[DmaMemory], add: impl FnOnce(Reach, &mut Tables) -> bool) -> bool {
     if !CONFINED.load(Ordering::Acquire) {
         return true;
     }
     let mut units = UNITS.lock();
-    let Some(unit) = unit_of(&mut units, device) else { return false };
-    let Some(space) = unit.space(device) else { return false };
+    let known = known(&units, device);
+    let unit = match known {
+        Some((unit, _)) => units.get_mut(unit),
+        None => unit_of(&mut units, device),
+    };
+    let Some(unit) = unit else { return false };
+    let Some(space) = known.map(|(_, space)| space).or_else(|| unit.space(device)) else { return false };
     let (reach, id) = (unit.spaces[space].reach, unit.spaces[space].id);
-    let granted = reach.grant(&mut unit.tables, memory.bus, memory.pages as u64);
+    let added = add(reach, &mut unit.tables);
     // What was half granted and taken back it may have seen meanwhile.
-    if unit.remembers_absence || !granted {
-        unit.forget(id);
+    if unit.remembers_absence || !added {
+        unit.forget(id, memory);
     } else if unit.must_flush_writes {
         unit.command(FLUSH_WRITE_BUFFER, 0);
     }
-    granted
+    added
 }
 
-/// Takes memory out of a device's reach; when this returns, it has no access to it under way.
-pub fn revoke(device: Address, memory: &DmaMemory) {
+/// Takes memory out of a device's reach; when this returns, it has no access to it under way. The unit forgets once, however many pieces there are.
+pub fn revoke(device: Address, memory: &[DmaMemory]) {
     if !CONFINED.load(Ordering::Acquire) {
         return;
     }
     let mut units = UNITS.lock();
-    let Some(unit) = unit_of(&mut units, device) else { return };
-    let Some(space) = unit.spaces.iter().position(|space| space.device == device) else { return };
+    let Some((unit, space)) = known(&units, device) else { return };
+    let unit = &mut units[unit];
     let (reach, id) = (unit.spaces[space].reach, unit.spaces[space].id);
-    reach.revoke(&mut unit.tables, memory.bus, memory.pages as u64);
-    unit.forget(id);
+    memory.iter().for_each(|run| reach.revoke(&mut unit.tables, run.bus, run.pages as u64));
+    unit.forget(id, memory);
+}
+
+/// Where a device's space is, by the indexes of its unit and itself, if it has one: without a look at the bus, which takes long.
+fn known(units: &[Unit], device: Address) -> Option<(usize, usize)> {
+    units
+        .iter()
+        .enumerate()
+        .find_map(|(at, unit)| Some((at, unit.spaces.iter().position(|space| space.device == device)?)))
 }
 
 /// The unit that stands before a device: the one that names it, else the one before the rest of its segment.
@@ -239,6 +274,7 @@ impl Unit {
             levels,
             tables,
             remembers_absence: capabilities & 1 << 7 != 0,
+            forgets_pages: capabilities & 1 << 39 != 0,
             must_flush_writes: capabilities & 1 << 4 != 0,
             iotlb,
             faults,
@@ -301,9 +337,18 @@ impl Unit {
         self.invalidate(EVERYTHING);
     }
 
-    /// What it remembers of a space is looked up again, and no access by what it remembered is under way.
-    fn forget(&self, id: u16) {
-        self.invalidate(ONE_SPACE | u64::from(id) << 32);
+    /// What it remembers of this memory in a space is looked up again, and no access by what it remembered is under way. That is one invalidation of the whole space; but a unit that
+    /// remembers absences is a virtual one (§6.1), which goes through all tables for that, and so is told a few pages one by one.
+    fn forget(&self, id: u16, memory: &[DmaMemory]) {
+        let space = u64::from(id) << 32;
+        let pages = memory.iter().flat_map(|run| (0..run.pages as u64).map(|page| run.bus + page * memory::PAGE));
+        if !(self.remembers_absence && self.forgets_pages) || pages.clone().count() > TOLD_BY_PAGE {
+            return self.invalidate(ONE_SPACE | space);
+        }
+        for page in pages {
+            self.write(self.iotlb, page);
+            self.invalidate(ONE_PAGE | space);
+        }
     }
 
     fn invalidate(&self, which: u64) {

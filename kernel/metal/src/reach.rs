@@ -39,9 +39,20 @@ impl Reach {
         PAGE << (9 * self.levels)
     }
 
+    /// The end of a range, if the tables can name all of it.
+    fn end(&self, first: u64, pages: u64) -> Option<u64> {
+        first.checked_add(pages * PAGE).filter(|end| *end <= self.limit())
+    }
+
+    /// Makes the tables for a range of whole pages, which come within reach only by [`Reach::grant`]. False as there; some tables may have been made.
+    pub fn reserve(&self, memory: &mut impl TableMemory, first: u64, pages: u64) -> bool {
+        let Some(end) = self.end(first, pages) else { return false };
+        (first..end).step_by(PAGE as usize).all(|at| self.place(memory, at, true).is_some())
+    }
+
     /// Puts a range of whole pages within reach. False: it lies beyond what the tables can name, or there is no page for one; then nothing has changed.
     pub fn grant(&self, memory: &mut impl TableMemory, first: u64, pages: u64) -> bool {
-        let Some(end) = first.checked_add(pages * PAGE).filter(|end| *end <= self.limit()) else { return false };
+        let Some(end) = self.end(first, pages) else { return false };
         for at in (first..end).step_by(PAGE as usize) {
             let Some((table, index)) = self.place(memory, at, true) else {
                 self.revoke(memory, first, (at - first) / PAGE);
@@ -155,5 +166,24 @@ mod tests {
         assert!(!reach.grant(&mut memory, u64::MAX & !(PAGE - 1), 1));
         assert!(!reach.grant(&mut memory, (1 << 48) - PAGE, 2));
         assert!(reach.grant(&mut memory, 0, 512));
+    }
+
+    /// What there is room for isn't within reach, and is granted, page by page, when there is no room for anything more.
+    #[test]
+    fn what_was_reserved_is_granted_without_more_memory() {
+        let mut memory = Fake { room: 5, ..Fake::default() };
+        let reach = Reach::new(&mut memory, 4).unwrap();
+        let edge = 1 << 21;
+        assert!(!reach.reserve(&mut memory, (1 << 48) - PAGE, 2), "beyond the last address");
+        assert!(reach.reserve(&mut memory, edge - 8 * PAGE, 16));
+        assert_eq!(memory.room, 0);
+        let pages = (edge - 8 * PAGE..edge + 8 * PAGE).step_by(PAGE as usize);
+        for page in pages.clone() {
+            assert!(!reach.reaches(&mut memory, page), "reserved, not granted");
+            assert!(reach.grant(&mut memory, page, 1) && reach.reaches(&mut memory, page));
+            reach.revoke(&mut memory, page, 1);
+        }
+        assert!(pages.into_iter().all(|page| !reach.reaches(&mut memory, page)));
+        assert!(!reach.reserve(&mut memory, 1 << 22, 1), "there is no room for another table");
     }
 }

@@ -61,6 +61,7 @@ impl Nic {
             rx_queues: queues,
             rx_longest: seen.rx_longest,
             tx_longest: seen.tx_longest,
+            dma_refused: seen.dma_refused,
         }
     }
 

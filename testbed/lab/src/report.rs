@@ -214,6 +214,9 @@ pub struct NicReport {
     pub rx_longest: u64,
     #[serde(default)]
     pub tx_longest: u64,
+    /// Accesses of the card to memory that were refused: of what the box had not let it to.
+    #[serde(default)]
+    pub dma_refused: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -66,6 +66,10 @@ pub enum Fault {
     HalfWrite {
         count: u32,
     },
+    /// The buffers of the next `count` received frames are written once more, at their very ends, when the driver has taken them.
+    WriteLate {
+        count: u32,
+    },
     /// Every register reads as ones and writes do nothing, as after surprise removal; `false` puts the card back.
     AllOnes(bool),
 }

@@ -14,6 +14,7 @@ pub struct Faults {
     skip_report: u32,
     corrupt_report: u32,
     half_write: u32,
+    late_write: u32,
     corrupt_length: (u32, u16),
     pub all_ones: bool,
 }
@@ -31,6 +32,7 @@ impl Faults {
             Fault::CorruptReport { count } => self.corrupt_report = count,
             Fault::CorruptLength { count, length } => self.corrupt_length = (count, length),
             Fault::HalfWrite { count } => self.half_write = count,
+            Fault::WriteLate { count } => self.late_write = count,
             Fault::AllOnes(removed) => self.all_ones = removed,
             Fault::LoseInterrupts { .. } | Fault::SpuriousInterrupt { .. } => {}
         }
@@ -75,6 +77,11 @@ impl Faults {
     /// Whether the frame at hand is only half written; counts one down.
     pub fn halves_frame(&mut self) -> bool {
         take(&mut self.half_write)
+    }
+
+    /// Whether the buffer at hand is written once more later; counts one down.
+    pub fn writes_late(&mut self) -> bool {
+        take(&mut self.late_write)
     }
 
     /// The length that the descriptor at hand reports instead of the true one; counts one down.

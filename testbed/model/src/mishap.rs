@@ -60,6 +60,12 @@ pub const MISHAPS: &[Mishap] = &[
         steps: &[(NOW, Control::Fault(Fault::HalfWrite { count: 1 }))],
     },
     Mishap {
+        name: "rx-late",
+        what: "received frames' buffers are written once more after they were given back",
+        is_seen: false,
+        steps: &[(NOW, Control::Fault(Fault::WriteLate { count: 20 }))],
+    },
+    Mishap {
         name: "tx-hang",
         what: "a transmit queue hangs",
         is_seen: true,

@@ -14,10 +14,21 @@ use crate::surroundings::{DmaMemory, DmaRefused};
 /// All of the 82599's receive packet buffer (82599 §7.1.3: 512 KiB).
 pub const PACKET_BUFFER: usize = 512 * 1024;
 
+/// Bytes of a write that comes too late.
+const LATE_BYTES: usize = 8;
+
 /// A frame in the packet buffer, with its queue already chosen.
 struct Held {
     frame: Vec<u8>,
     queue: usize,
+}
+
+/// A write that comes too late.
+struct Late {
+    queue: usize,
+    /// The descriptor whose buffer it was.
+    descriptor: usize,
+    address: u64,
 }
 
 /// The state of the receive path that no register shows.
@@ -29,6 +40,7 @@ pub struct Receiver {
     spare: Vec<Vec<u8>>,
     /// A frame rewritten before delivery (tag taken out, FCS put on).
     scratch: Vec<u8>,
+    late: Vec<Late>,
     /// Whether any 5-tuple filter is enabled; kept up by the register write.
     pub filters_in_use: bool,
     pub hash_key: HashKey,
@@ -160,6 +172,7 @@ impl Receiver {
 
     /// Moves frames from the packet buffer into rings, in order, as far as descriptors last.
     pub fn drain<M: DmaMemory>(&mut self, through: &mut Through<'_, M>) {
+        self.write_late(through);
         while let Some(held) = self.held.pop_front() {
             match self.place(through, &held.frame, held.queue, None) {
                 Placed::Done => {
@@ -175,6 +188,24 @@ impl Receiver {
         through.counters.rx_held.set(self.held.len() as u64);
     }
 
+    /// Does what comes too late, where the driver has taken the buffer: the tail has come past its descriptor once more.
+    fn write_late<M: DmaMemory>(&mut self, through: &mut Through<'_, M>) {
+        let Through { bank, memory, counters, .. } = through;
+        self.late.retain(|late| {
+            let ring = (bank.get(rx(late.queue, RDLEN)) / 16) as usize;
+            let place = |register| bank.get(rx(late.queue, register)) as usize;
+            let beyond = |index: usize| (index + ring).checked_sub(late.descriptor).map_or(0, |places| places % ring);
+            if ring != 0 && beyond(place(RDT)) >= beyond(place(RDH)) {
+                return true;
+            }
+            if let Err(error) = memory.write(late.address, &[0; LATE_BYTES]) {
+                log::warn!("receive queue {}, descriptor {}, late: {error}", late.queue, late.descriptor);
+                counters.dma_refused.add(1);
+            }
+            false
+        });
+    }
+
     /// Bytes in the packet buffer.
     pub fn held_bytes(&self) -> usize {
         self.held_bytes
@@ -185,6 +216,7 @@ impl Receiver {
         counters.rx_missed_reset.add(self.held.len() as u64);
         self.held.clear();
         self.held_bytes = 0;
+        self.late.clear();
         self.filters_in_use = false;
         self.hash_key.stale = true;
         counters.rx_held.set(0);
@@ -262,6 +294,12 @@ impl Receiver {
         let mut at = head;
         for (i, chunk) in data.chunks(size).enumerate() {
             let last = i + 1 == needed;
+            if through.faults.writes_late()
+                && let Ok(buffer) = named_by(through.memory, base + 16 * at as u64)
+            {
+                let address = buffer.wrapping_add((size - LATE_BYTES) as u64);
+                self.late.push(Late { queue, descriptor: at, address });
+            }
             if let Err(error) = write_back(through.memory, through.faults, base + 16 * at as u64, chunk, last, &report)
             {
                 log::warn!("receive queue {queue}, descriptor {at}: {error}");
@@ -363,11 +401,17 @@ impl Report {
     }
 }
 
-/// Writes into the buffer that a descriptor names.
-fn fill<M: DmaMemory>(memory: &mut M, descriptor: u64, bytes: &[u8]) -> Result<(), DmaRefused> {
+/// The buffer that a descriptor names.
+fn named_by<M: DmaMemory>(memory: &mut M, descriptor: u64) -> Result<u64, DmaRefused> {
     let mut address = [0u8; 8];
     memory.read(descriptor, &mut address)?;
-    memory.write(u64::from_le_bytes(address), bytes)
+    Ok(u64::from_le_bytes(address))
+}
+
+/// Writes into the buffer that a descriptor names.
+fn fill<M: DmaMemory>(memory: &mut M, descriptor: u64, bytes: &[u8]) -> Result<(), DmaRefused> {
+    let buffer = named_by(memory, descriptor)?;
+    memory.write(buffer, bytes)
 }
 
 /// Fills one descriptor's buffer and writes the descriptor back.

@@ -12,7 +12,7 @@ use std::{
 
 use kernel_core::{
     interrupt::Vector,
-    platform::{Bar, PciFunction, PciIdentity},
+    platform::{Bar, DmaMemory, PciFunction, PciIdentity},
 };
 use model::{
     Interrupts, Nic, NicConfig, Wire,
@@ -20,7 +20,10 @@ use model::{
     shared_memory::{Poller, SharedBar},
 };
 
-use crate::{dma::Reach, machine::clock};
+use crate::{
+    dma::{self, Reach},
+    machine::clock,
+};
 
 /// The vectors that drivers have attached.
 #[derive(Clone)]
@@ -142,6 +145,18 @@ impl<W: Wire + Send + 'static> PciFunction for Card<W> {
     fn set_bus_master(&self, on: bool) {
         let command = self.config_read(4) & 0xFFFF & !4 | 2;
         self.config_write(4, command | u32::from(on) << 2);
+    }
+
+    fn grant(&self, memory: &[DmaMemory]) -> bool {
+        dma::grant(memory);
+        true
+    }
+
+    fn revoke(&self, memory: &[DmaMemory]) {
+        if dma::revoke(memory) {
+            // What was under way ends before the device is ours.
+            self.with(|_| ());
+        }
     }
 
     fn vectors(&self) -> u16 {

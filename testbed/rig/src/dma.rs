@@ -1,24 +1,40 @@
-//! What devices of the rig may reach: the memory that the core has mapped for DMA, by its address in this process.
+//! What devices of the rig may reach: the memory that the core has mapped for DMA, by its address in this process; or, where they are confined, what of it one of them was granted.
 
 use std::{
     ptr::copy_nonoverlapping,
     sync::{
         Mutex, PoisonError,
         atomic::{
-            AtomicU64,
+            AtomicBool, AtomicU64,
             Ordering::{Relaxed, Release, SeqCst},
         },
     },
 };
 
+use kernel_core::platform::{self, PAGE};
 use model::{DmaMemory, DmaRefused};
 
 /// First and last-plus-one addresses, sorted.
 static RANGES: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
 /// Counts their changes.
 static CHANGES: AtomicU64 = AtomicU64::new(0);
+static CONFINED: AtomicBool = AtomicBool::new(false);
 /// Accesses elsewhere.
 static VIOLATIONS: AtomicU64 = AtomicU64::new(0);
+
+/// From now on devices reach only what they are granted.
+pub fn confine() {
+    CONFINED.store(true, SeqCst);
+}
+
+pub fn are_confined() -> bool {
+    CONFINED.load(SeqCst)
+}
+
+/// Pieces of memory that are within reach now.
+pub fn pieces() -> usize {
+    RANGES.lock().unwrap_or_else(PoisonError::into_inner).len()
+}
 
 pub fn admit(address: u64, bytes: usize) {
     let mut ranges = RANGES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -30,6 +46,20 @@ pub fn admit(address: u64, bytes: usize) {
 pub fn forbid(address: u64) {
     RANGES.lock().unwrap_or_else(PoisonError::into_inner).retain(|(first, _)| *first != address);
     CHANGES.fetch_add(1, SeqCst);
+}
+
+/// Lets a device to memory, where they are confined.
+pub fn grant(memory: &[platform::DmaMemory]) {
+    if are_confined() {
+        memory.iter().for_each(|run| admit(run.bus, run.pages * PAGE));
+    }
+}
+
+/// Takes it back. False: devices reach it all the same.
+pub fn revoke(memory: &[platform::DmaMemory]) -> bool {
+    let are_confined = are_confined();
+    memory.iter().filter(|_| are_confined).for_each(|run| forbid(run.bus));
+    are_confined
 }
 
 /// How often a device has tried to reach what isn't mapped for it.

@@ -14,11 +14,11 @@ use std::{
 
 use kernel_core::{
     interrupt::Vector,
-    platform::{Bar, PciFunction, PciIdentity},
+    platform::{self, Bar, PciFunction, PciIdentity},
 };
 use model::DmaMemory;
 
-use crate::dma::Reach;
+use crate::dma::{self, Reach};
 
 const BAR_BYTES: usize = 0x4000;
 /// Registers (§3.1.3) and the first doorbell, by their places in the BAR.
@@ -246,6 +246,18 @@ impl PciFunction for Drive {
 
     fn set_bus_master(&self, on: bool) {
         self.config_write(4, self.config_read(4) & !4 | 2 | u32::from(on) << 2);
+    }
+
+    fn grant(&self, memory: &[platform::DmaMemory]) -> bool {
+        dma::grant(memory);
+        true
+    }
+
+    fn revoke(&self, memory: &[platform::DmaMemory]) {
+        if dma::revoke(memory) {
+            // Whoever was looking has finished.
+            drop(self.inside());
+        }
     }
 
     fn vectors(&self) -> u16 {

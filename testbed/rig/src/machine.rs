@@ -32,6 +32,7 @@ pub struct Machine {
     pub cpus: usize,
     memory: Memory,
     functions: Vec<&'static dyn PciFunction>,
+    has_iommu: bool,
     typed: Mutex<Vec<u8>>,
     typed_vector: &'static Vector,
     /// Barriers so far; on the metal each interrupts all other CPUs.
@@ -42,7 +43,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn new(cpus: usize, pages: usize, functions: Vec<&'static dyn PciFunction>) -> Self {
+    /// `has_iommu`: its devices can be confined.
+    pub fn new(cpus: usize, pages: usize, functions: Vec<&'static dyn PciFunction>, has_iommu: bool) -> Self {
         // SAFETY: plain flags; registers this process for the expedited barrier.
         let registered =
             unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0) };
@@ -52,6 +54,7 @@ impl Machine {
             cpus,
             memory: Memory::new(pages),
             functions,
+            has_iommu,
             typed: Mutex::default(),
             typed_vector: Box::leak(Box::new(Vector::new())),
             barriers: AtomicU64::new(0),
@@ -126,7 +129,9 @@ impl Platform for Machine {
         // A device of the rig is code in this process: it finds memory where we do.
         let address = self.memory.map(pages, Mapping::Heap)?;
         let bus = address.as_ptr().expose_provenance() as u64;
-        dma::admit(bus, pages * PAGE);
+        if !dma::are_confined() {
+            dma::admit(bus, pages * PAGE);
+        }
         Some(DmaMemory { address, bus, pages })
     }
 
@@ -170,6 +175,13 @@ impl Platform for Machine {
 
     fn release(&self, thread: &ThreadBlock) {
         threads::release(thread);
+    }
+
+    fn confine_devices(&self) -> bool {
+        if self.has_iommu {
+            dma::confine();
+        }
+        self.has_iommu
     }
 
     fn pci(&self) -> Vec<PciIdentity> {

@@ -112,6 +112,8 @@ pub struct Settings {
     pub packet_buffers: u32,
     /// The longest that a packet buffer is to hold.
     pub longest_frame: u16,
+    /// The machine has an IOMMU if the manifest insists on one.
+    pub iommu: Iommu,
     pub domains: Vec<DomainSpec>,
     /// What has happened to which image, by its name.
     pub damage: Vec<(&'static str, Damage)>,
@@ -126,6 +128,7 @@ impl Default for Settings {
             pages: 64 << 10,
             packet_buffers: 256,
             longest_frame: 0,
+            iommu: Iommu::Use,
             domains: vec![],
             damage: vec![],
             functions: vec![],
@@ -200,7 +203,8 @@ impl Rig {
 
     /// The same, without waiting.
     pub fn boot(settings: Settings) -> Rig {
-        let Settings { cpus, pages, packet_buffers, longest_frame, mut domains, damage, functions, devices } = settings;
+        let Settings { cpus, pages, packet_buffers, longest_frame, iommu, mut domains, damage, functions, devices } =
+            settings;
         let mut starts: Vec<Start> = Vec::new();
         for domain in &mut domains {
             let place = starts.iter().position(|start| *start == domain.image);
@@ -239,7 +243,7 @@ impl Rig {
                 packet_buffers,
                 packet_bytes: buffer_for(longest_frame),
                 on_panic: PanicAction::Halt,
-                iommu: Iommu::Use,
+                iommu,
             },
             console: Console { fault_injection: true, feed: true },
             images: sources.iter().map(ImageSource::reference).collect(),
@@ -264,7 +268,8 @@ impl Rig {
                 _ => {}
             }
         }
-        let machine: &'static Machine = Box::leak(Box::new(Machine::new(cpus, pages, functions)));
+        let machine: &'static Machine =
+            Box::leak(Box::new(Machine::new(cpus, pages, functions, matches!(iommu, Iommu::Require | Iommu::Strict))));
         signals::install();
         // SAFETY: the first call into the core in this process but for blocks; this is the only thread of the core.
         unsafe { kernel_core::install(machine) };

@@ -99,6 +99,9 @@ pub struct Bench {
     ahead: Arc<AtomicU64>,
     /// Writes to registers so far.
     writes: Arc<AtomicU64>,
+    /// Calls by which buffers were granted and revoked.
+    grants: Arc<AtomicU64>,
+    revocations: Arc<AtomicU64>,
 }
 
 impl Bench {
@@ -110,6 +113,13 @@ impl Bench {
     /// The same with another member of the family.
     pub fn with_device(device: u16, buffers: usize) -> Self {
         Bench::with_buffers_of(USUAL_BUFFER, device, buffers)
+    }
+
+    /// The same, with an IOMMU by which the card reaches a buffer only while it is granted.
+    pub fn strict(buffers: usize) -> Self {
+        let bench = Self::new(buffers);
+        bench.pool.grant_one_by_one();
+        bench
     }
 
     /// The same with packet buffers that have `bytes` for a frame.
@@ -129,6 +139,8 @@ impl Bench {
             began: Instant::now(),
             ahead: Arc::default(),
             writes: Arc::default(),
+            grants: Arc::default(),
+            revocations: Arc::default(),
         }
     }
 
@@ -176,6 +188,11 @@ impl Bench {
         self.writes.load(SeqCst)
     }
 
+    /// How often buffers were granted, and how often revoked, many at once or few.
+    pub fn grants_and_revocations(&self) -> (u64, u64) {
+        (self.grants.load(SeqCst), self.revocations.load(SeqCst))
+    }
+
     /// The two words of the descriptor `index` of the ring whose base is at register `base_low`; and overwrites them, as a lying device does.
     pub fn descriptor(&self, base_low: u32, index: u64) -> [u64; 2] {
         let at = self.ring(base_low) + 16 * index;
@@ -195,7 +212,7 @@ impl Bench {
 }
 
 // SAFETY: rings are allocated by the bus with their alignment and never twice; buffers come from the pool, with their own address as bus address; with
-// bus mastering off the model touches nothing (and the bus would refuse it).
+// bus mastering off the model touches nothing (and the bus would refuse it), nor at any time what the pool says it may not.
 unsafe impl Hardware for Bench {
     fn identity(&self) -> Identity {
         self.identity
@@ -234,6 +251,20 @@ unsafe impl Hardware for Bench {
 
     unsafe fn give_buffers(&self, from: &mut [Option<NonNull<BufferHead>>]) {
         from.iter_mut().filter_map(Option::take).for_each(|head| self.pool.give(head));
+    }
+
+    fn grants_buffers(&self) -> bool {
+        self.pool.is_strict()
+    }
+
+    fn grant_buffers(&self, buffers: &[Option<NonNull<BufferHead>>]) -> bool {
+        self.grants.fetch_add(1, SeqCst);
+        self.pool.grant(buffers)
+    }
+
+    fn revoke_buffers(&self, buffers: &[Option<NonNull<BufferHead>>]) {
+        self.revocations.fetch_add(1, SeqCst);
+        self.pool.revoke(buffers);
     }
 
     fn interrupt(&self, vector: u16, _cpu: u16) -> Result<Box<dyn Interrupt>, DeviceError> {

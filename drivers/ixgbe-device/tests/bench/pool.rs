@@ -3,6 +3,7 @@
 use std::{
     alloc::{Layout, alloc_zeroed},
     cell::Cell,
+    collections::BTreeSet,
     ptr::NonNull,
     sync::{Mutex, PoisonError},
 };
@@ -32,6 +33,9 @@ pub struct Pool {
 struct Free {
     list: Vec<usize>,
     is_free: Vec<bool>,
+    /// Where buffers are granted one by one: those that the device reaches, and how many it may have at once.
+    granted: Option<BTreeSet<usize>>,
+    room: usize,
 }
 
 // SAFETY: the buffers are reached by whoever holds them; the list is under a lock.
@@ -50,7 +54,8 @@ impl Pool {
         // SAFETY: the size isn't 0.
         let memory = unsafe { alloc_zeroed(Layout::array::<Buffer>(count.max(1)).unwrap()) };
         let buffers = NonNull::new(memory.cast::<Buffer>()).expect("memory for a test's pool");
-        let free = Free { list: (0..count).rev().collect(), is_free: vec![true; count] };
+        let free =
+            Free { list: (0..count).rev().collect(), is_free: vec![true; count], granted: None, room: usize::MAX };
         let pool: &'static Pool = Box::leak(Box::new(Pool { buffers, count, bytes, free: Mutex::new(free) }));
         for index in 0..count {
             // SAFETY: inside the allocation, written before anybody reads it.
@@ -88,12 +93,57 @@ impl Pool {
         taken
     }
 
-    pub fn give(&self, head: NonNull<BufferHead>) {
+    fn index(&self, head: NonNull<BufferHead>) -> usize {
         // SAFETY: a head is always of a live buffer: they are never freed.
         let (index, pool) = unsafe { (head.as_ref().index as usize, head.cast::<Buffer>().as_ref().pool) };
-        assert!(std::ptr::eq(pool, self), "a buffer came back to another pool");
+        assert!(std::ptr::eq(pool, self), "a buffer of another pool");
+        index
+    }
+
+    /// From now on the device reaches a buffer only while it is granted.
+    pub fn grant_one_by_one(&self) {
+        self.free().granted = Some(BTreeSet::new());
+    }
+
+    /// How many buffers the device may have at once, from now on.
+    pub fn set_room(&self, room: usize) {
+        self.free().room = room;
+    }
+
+    pub fn is_strict(&self) -> bool {
+        self.free().granted.is_some()
+    }
+
+    /// Buffers that the device reaches by name.
+    pub fn granted(&self) -> usize {
+        self.free().granted.as_ref().map_or(0, BTreeSet::len)
+    }
+
+    pub fn grant(&self, buffers: &[Option<NonNull<BufferHead>>]) -> bool {
+        let indexes: Vec<usize> = buffers.iter().flatten().map(|head| self.index(*head)).collect();
+        let free = &mut *self.free();
+        let granted = free.granted.as_mut().expect("nobody asked for it");
+        let fits = granted.len() + indexes.len() <= free.room;
+        for index in indexes.iter().filter(|_| fits) {
+            assert!(!free.is_free[*index], "buffer {index} is granted out of the pool");
+            assert!(granted.insert(*index), "buffer {index} is granted twice");
+        }
+        fits
+    }
+
+    pub fn revoke(&self, buffers: &[Option<NonNull<BufferHead>>]) {
+        let indexes: Vec<usize> = buffers.iter().flatten().map(|head| self.index(*head)).collect();
+        let free = &mut *self.free();
+        let granted = free.granted.as_mut().expect("nobody asked for it");
+        granted.retain(|index| !indexes.contains(index));
+    }
+
+    pub fn give(&self, head: NonNull<BufferHead>) {
+        let index = self.index(head);
         let mut free = self.free();
         assert!(!free.is_free[index], "buffer {index} was given back twice");
+        let is_granted = free.granted.as_ref().is_some_and(|granted| granted.contains(&index));
+        assert!(!is_granted, "buffer {index} was given back within the device's reach");
         free.is_free[index] = true;
         free.list.push(index);
         drop(free);
@@ -108,7 +158,11 @@ impl Pool {
         let (index, within) = (offset as usize / size_of::<Buffer>(), offset as usize % size_of::<Buffer>());
         let end = size_of::<BufferHead>() + HEADROOM + usize::from(self.bytes);
         let fits = within >= size_of::<BufferHead>() && within + length <= end;
-        index < self.count && fits && !self.free().is_free[index]
+        let free = self.free();
+        index < self.count
+            && fits
+            && !free.is_free[index]
+            && free.granted.as_ref().is_none_or(|granted| granted.contains(&index))
     }
 }
 

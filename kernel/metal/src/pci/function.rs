@@ -204,12 +204,16 @@ impl PciFunction for Function {
         self.address.write(header::COMMAND, command);
     }
 
-    fn grant(&self, memory: &DmaMemory) -> bool {
+    fn grant(&self, memory: &[DmaMemory]) -> bool {
         iommu::grant(self.address, memory)
     }
 
-    fn revoke(&self, memory: &DmaMemory) {
+    fn revoke(&self, memory: &[DmaMemory]) {
         iommu::revoke(self.address, memory);
+    }
+
+    fn reserve(&self, memory: &[DmaMemory]) -> bool {
+        iommu::reserve(self.address, memory)
     }
 
     fn vectors(&self) -> u16 {

@@ -1,12 +1,14 @@
 //! PCI, BARs, MSI-X and the IOMMU. With an Intel 82574 in the machine (QEMU's `e1000e`) its interrupt is raised for real, and with QEMU's `edu`, which copies
 //! whatever it is told to, a device goes astray; without them only the bus is looked at.
 
-use alloc::format;
+use alloc::{format, string::String};
+use core::ptr::NonNull;
 
+use interfaces::packet::{BufferHead, USUAL_BUFFER};
 use kernel_core::{
     interrupt::{Vector, Waited},
-    log,
-    platform::{DmaMemory, Platform, Priority},
+    log, packets,
+    platform::{Bar, DmaMemory, PciFunction, Platform, Priority},
 };
 
 use super::{Outcome, Test, crew};
@@ -16,6 +18,7 @@ pub const TESTS: &[Test] = &[
     ("a PCI function opens once, with sane BARs", functions_open),
     ("MSI-X wakes a thread on each CPU, and not after detaching", message_interrupts),
     ("a device behind the IOMMU reaches what it was granted, and nothing else", confinement),
+    ("of a strict box's packet buffers a device reaches those that it has", buffers_one_by_one),
 ];
 
 /// Intel 82574L.
@@ -24,68 +27,163 @@ const CARD: (u16, u16) = (0x8086, 0x10d3);
 /// QEMU's device for students (docs/specs/edu.rst): it has 4 KiB of its own, and copies between them and memory.
 const EDU: (u16, u16) = (0x1234, 0x11e8);
 
-fn confinement() -> Outcome {
-    const FROM: usize = 0x80;
-    const TO: usize = 0x88;
-    const BYTES: usize = 0x90;
-    const COMMAND: usize = 0x98;
+/// Bytes that it copies at once.
+const COPIED: usize = 64;
+const PATTERN: u8 = 0xa5;
+
+struct Edu {
+    function: &'static dyn PciFunction,
+    bar: Bar,
+}
+
+impl Edu {
+    const OWN_BUFFER: u64 = 0x4_0000;
     const START: u64 = 1;
     const INTO_MEMORY: u64 = 2;
-    const OWN_BUFFER: u64 = 0x4_0000;
-    const PATTERN: u8 = 0xa5;
 
-    let Some(identity) = Metal.pci().into_iter().find(|identity| (identity.vendor_id, identity.device_id) == EDU)
-    else {
-        crate::report!("         (no such device here: -device intel-iommu -device edu)");
-        return Ok(());
-    };
-    let Some(device) = Metal.pci_open(&identity) else { return Err("it doesn't open".into()) };
-    let Some(bar) = device.bar(0) else { return Err("it has no BAR 0".into()) };
-    let copy = |from: u64, to: u64, command: u64| -> Outcome {
-        for (register, value) in [(FROM, from), (TO, to), (BYTES, 64), (COMMAND, command)] {
-            // SAFETY: a register inside the BAR; the addresses are of pages that this test has for itself.
-            unsafe { bar.address.add(register).cast::<u64>().write_volatile(value) }
+    /// `None`: there is none here.
+    fn find() -> Result<Option<Edu>, String> {
+        let found = Metal.pci().into_iter().find(|identity| (identity.vendor_id, identity.device_id) == EDU);
+        let Some(identity) = found else {
+            crate::report!("         (no such device here: -device intel-iommu -device edu)");
+            return Ok(None);
+        };
+        let Some(function) = Metal.pci_open(&identity) else { return Err("it doesn't open".into()) };
+        let Some(bar) = function.bar(0) else { return Err("it has no BAR 0".into()) };
+        Ok(Some(Edu { function, bar }))
+    }
+
+    fn copy(&self, from: u64, to: u64, command: u64) -> Outcome {
+        const FROM: usize = 0x80;
+        const TO: usize = 0x88;
+        const BYTES: usize = 0x90;
+        const COMMAND: usize = 0x98;
+        for (register, value) in [(FROM, from), (TO, to), (BYTES, COPIED as u64), (COMMAND, Self::START | command)] {
+            // SAFETY: a register inside the BAR; the addresses are of pages that a test has for itself.
+            unsafe { self.bar.address.add(register).cast::<u64>().write_volatile(value) }
         }
         let deadline = clock::now() + 30_000_000_000;
         // SAFETY: as above.
-        while unsafe { bar.address.add(COMMAND).cast::<u64>().read_volatile() } & START != 0 {
+        while unsafe { self.bar.address.add(COMMAND).cast::<u64>().read_volatile() } & Self::START != 0 {
             check!(clock::now() < deadline, "the device doesn't come to an end");
             crew::sleep(1_000_000);
         }
         Ok(())
-    };
+    }
+
+    /// Has it read from there into its own memory.
+    fn read(&self, bus: u64) -> Outcome {
+        self.copy(bus, Self::OWN_BUFFER, 0)
+    }
+
+    /// Has it write there what it has read.
+    fn write(&self, bus: u64) -> Outcome {
+        self.copy(Self::OWN_BUFFER, bus, Self::INTO_MEMORY)
+    }
+}
+
+/// Waits until the log says that a device was refused to write to that page.
+fn said_to_be_refused(bus: u64) -> Outcome {
+    let words = format!("write to {:#x}, which is not its own", bus & !0xfff);
+    let deadline = clock::now() + 30_000_000_000;
+    while !log::read(0, Some(0)).0.iter().any(|line| line.text().contains(&words)) {
+        check!(clock::now() < deadline, "nobody says that the device was refused: {words}");
+        crew::sleep(1_000_000);
+    }
+    Ok(())
+}
+
+fn buffers_one_by_one() -> Outcome {
+    let Some(edu) = Edu::find()? else { return Ok(()) };
+    let card = edu.function;
+    check!(Metal.confine_devices(), "there is no IOMMU: -device intel-iommu");
+    let Some(own) = Metal.dma_map(1) else { return Err("no memory".into()) };
+    // SAFETY: a page of this test's, which nobody but the device touches meanwhile.
+    unsafe { own.address.as_ptr().write_bytes(PATTERN, COPIED) };
+    check!(card.grant(&[own]), "its page can't be granted");
+    card.set_bus_master(true);
+    edu.read(own.bus)?;
+
+    check!(packets::make(64, USUAL_BUFFER, true), "no memory for packet buffers");
+    check!(packets::open_to(card), "no room for packet buffers");
+    let mut buffers = [None; 2];
+    check!(packets::take(&mut buffers) == 2, "no packet buffers");
+    let [Some(one), Some(other)] = buffers else { return Err("no packet buffers".into()) };
+    // SAFETY: heads are never unmapped, and these are this test's.
+    let bus = |head: NonNull<BufferHead>| unsafe { head.as_ref() }.bus;
+    // SAFETY: the first byte behind a head of this test's.
+    let first = |head: NonNull<BufferHead>| unsafe { head.add(1).cast::<u8>().read_volatile() };
+    // SAFETY: as above.
+    let wipe = |head: NonNull<BufferHead>| unsafe { head.add(1).cast::<u8>().write_bytes(0, COPIED) };
+
+    edu.write(bus(one))?;
+    check!(first(one) == 0, "the device reaches a buffer that it hasn't got");
+    said_to_be_refused(bus(one))?;
+    check!(packets::grant_to(card, &buffers), "the buffers can't be granted");
+    for head in [one, other] {
+        edu.write(bus(head))?;
+        check!(first(head) == PATTERN, "the device doesn't reach a buffer that it has");
+        wipe(head);
+    }
+    let before = bus(one);
+    edu.write(bus(one) - size_of::<BufferHead>() as u64)?;
+    check!(bus(one) == before && first(one) == 0, "the device reaches the head of a buffer that it has");
+    said_to_be_refused(before - 1)?;
+
+    packets::revoke_from(card, &buffers[1..]);
+    edu.write(bus(other))?;
+    check!(first(other) == 0, "the device reaches a buffer that it has given back");
+    said_to_be_refused(bus(other))?;
+    edu.write(bus(one))?;
+    check!(first(one) == PATTERN, "the device doesn't reach the buffer that it still has");
+    packets::revoke_from(card, &buffers);
+    check!(packets::grant_to(card, &buffers[1..]), "a buffer can't be granted again");
+    edu.write(bus(other))?;
+    check!(first(other) == PATTERN, "the device doesn't reach a buffer that it has got again");
+    packets::revoke_from(card, &buffers);
+
+    card.set_bus_master(false);
+    card.revoke(&[own]);
+    // SAFETY: from `take`, and the device reaches none of them; so it is with the page, which nobody uses any more.
+    unsafe {
+        packets::give(&mut buffers);
+        Metal.dma_unmap(own);
+    }
+    Ok(())
+}
+
+fn confinement() -> Outcome {
+    let Some(edu) = Edu::find()? else { return Ok(()) };
+    let device = edu.function;
     let (Some(own), Some(foreign)) = (Metal.dma_map(1), Metal.dma_map(1)) else { return Err("no memory".into()) };
     // SAFETY: pages of this test's, which nobody but the device touches meanwhile.
     let first = |memory: &DmaMemory| unsafe { memory.address.as_ptr().read_volatile() };
     // SAFETY: as above.
-    unsafe { own.address.as_ptr().write_bytes(PATTERN, 64) };
+    unsafe { own.address.as_ptr().write_bytes(PATTERN, COPIED) };
     device.set_bus_master(true);
 
     iommu::leave_as_firmware_does();
     check!(Metal.confine_devices(), "there is no IOMMU: -device intel-iommu");
-    check!(device.grant(&own), "its page can't be granted");
-    copy(own.bus, OWN_BUFFER, START)?;
-    copy(OWN_BUFFER, foreign.bus, START | INTO_MEMORY)?;
+    check!(device.grant(&[own]), "its page can't be granted");
+    edu.read(own.bus)?;
+    edu.write(foreign.bus)?;
     check!(first(&foreign) == 0, "the device wrote to a page that it wasn't granted");
-    let deadline = clock::now() + 30_000_000_000;
-    while !log::read(0, Some(0)).0.iter().any(|line| line.text().contains("the IOMMU refused")) {
-        check!(clock::now() < deadline, "nobody says that the device was refused");
-        crew::sleep(1_000_000);
-    }
-    copy(OWN_BUFFER, own.bus + 2048, START | INTO_MEMORY)?;
+    said_to_be_refused(foreign.bus)?;
+    edu.write(own.bus + 2048)?;
     // SAFETY: as above.
     let echoed = unsafe { own.address.as_ptr().add(2048).read_volatile() };
     check!(echoed == PATTERN, "the device doesn't reach its own page: {echoed:#x}");
 
-    device.revoke(&own);
+    device.revoke(&[own]);
     // SAFETY: as above.
-    unsafe { own.address.as_ptr().write_bytes(0, 64) };
-    copy(OWN_BUFFER, own.bus, START | INTO_MEMORY)?;
+    unsafe { own.address.as_ptr().write_bytes(0, COPIED) };
+    edu.write(own.bus)?;
     check!(first(&own) == 0, "the device still reaches a page that was taken from it");
-    check!(device.grant(&foreign), "another page can't be granted");
-    copy(OWN_BUFFER, foreign.bus, START | INTO_MEMORY)?;
+    said_to_be_refused(own.bus)?;
+    check!(device.grant(&[foreign]), "another page can't be granted");
+    edu.write(foreign.bus)?;
     check!(first(&foreign) == PATTERN, "the device doesn't reach the page that it was granted last");
-    device.revoke(&foreign);
+    device.revoke(&[foreign]);
     device.set_bus_master(false);
     // SAFETY: nobody uses them any more, and the device is off the bus.
     unsafe {

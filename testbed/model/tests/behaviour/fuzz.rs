@@ -67,6 +67,7 @@ fn fault() -> impl Strategy<Value = Fault> {
         (0u32..4).prop_map(|count| Fault::CorruptReport { count }),
         (0u32..4, any::<u16>()).prop_map(|(count, length)| Fault::CorruptLength { count, length }),
         (0u32..4).prop_map(|count| Fault::HalfWrite { count }),
+        (0u32..4).prop_map(|count| Fault::WriteLate { count }),
         any::<bool>().prop_map(Fault::AllOnes),
     ]
 }
