@@ -14,7 +14,7 @@ use smoltcp::{
 use crate::{config::Config, flow::Flow};
 
 /// The maximum segment size of who names none (RFC 9293 §3.7.1).
-const LEAST_SIZE: usize = 536;
+const DEFAULT_MSS: usize = 536;
 
 /// A set with one TCP socket in it.
 pub struct Single {
@@ -68,8 +68,8 @@ pub struct Connection {
     pub single: Single,
     pub flow: Flow,
     pub phase: Phase,
-    /// How much of a train goes into a frame; 0 if it sends none (`segmentation`).
-    pub size: usize,
+    /// The maximum segment size, the peer's or our own, whichever is less: so much of a train goes into a frame. 0 if the peer has named none; then there are no trains (`segmentation`).
+    pub mss: usize,
     /// Bytes of the peer's that have come since something was sent.
     pub unacknowledged: usize,
     /// What the service believes that it may send.
@@ -97,7 +97,7 @@ impl Connection {
             single,
             flow,
             phase,
-            size: 0,
+            mss: 0,
             unacknowledged: 0,
             believed: 0,
             paused: false,
@@ -121,7 +121,7 @@ impl Connection {
         let is_open = self.phase == Phase::Open && self.state() == State::Established;
         is_open
             && self.single.socket().send_queue() == 0
-            && (1..=self.size.max(LEAST_SIZE)).contains(&self.unacknowledged)
+            && (1..=self.mss.max(DEFAULT_MSS)).contains(&self.unacknowledged)
     }
 
     /// Takes bytes of the service's. False if there are more than it may send.

@@ -127,7 +127,7 @@ fn transport(
 /// Whether a received segment says nothing that the next one doesn't: both are mere acknowledgements, whole, of one connection by IPv4, and the next acknowledges more. (One that repeats
 /// another says that something was lost.)
 pub fn is_superseded(frame: &[u8], next: (&[u8], PacketFlags)) -> bool {
-    /// Headers without options, and where in them version and length, protocol, the connection's ends, the sequence number, the acknowledgement, length of header and flags are.
+    // Headers without options, and where in them version and length, protocol, the connection's ends, the sequence number, the acknowledgement, length of header and flags are.
     const LEN: usize = ETHERNET + 40;
     const IP: usize = ETHERNET;
     const PROTOCOL: usize = ETHERNET + 9;

@@ -86,7 +86,7 @@ impl Learner {
     /// A datagram of a DHCP server's.
     pub fn input_dhcp(&mut self, interface: &mut Interface, outbox: &mut Outbox, frame: &[u8], now: u64) {
         if let Some(dhcp) = &mut self.dhcp {
-            let mut wire = Wire { frame: Some(frame), outbox };
+            let mut wire = Wire::new(Some(frame), outbox);
             interface.poll_ingress_single(instant(now), &mut wire, &mut dhcp.set);
             self.due = now;
         }
@@ -144,7 +144,7 @@ impl Learner {
         let mut known = self.known.clone();
         self.due = u64::MAX;
         if let Some(dhcp) = &mut self.dhcp {
-            let mut wire = Wire { frame: None, outbox };
+            let mut wire = Wire::new(None, outbox);
             while interface.poll_egress(instant(now), &mut wire, &mut dhcp.set) == PollResult::SocketStateChanged {}
             let socket: &mut dhcpv4::Socket = dhcp.set.get_mut(dhcp.handle);
             match socket.poll() {
@@ -227,7 +227,7 @@ fn solicit(outbox: &mut Outbox, mac: MacAddress) {
     let all_routers = EthernetAddress([0x33, 0x33, 0, 0, 0, 2]);
     let ethernet = EthernetRepr { src_addr: station, dst_addr: all_routers, ethertype: EthernetProtocol::Ipv6 };
     let header = ethernet.buffer_len() + ip.buffer_len();
-    let mut wire = Wire { frame: None, outbox };
+    let mut wire = Wire::new(None, outbox);
     // No place on the way out: it is asked again.
     let Some(place) = wire.transmit(Instant::ZERO) else { return };
     place.consume(header + len, |frame| {

@@ -27,8 +27,6 @@ pub struct Outbox {
     used: usize,
     full: VecDeque<RRef<Batch>>,
     spare: Option<RRef<Batch>>,
-    /// How much of a train of the connection that is asked now goes into a frame; 0 for whoever makes none.
-    pub size: usize,
     /// Where trains are written.
     train: Vec<u8>,
     /// Somebody wanted to send and there was no place.
@@ -49,7 +47,6 @@ impl Outbox {
             used: 0,
             full: VecDeque::with_capacity(MOST_BATCHES + 1),
             spare: None,
-            size: 0,
             train: Vec::new(),
             exhausted: false,
             muted: false,
@@ -92,7 +89,7 @@ impl Outbox {
             return Err(write);
         }
         let result = write(packet.data_mut());
-        segmentation::name_own_size(packet.data_mut(), self.max_frame);
+        segmentation::name_own_mss(packet.data_mut(), self.max_frame);
         if self.card_fills {
             let wanted = sums::leave_to_card(packet.data_mut());
             packet.set_flags(wanted);
@@ -108,19 +105,19 @@ impl Outbox {
         Ok(result)
     }
 
-    fn write<R>(&mut self, len: usize, write: impl FnOnce(&mut [u8]) -> R) -> R {
-        if segmentation::may_be_train(len, self.size, self.max_frame) {
-            return self.write_train(len, write);
+    fn write<R>(&mut self, len: usize, mss: usize, write: impl FnOnce(&mut [u8]) -> R) -> R {
+        if segmentation::may_be_train(len, mss, self.max_frame) {
+            return self.write_train(len, mss, write);
         }
         self.put(len, write).unwrap_or_else(|write| write(&mut alloc::vec![0; len]))
     }
 
     /// What is too long and no train goes nowhere.
-    fn write_train<R>(&mut self, len: usize, write: impl FnOnce(&mut [u8]) -> R) -> R {
+    fn write_train<R>(&mut self, len: usize, mss: usize, write: impl FnOnce(&mut [u8]) -> R) -> R {
         let mut bytes = mem::take(&mut self.train);
         bytes.resize(len.max(bytes.len()), 0);
         let result = write(&mut bytes[..len]);
-        if let Some(train) = Train::new(&bytes[..len], self.size) {
+        if let Some(train) = Train::new(&bytes[..len], mss) {
             self.trains += u64::from(train.is_cut());
             let sum_ip = !self.card_fills;
             for part in train.parts() {
@@ -165,7 +162,16 @@ impl Outbox {
 /// One received frame, or none, and the outbox: what smoltcp takes for a device.
 pub struct Wire<'a> {
     pub frame: Option<&'a [u8]>,
+    /// The maximum segment size of the one connection that is asked, if that makes trains; 0: whoever is asked makes none.
+    pub mss: usize,
     pub outbox: &'a mut Outbox,
+}
+
+impl<'a> Wire<'a> {
+    /// For those who make no trains.
+    pub fn new(frame: Option<&'a [u8]>, outbox: &'a mut Outbox) -> Wire<'a> {
+        Wire { frame, mss: 0, outbox }
+    }
 }
 
 impl Device for Wire<'_> {
@@ -182,7 +188,7 @@ impl Device for Wire<'_> {
         let frame = self.frame.take()?;
         // An answer that finds no place is lost, as on any full wire.
         let place = self.outbox.has_place();
-        Some((Received(frame), Place { outbox: self.outbox, place }))
+        Some((Received(frame), Place { outbox: self.outbox, mss: self.mss, place }))
     }
 
     fn transmit(&mut self, _: Instant) -> Option<Place<'_>> {
@@ -190,7 +196,7 @@ impl Device for Wire<'_> {
             self.outbox.exhausted = true;
             return None;
         }
-        Some(Place { outbox: self.outbox, place: true })
+        Some(Place { outbox: self.outbox, mss: self.mss, place: true })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -215,11 +221,12 @@ impl RxToken for Received<'_> {
 
 pub struct Place<'a> {
     outbox: &'a mut Outbox,
+    mss: usize,
     place: bool,
 }
 
 impl TxToken for Place<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        if self.place { self.outbox.write(len, f) } else { f(&mut alloc::vec![0; len]) }
+        if self.place { self.outbox.write(len, self.mss, f) } else { f(&mut alloc::vec![0; len]) }
     }
 }

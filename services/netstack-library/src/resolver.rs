@@ -82,7 +82,7 @@ impl Resolver {
         if self.under_way.is_empty() {
             return;
         }
-        let mut wire = Wire { frame: Some(frame), outbox };
+        let mut wire = Wire::new(Some(frame), outbox);
         interface.poll_ingress_single(instant(now), &mut wire, &mut self.set);
         self.due = now;
     }
@@ -100,7 +100,7 @@ impl Resolver {
         if self.due > now {
             return answers;
         }
-        let mut wire = Wire { frame: None, outbox };
+        let mut wire = Wire::new(None, outbox);
         while interface.poll_egress(instant(now), &mut wire, &mut self.set) == PollResult::SocketStateChanged {}
         let socket: &mut dns::Socket = self.set.get_mut(self.handle);
         self.under_way.retain(|&(asked, handle)| match socket.get_query_result(handle) {

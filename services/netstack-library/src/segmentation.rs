@@ -3,24 +3,22 @@
 //!
 //! A segment of smoltcp's is as long as the peer's maximum segment size (MSS), which it has from the peer's SYN, and the device's longest frame admit. So the device is said to admit trains
 //! ([`longest_frame`]); the MSS in the peer's SYN is multiplied before smoltcp sees it ([`admit_trains`]); and the one in our SYN, which smoltcp takes from its device, becomes what a frame
-//! holds ([`name_own_size`]).
+//! holds ([`name_own_mss`]).
 
 use smoltcp::wire::{Ipv4Packet, Ipv6Packet};
 
-const ETHERNET: usize = 14;
-const IPV4: [u8; 2] = [0x08, 0x00];
-const IPV6: [u8; 2] = [0x86, 0xDD];
+use crate::sums::{self, ETHERNET, TCP};
+
 const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
 const TCP_HEADER: usize = 20;
-const TCP: u8 = 6;
 /// The shortest and the longest headers, of TCP without options: smoltcp puts none into segments with data.
 const LEAST_HEADERS: usize = ETHERNET + IPV4_HEADER + TCP_HEADER;
 const MOST_HEADERS: usize = ETHERNET + IPV6_HEADER + TCP_HEADER;
 /// As much as a train carries at most: less than a level-1 cache holds, and a small part of what thinking about it costs.
 const LONGEST_TRAIN: usize = 16 << 10;
 /// Frames of a train at most, whatever size the peer names.
-pub const MOST_FRAMES: usize = 32;
+const MOST_FRAMES: usize = 32;
 /// The option that names a maximum segment size: kind, length, two bytes (RFC 9293 §3.2).
 const MSS_OPTION: [u8; 2] = [2, 4];
 const NO_OPTION: u8 = 1;
@@ -42,19 +40,14 @@ pub fn may_be_train(len: usize, size: usize, max_frame: usize) -> bool {
     len > max_frame || size > 0 && len > LEAST_HEADERS + size
 }
 
-/// Where TCP's header begins, if the frame is a TCP segment; the frame is as long as the IP packet in it says, at least up to there.
+/// Where TCP's header begins, if the frame is a TCP segment.
 fn tcp_at(frame: &[u8]) -> Option<usize> {
-    let packet = frame.get(ETHERNET..)?;
-    let (header, protocol) = match *frame.get(ETHERNET - 2..ETHERNET)?.first_chunk()? {
-        IPV4 => (usize::from(packet.first()? & 15) * 4, *packet.get(9)?),
-        IPV6 => (IPV6_HEADER, *packet.get(6)?),
-        _ => return None,
-    };
-    (protocol == TCP && frame.len() >= ETHERNET + header + TCP_HEADER).then_some(ETHERNET + header)
+    let (_, protocol, segment) = sums::parts(frame)?;
+    (protocol == TCP && segment.len() >= TCP_HEADER).then_some(segment.start)
 }
 
 /// The maximum segment size in a SYN: which bytes of the frame it is.
-fn named_size(frame: &mut [u8]) -> Option<(usize, &mut [u8; 2])> {
+fn mss_of(frame: &mut [u8]) -> Option<(usize, &mut [u8; 2])> {
     let tcp = tcp_at(frame)?;
     if frame[tcp + FLAGS] & SYN == 0 {
         return None;
@@ -76,15 +69,15 @@ fn named_size(frame: &mut [u8]) -> Option<(usize, &mut [u8; 2])> {
 }
 
 /// What a frame of `max_frame` bytes holds behind the headers of a segment whose TCP header begins at `tcp`.
-fn own_size(tcp: usize, max_frame: usize) -> usize {
+fn own_mss(tcp: usize, max_frame: usize) -> usize {
     max_frame.saturating_sub(tcp + TCP_HEADER)
 }
 
 /// In a SYN of the peer's, multiplies the size of the segments that it takes, so that smoltcp makes trains; tells how much of a train goes into each frame. None: it is no SYN, or it names
 /// no size, and smoltcp's segments are frames. The frame's checksum isn't right afterwards.
 pub fn admit_trains(syn: &mut [u8], max_frame: usize) -> Option<usize> {
-    let (tcp, named) = named_size(syn)?;
-    let size = usize::from(u16::from_be_bytes(*named)).min(own_size(tcp, max_frame));
+    let (tcp, named) = mss_of(syn)?;
+    let size = usize::from(u16::from_be_bytes(*named)).min(own_mss(tcp, max_frame));
     // (Of 0 smoltcp knows that it is none.)
     let frames = LONGEST_TRAIN.checked_div(size)?.clamp(1, MOST_FRAMES);
     *named = ((frames * size) as u16).to_be_bytes();
@@ -92,9 +85,9 @@ pub fn admit_trains(syn: &mut [u8], max_frame: usize) -> Option<usize> {
 }
 
 /// In a SYN that smoltcp has written, names the size of the segments that we take: what a frame holds.
-pub fn name_own_size(frame: &mut [u8], max_frame: usize) {
-    if let Some((tcp, named)) = named_size(frame) {
-        *named = (own_size(tcp, max_frame) as u16).to_be_bytes();
+pub fn name_own_mss(frame: &mut [u8], max_frame: usize) {
+    if let Some((tcp, named)) = mss_of(frame) {
+        *named = (own_mss(tcp, max_frame) as u16).to_be_bytes();
     }
 }
 
@@ -164,6 +157,7 @@ impl<'a> Train<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sums::{IPV4, IPV6};
     use alloc::{vec, vec::Vec};
     use proptest::prelude::*;
 
@@ -186,7 +180,7 @@ mod tests {
         let multiplied = |options: &[u8], flags| {
             let mut frame = segment(false, flags, options, &[]);
             let size = admit_trains(&mut frame, 1_514);
-            size.map(|size| (size, named_size(&mut frame).map(|(_, named)| u16::from_be_bytes(*named))))
+            size.map(|size| (size, mss_of(&mut frame).map(|(_, named)| u16::from_be_bytes(*named))))
         };
         assert_eq!(multiplied(&[2, 4, 5, 180], SYN), Some((1_460, Some(11 * 1_460))));
         assert_eq!(multiplied(&[1, 1, 3, 3, 7, 2, 4, 2, 0, 0, 0, 0], SYN), Some((512, Some(32 * 512))));
@@ -206,11 +200,11 @@ mod tests {
         #[test]
         fn any_frame_is_looked_at(mut bytes in proptest::collection::vec(any::<u8>(), 0..90), v6: bool, flags: u8, options in proptest::collection::vec(any::<u8>(), 0..40)) {
             admit_trains(&mut bytes, 1_514);
-            name_own_size(&mut bytes, 1_514);
+            name_own_mss(&mut bytes, 1_514);
             let mut frame = segment(v6, flags | SYN, &[], &options);
             frame[ETHERNET + if v6 { 40 } else { 20 } + 12] = bytes.first().copied().unwrap_or_default();
             admit_trains(&mut frame, 1_514);
-            name_own_size(&mut frame, 1_514);
+            name_own_mss(&mut frame, 1_514);
         }
 
         /// All that a train carries is in its frames, once and in order; each says what it is, and only the last ends anything.

@@ -105,7 +105,7 @@ impl Stack {
     pub fn new(config: Arc<Config>, card: &NetInfo, now: u64) -> Stack {
         let mac = card.mac;
         let mut outbox = Outbox::new(usize::from(card.max_frame), card.fills_checksums);
-        let mut wire = Wire { frame: None, outbox: &mut outbox };
+        let mut wire = Wire::new(None, &mut outbox);
         let mut settings = smoltcp::iface::Config::new(HardwareAddress::Ethernet(EthernetAddress::from_bytes(&mac.0)));
         // smoltcp's numbers are those of a PCG, from some of which the seed can be found: nothing else may depend on it.
         settings.random_seed = random::number();

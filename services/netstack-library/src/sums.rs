@@ -5,10 +5,10 @@ use core::ops::Range;
 
 use interfaces::packet::PacketFlags;
 
-const ETHERNET: usize = 14;
-const IPV4: [u8; 2] = [0x08, 0x00];
-const IPV6: [u8; 2] = [0x86, 0xDD];
-const TCP: u8 = 6;
+pub(crate) const ETHERNET: usize = 14;
+pub(crate) const IPV4: [u8; 2] = [0x08, 0x00];
+pub(crate) const IPV6: [u8; 2] = [0x86, 0xDD];
+pub(crate) const TCP: u8 = 6;
 const UDP: u8 = 17;
 
 /// Writes the checksum of the TCP segment or UDP datagram in a frame that smoltcp has written without one, and whose place for it is zero. Other frames are left as they are.
@@ -66,7 +66,7 @@ impl Carried {
 }
 
 /// Where the addresses are, and what IP carries.
-fn parts(frame: &[u8]) -> Option<(Range<usize>, u8, Range<usize>)> {
+pub(crate) fn parts(frame: &[u8]) -> Option<(Range<usize>, u8, Range<usize>)> {
     let packet = frame.get(ETHERNET..)?;
     let (addresses, protocol, header) = match *frame.get(ETHERNET - 2..ETHERNET)?.first_chunk()? {
         IPV4 => (12..20, *packet.get(9)?, usize::from(packet[0] & 15) * 4),

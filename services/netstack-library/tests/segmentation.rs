@@ -102,7 +102,7 @@ fn our_syn_names_what_a_frame_holds() {
     let syn = segments(&world, 0).find(|segment| segment.syn()).unwrap();
     let named = syn.options()[..4].to_vec();
     assert_eq!(named, [[2, 4].as_slice(), &(1_514 - HEADERS as u16).to_be_bytes()].concat());
-    // And a peer that connects to nobody hears the same from a stack that connects.
+    // A stack that connects says the same.
     let mut world = World::new(config(""));
     let client = world.stack.attach();
     world.stack.connect(client, "10.0.0.2:7".parse().unwrap(), 0).unwrap();

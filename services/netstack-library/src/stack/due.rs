@@ -74,15 +74,14 @@ impl Stack {
     /// Sends what one connection or bound socket has to send. False if there was no place for all of it.
     pub(super) fn egress(&mut self, at: u32) -> bool {
         let Some(entry) = self.entries.get_mut(at as usize).and_then(Option::as_mut) else { return true };
-        let (set, size) = match &mut entry.kind {
-            Kind::Connection(connection) => (&mut connection.single.set, connection.size),
+        let (set, mss) = match &mut entry.kind {
+            Kind::Connection(connection) => (&mut connection.single.set, connection.mss),
             Kind::Bound(bound) => (&mut bound.set, 0),
             Kind::Listener(_) => return true,
         };
-        self.outbox.size = size;
         let mut sent = false;
         loop {
-            let mut wire = Wire { frame: None, outbox: &mut self.outbox };
+            let mut wire = Wire { frame: None, mss, outbox: &mut self.outbox };
             match self.interface.poll_egress(instant(self.now), &mut wire, set) {
                 PollResult::SocketStateChanged => sent = true,
                 PollResult::None if self.outbox.exhausted => return false,

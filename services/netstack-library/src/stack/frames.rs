@@ -83,7 +83,7 @@ impl Stack {
     }
 
     pub(super) fn process_nobodys(&mut self, frame: &[u8]) {
-        let mut wire = Wire { frame: Some(frame), outbox: &mut self.outbox };
+        let mut wire = Wire::new(Some(frame), &mut self.outbox);
         self.interface.poll_ingress_single(instant(self.now), &mut wire, &mut self.nobody);
     }
 
@@ -163,9 +163,9 @@ impl Stack {
     /// Gives a SYN to its connection, which sends trains from now on if that admits them.
     fn input_syn(&mut self, at: u32, frame: &[u8]) {
         let mut syn = frame.to_vec();
-        let size = segmentation::admit_trains(&mut syn, self.outbox.max_frame);
-        if let (Some(size), Some(connection)) = (size, self.connection_mut(at)) {
-            connection.size = size;
+        let mss = segmentation::admit_trains(&mut syn, self.outbox.max_frame);
+        if let (Some(mss), Some(connection)) = (mss, self.connection_mut(at)) {
+            connection.mss = mss;
         }
         self.input_for(at, &syn, 0);
     }
@@ -179,7 +179,7 @@ impl Stack {
         };
         connection.heard = self.now;
         connection.unacknowledged += data;
-        let mut wire = Wire { frame: Some(frame), outbox: &mut self.outbox };
+        let mut wire = Wire::new(Some(frame), &mut self.outbox);
         self.interface.poll_ingress_single(instant(self.now), &mut wire, &mut connection.single.set);
         self.settle(at);
     }

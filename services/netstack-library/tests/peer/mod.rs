@@ -36,7 +36,7 @@ pub struct Cable {
 
 pub struct World {
     pub stack: Stack,
-    /// Every so-manieth frame of the stack's is lost; 0: none.
+    /// Of the stack's frames one in so many is lost; 0: none.
     pub loses: usize,
     pub now: u64,
     cable: Cable,
