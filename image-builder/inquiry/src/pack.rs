@@ -5,7 +5,7 @@ use flate2::{Compression, write::GzEncoder};
 use interfaces::folder::{self, Coding, File, Folder, Representation};
 use std::{fs, hash::Hasher, io::Write, path::Path, time::UNIX_EPOCH};
 
-/// Bytes of an archive at most: it is a part of the compiled manifest, of which the kernel takes 4 MiB (`bundle`), and leaves room for what else is in there.
+/// Bytes of an archive at most: it is a part of the compiled manifest, of which the kernel takes 4 MiB (`bundle::format::MAX_MANIFEST_BYTES`), and leaves room for what else is in there.
 const MOST_BYTES: usize = (4 << 20) - (64 << 10);
 /// A compressed form is kept if it is shorter by this part of the file.
 const WORTH: usize = 10;
